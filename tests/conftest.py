@@ -1,0 +1,104 @@
+"""Fixtures that every test may use: synthetic volumes, random generators, the real data if any.
+
+Here lives what more than one test file needs. A fixture that serves one file belongs in that file.
+Nothing here needs the network; only ``shared_data`` needs files outside the repository, and it
+skips with a reason where they are absent.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before numpy and torch start their thread pools: two test workers share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Shared machines stall: an example that was slow once is no failure.
+settings.register_profile(
+    "medsr", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("medsr")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    """Keep torch to one thread, so that parallel test workers do not fight for cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real CT and MR scans beside the repository; skips where it is absent."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not (folder / "manifest.csv").is_file():
+        pytest.skip("needs the real scans in ../shared/data, which are not here")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A random generator with a fixed seed, fresh for each test."""
+    return np.random.default_rng(20240917)
+
+
+def make_phantom(
+    shape: tuple[int, int, int] = (40, 36, 32), *, noise: float = 8.0, seed: int = 7
+) -> npt.NDArray[np.float32]:
+    """A head-like sharp volume: nested ellipsoids, a bright sheet, a few small beads, noise.
+
+    Args:
+        shape: Voxels along X, Y, Z.
+        noise: Standard deviation of the noise; the brightest tissue is near 1000.
+        seed: Seed of noise and of the beads' places.
+
+    Returns:
+        A (X, Y, Z) float32 array with air (near 0) around the head, never below zero.
+    """
+    generator = np.random.default_rng(seed)
+    axes = [np.linspace(-1.0, 1.0, n, dtype=np.float64) for n in shape]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    volume = np.zeros(shape, dtype=np.float64)
+
+    def fill(
+        centre: tuple[float, float, float], radii: tuple[float, float, float], v: float
+    ) -> None:
+        inside = sum(
+            ((axis - c) / r) ** 2 for axis, c, r in zip((x, y, z), centre, radii, strict=True)
+        )
+        volume[np.asarray(inside) <= 1.0] = v
+
+    fill((0.0, 0.0, 0.0), (0.88, 0.92, 0.90), 900.0)
+    fill((0.0, 0.0, 0.0), (0.80, 0.84, 0.82), 250.0)
+    fill((0.0, 0.0, 0.0), (0.74, 0.78, 0.76), 600.0)
+    fill((-0.2, 0.1, 0.0), (0.14, 0.40, 0.30), 150.0)
+    fill((0.2, 0.1, 0.0), (0.14, 0.40, 0.30), 150.0)
+    for _ in range(12):
+        centre = tuple(generator.uniform(-0.5, 0.5, size=3))
+        fill(centre, (0.10, 0.10, 0.10), float(generator.uniform(300.0, 1000.0)))
+    sheet = np.abs(z - 0.25 * np.sin(4.0 * x)) < 0.05
+    volume[sheet & (volume > 500.0)] = 800.0
+    volume += generator.normal(0.0, noise, size=shape)
+    return np.maximum(volume, 0.0).astype(np.float32)
+
+
+@pytest.fixture
+def phantom() -> npt.NDArray[np.float32]:
+    """A sharp (40, 36, 32) float32 volume with structure, air and noise, between 0 and ~1000."""
+    return make_phantom()
