@@ -1,0 +1,209 @@
+"""Every way medsr refuses: one class and one exit code each.
+
+A message says what was found, where, and what to do about it, in one line. The command line
+prints that line and leaves with ``exit_code``; library callers catch :class:`MedsrError` or one of
+its families. Nothing here names a patient. The table of codes is in
+``docs/reference/exit-codes.md`` and a test keeps both equal.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MedsrError(Exception):
+    """A condition that the user can understand and mend; never a programming error."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(MedsrError):
+    """Options that contradict each other or lie outside their range."""
+
+    exit_code = 2
+
+
+class InputError(MedsrError):
+    """Family: the input cannot be taken as a scan."""
+
+    exit_code = 10
+
+
+class InputNotFoundError(InputError):
+    """The input path does not exist or cannot be read."""
+
+    exit_code = 11
+
+
+class UnsupportedFormatError(InputError):
+    """The file is of no format that medsr reads."""
+
+    exit_code = 12
+
+
+class CorruptFileError(InputError):
+    """The file is truncated, damaged, or contradicts its own header."""
+
+    exit_code = 13
+
+
+class DimensionError(InputError):
+    """The image is not one 3D scalar volume (2D, 4D, complex)."""
+
+    exit_code = 14
+
+
+class ColourError(InputError):
+    """The image holds colour (RGB, palette) and not one intensity per voxel."""
+
+    exit_code = 15
+
+
+class TooFewSlicesError(InputError):
+    """Fewer slices than a volume needs."""
+
+    exit_code = 16
+
+
+class NonFiniteError(InputError):
+    """The voxels hold NaN or infinity."""
+
+    exit_code = 17
+
+
+class GeometryError(InputError):
+    """Zero spacing, a singular affine, contradicting transforms."""
+
+    exit_code = 18
+
+
+class SliceSpacingError(InputError):
+    """Slices are unevenly spaced or some are missing."""
+
+    exit_code = 19
+
+
+class GantryTiltError(InputError):
+    """The slice stack is sheared (gantry tilt)."""
+
+    exit_code = 20
+
+
+class OrientationError(InputError):
+    """Slice orientation is missing, mixed, or not orthogonal."""
+
+    exit_code = 21
+
+
+class DuplicateSlicesError(InputError):
+    """Two different slices claim the same position."""
+
+    exit_code = 22
+
+
+class SeveralSeriesError(InputError):
+    """The folder holds several series or volumes and none was picked."""
+
+    exit_code = 23
+
+
+class MosaicError(InputError):
+    """A mosaic: many slices tiled in one picture."""
+
+    exit_code = 24
+
+
+class MissingDecoderError(InputError):
+    """The pixel data are compressed and the decoder is not installed."""
+
+    exit_code = 25
+
+
+class OutputError(MedsrError):
+    """Family: the result cannot be written."""
+
+    exit_code = 30
+
+
+class OutputExistsError(OutputError):
+    """The output is there already and overwriting was not asked for."""
+
+    exit_code = 31
+
+
+class OutputNotWritableError(OutputError):
+    """The folder of the output is missing, read-only or full."""
+
+    exit_code = 32
+
+
+class OutputFormatError(OutputError):
+    """The output's format is unknown or cannot hold this volume."""
+
+    exit_code = 33
+
+
+class ModelError(MedsrError):
+    """Family: the model cannot be used."""
+
+    exit_code = 40
+
+
+class UnknownModelError(ModelError):
+    """No shipped model and no folder of that name."""
+
+    exit_code = 41
+
+
+class ModelFileError(ModelError):
+    """A model folder is incomplete or its weights do not fit its spec."""
+
+    exit_code = 42
+
+
+class OutOfScopeError(ModelError):
+    """The scan lies outside what any shipped model was trained for."""
+
+    exit_code = 43
+
+
+class DeviceError(ModelError):
+    """The device asked for is not there."""
+
+    exit_code = 44
+
+
+class MemoryLimitError(ModelError):
+    """Not even the smallest tile fits into the memory given."""
+
+    exit_code = 45
+
+
+class RecipeError(MedsrError):
+    """A recipe has an unknown key, a wrong type or a value out of range."""
+
+    exit_code = 50
+
+
+class CohortError(MedsrError):
+    """A manifest is incomplete, or a patient stands in two splits."""
+
+    exit_code = 51
+
+
+class CheckpointError(MedsrError):
+    """A checkpoint is damaged or belongs to another recipe."""
+
+    exit_code = 52
+
+
+class MissingExtraError(MedsrError):
+    """An optional dependency is not installed; the message gives the install command."""
+
+    exit_code = 60
+
+
+class Interrupted(MedsrError):
+    """Stopped by the user; what was finished is kept, nothing half-written is left."""
+
+    exit_code = 130

@@ -1,0 +1,53 @@
+"""The networks: one file each, and the table of their names.
+
+A network maps a normalised low-resolution tensor ``(B, 1, X, Y, Z)`` to
+``(B, 1, X·sx, Y·sy, Z·sz)`` and says what an engine must know: ``scale``, ``halo``,
+``multiple_of`` and ``taps``. Third parties add theirs by an entry point in the group
+``medsr.networks``, which is asked only when a name misses this table.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from medsr.errors import ModelError
+from medsr.networks.blocks import SRNetwork, Triple
+from medsr.networks.repplain import RepPlain3D
+from medsr.networks.resnet import ResNet3D
+from medsr.networks.rrdb import RRDBNet3D
+
+NETWORKS: dict[str, type[SRNetwork]] = {
+    "RepPlain3D": RepPlain3D,
+    "ResNet3D": ResNet3D,
+    "RRDBNet3D": RRDBNet3D,
+}
+
+__all__ = ["NETWORKS", "RRDBNet3D", "RepPlain3D", "ResNet3D", "SRNetwork", "build_network"]
+
+
+def build_network(name: str, scale: Triple, **options: Any) -> SRNetwork:
+    """Build a network by name.
+
+    Args:
+        name: A key of :data:`NETWORKS`, or an entry point of the group ``medsr.networks``.
+        scale: Integer factors along X, Y and Z.
+        **options: The network's own arguments.
+
+    Returns:
+        The network with freshly initialised parameters.
+
+    Raises:
+        ModelError: If the name is unknown or an option is none of the network's.
+    """
+    cls = NETWORKS.get(name)
+    if cls is None:
+        found = {point.name: point for point in entry_points(group="medsr.networks")}
+        if name not in found:
+            known = ", ".join(sorted({*NETWORKS, *found}))
+            raise ModelError(f"network {name!r} is unknown; known are {known}")
+        cls = found[name].load()
+    try:
+        return cls(scale, **options)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"network {name}: {error}") from error

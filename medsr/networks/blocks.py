@@ -1,0 +1,201 @@
+"""Building blocks shared by the networks: voxel shuffle, folding, the interpolated residual.
+
+Only tensor operations and small modules live here; whole networks have a file each.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Triple = tuple[int, int, int]
+
+
+def voxel_shuffle(x: Tensor, factor: Triple) -> Tensor:
+    """Move channels into space: the 3D form of the pixel shuffle.
+
+    Args:
+        x: Tensor ``(B, C·fx·fy·fz, X, Y, Z)``.
+        factor: Voxels gained along X, Y and Z.
+
+    Returns:
+        Tensor ``(B, C, X·fx, Y·fy, Z·fz)``.
+
+    Source: Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution", eq. 4.
+    """
+    if factor == (1, 1, 1):
+        return x
+    fx, fy, fz = factor
+    b, c, nx, ny, nz = x.shape
+    x = x.reshape(b, c // (fx * fy * fz), fx, fy, fz, nx, ny, nz)
+    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(b, -1, nx * fx, ny * fy, nz * fz)
+
+
+def voxel_unshuffle(x: Tensor, factor: Triple) -> Tensor:
+    """Move space into channels, the inverse of :func:`voxel_shuffle`.
+
+    Args:
+        x: Tensor ``(B, C, X, Y, Z)`` whose sizes are multiples of ``factor``.
+        factor: Voxels folded along X, Y and Z.
+
+    Returns:
+        Tensor ``(B, C·fx·fy·fz, X/fx, Y/fy, Z/fz)``.
+    """
+    if factor == (1, 1, 1):
+        return x
+    fx, fy, fz = factor
+    b, c, nx, ny, nz = x.shape
+    x = x.reshape(b, c, nx // fx, fx, ny // fy, fy, nz // fz, fz)
+    x = x.permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return x.reshape(b, c * fx * fy * fz, nx // fx, ny // fy, nz // fz)
+
+
+def pad_to_multiple(x: Tensor, multiple: Triple) -> Tensor:
+    """Repeat the last voxel at the far ends until every size is a multiple.
+
+    Args:
+        x: Tensor ``(B, C, X, Y, Z)``.
+        multiple: Wanted divisors along X, Y and Z.
+
+    Returns:
+        ``x`` itself when nothing is missing, otherwise a padded copy.
+    """
+    missing = [-size % m for size, m in zip(x.shape[2:], multiple, strict=True)]
+    if not any(missing):
+        return x
+    return functional.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")
+
+
+def enlarge(lr: Tensor, scale: Triple, mode: str) -> Tensor:
+    """Interpolate with edges kept in place, the residual that networks add to.
+
+    Args:
+        lr: Tensor ``(B, C, X, Y, Z)``.
+        scale: Integer factors along X, Y and Z.
+        mode: ``"nearest"`` or ``"linear"`` (trilinear, half-voxel centres).
+
+    Returns:
+        Tensor ``(B, C, X·sx, Y·sy, Z·sz)``.
+
+    Raises:
+        ValueError: If the mode is unknown.
+    """
+    if mode == "nearest":
+        for axis, factor in enumerate(scale, start=2):
+            if factor > 1:
+                lr = lr.repeat_interleave(factor, dim=axis)
+        return lr
+    if mode == "linear":
+        size = [n * s for n, s in zip(lr.shape[2:], scale, strict=True)]
+        return functional.interpolate(lr, size=size, mode="trilinear", align_corners=False)
+    raise ValueError(f"residual mode {mode!r} is none of 'nearest', 'linear'")
+
+
+def conv3(in_channels: int, out_channels: int) -> nn.Conv3d:
+    """Return a 3³ convolution with zero padding that keeps the size."""
+    return nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
+
+
+def check_width(width: int, name: str = "width") -> None:
+    """Refuse channel counts for which CPU kernels fall onto a slow path.
+
+    Raises:
+        ValueError: If ``width`` is no positive multiple of 16.
+    """
+    if width < 16 or width % 16:
+        raise ValueError(f"{name} is {width}; it must be a positive multiple of 16")
+
+
+class SRNetwork(nn.Module):
+    """Skeleton of every network: fold, features, shuffle, residual, crop.
+
+    Subclasses set ``radius`` (receptive-field radius in folded voxels) and implement
+    :meth:`residual`, which maps the folded scan to ``out_channels`` channels.
+
+    Args:
+        scale: Integer factors along X, Y and Z.
+        fold: Voxels folded into channels before the first convolution; a network with a fold
+            works on a coarser grid, which makes wide bodies affordable.
+        interpolation: What the network's output is added to, ``"nearest"`` or ``"linear"``.
+
+    Attributes:
+        scale: As given.
+        multiple_of: Tile starts must be multiples of this (the fold).
+        halo: Low-resolution voxels on each side that an output voxel may depend on.
+        taps: Names of submodules whose outputs serve as features for distillation.
+    """
+
+    radius: int
+    taps: tuple[str, ...] = ()
+
+    def __init__(self, scale: Triple, fold: Triple = (1, 1, 1), interpolation: str = "nearest"):
+        super().__init__()
+        scale, fold = _triple(scale, "scale"), _triple(fold, "fold")
+        if interpolation not in ("nearest", "linear"):
+            raise ValueError(f"interpolation {interpolation!r} is none of 'nearest', 'linear'")
+        self.scale = scale
+        self.fold = fold
+        self.interpolation = interpolation
+
+    @property
+    def multiple_of(self) -> Triple:
+        """Alignment of tile starts in low-resolution voxels."""
+        return self.fold
+
+    @property
+    def halo(self) -> Triple:
+        """Low-resolution voxels on each side that an output voxel may depend on."""
+        x, y, z = (self.radius * f + f - 1 for f in self.fold)
+        return (x, y, z)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels after folding."""
+        return math.prod(self.fold)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels before the final voxel shuffle."""
+        return math.prod(self.fold) * math.prod(self.scale)
+
+    def residual(self, folded: Tensor) -> Tensor:
+        """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
+        raise NotImplementedError(f"{type(self).__name__} must implement residual()")
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Enlarge a scan.
+
+        Args:
+            lr: Normalised low-resolution scan ``(B, 1, X, Y, Z)``, any size from 1.
+
+        Returns:
+            ``(B, 1, X·sx, Y·sy, Z·sz)`` in float32 (or the input's type when it is wider).
+        """
+        size = lr.shape[2:]
+        padded = pad_to_multiple(lr, self.fold)
+        folded = voxel_unshuffle(padded, self.fold)
+        if folded.device.type == "cpu":
+            folded = folded.contiguous(memory_format=torch.channels_last_3d)
+        detail = self.residual(folded)
+        fine = tuple(f * s for f, s in zip(self.fold, self.scale, strict=True))
+        detail = voxel_shuffle(detail, (fine[0], fine[1], fine[2]))
+        sr = enlarge(padded.float(), self.scale, self.interpolation) + detail.float()
+        return sr[
+            :, :, : size[0] * self.scale[0], : size[1] * self.scale[1], : size[2] * self.scale[2]
+        ]
+
+    def merged(self) -> SRNetwork:
+        """Return the network for inference; itself where there is nothing to merge."""
+        return self
+
+
+def _triple(value: Triple, name: str) -> Triple:
+    """Check three positive integers (lists from recipes are welcome)."""
+    x, y, z = (int(v) for v in value)
+    if min(x, y, z) < 1 or (x, y, z) != tuple(value):
+        raise ValueError(f"{name} is {tuple(value)}; it must be three integers from 1")
+    return (x, y, z)

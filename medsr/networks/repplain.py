@@ -1,0 +1,169 @@
+"""``RepPlain3D``: a plain stack of dense 3³ convolutions, trained through richer branches.
+
+Every convolution is, in training, a sum of linear branches: the 3³ kernel itself, a 1³ expansion
+followed by a 3³ convolution, a scaled identity, and fixed gradient operators behind a 1³
+convolution. Since all branches are linear and only the outermost one carries a bias, their sum is
+one 3³ kernel, also at zero-padded borders. It is summed in weight space at every training step, so
+the branches cost next to nothing, and once and for all by :meth:`RepPlain3D.merged`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3
+
+
+def gradient_kernels() -> Tensor:
+    """Return the fixed operators: Sobel along X, Y, Z and the Laplacian, ``(4, 3, 3, 3)``.
+
+    Each is scaled to unit L1 norm, so that no operator dominates at the start.
+    """
+    smooth, slope = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([-1.0, 0.0, 1.0])
+    sobel = [
+        torch.einsum("i,j,k->ijk", *(slope if axis == a else smooth for a in range(3)))
+        for axis in range(3)
+    ]
+    laplacian = torch.zeros(3, 3, 3)
+    laplacian[1, 1, :] = laplacian[1, :, 1] = laplacian[:, 1, 1] = 1.0
+    laplacian[1, 1, 1] = -6.0
+    kernels = torch.stack([*sobel, laplacian])
+    return kernels / kernels.abs().sum(dim=(1, 2, 3), keepdim=True)
+
+
+class RepConv3d(nn.Module):
+    """A 3³ convolution given as the sum of linear branches.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        expansion: The 1³ branch widens the input to ``expansion · in_channels``.
+
+    Source: the branches follow Zhang et al. 2021, "Edge-oriented Convolution Block for Real-time
+    Super Resolution on Mobile Devices", in three dimensions and without inner biases.
+    """
+
+    gradients: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, expansion: int = 2):
+        super().__init__()
+        wide = expansion * in_channels
+        plain = conv3(in_channels, out_channels)
+        self.weight = plain.weight
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.squeeze = nn.Parameter(torch.empty(wide, in_channels))
+        self.expand = nn.Parameter(torch.empty(out_channels, wide, 3, 3, 3))
+        nn.init.normal_(self.squeeze, std=in_channels**-0.5)
+        nn.init.normal_(self.expand, std=0.3 * (27 * wide) ** -0.5)
+        self.edge_mix = nn.Parameter(torch.empty(4, out_channels, in_channels))
+        nn.init.normal_(self.edge_mix, std=0.3 * in_channels**-0.5)
+        same = in_channels == out_channels
+        self.identity = nn.Parameter(torch.ones(out_channels)) if same else None
+        self.register_buffer("gradients", gradient_kernels(), persistent=False)
+
+    def kernel(self) -> Tensor:
+        """Return the one kernel that equals all branches, ``(out, in, 3, 3, 3)``."""
+        kernel = self.weight + torch.einsum("owxyz,wi->oixyz", self.expand, self.squeeze)
+        kernel = kernel + torch.einsum("goi,gxyz->oixyz", self.edge_mix, self.gradients)
+        if self.identity is not None:
+            centre = functional.pad(torch.diag(self.identity)[:, :, None, None, None], (1,) * 6)
+            kernel = kernel + centre
+        return kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in, X, Y, Z)`` to ``(B, out, X, Y, Z)``."""
+        with torch.autocast(x.device.type, enabled=False):
+            kernel = self.kernel().contiguous(memory_format=torch.channels_last_3d)
+        return functional.conv3d(x, kernel, self.bias, padding=1)
+
+    def forward_branches(self, x: Tensor) -> Tensor:
+        """Compute every branch as a convolution of its own; the oracle for :meth:`kernel`."""
+        out = functional.conv3d(x, self.weight, self.bias, padding=1)
+        wide = functional.conv3d(x, self.squeeze[:, :, None, None, None])
+        out = out + functional.conv3d(wide, self.expand, padding=1)
+        for mix, operator in zip(self.edge_mix, self.gradients, strict=True):
+            mixed = functional.conv3d(x, mix[:, :, None, None, None])
+            depthwise = operator.expand(mixed.shape[1], 1, 3, 3, 3)
+            out = out + functional.conv3d(mixed, depthwise, padding=1, groups=mixed.shape[1])
+        if self.identity is not None:
+            out = out + x * self.identity[:, None, None, None]
+        return out
+
+    def merge(self) -> nn.Conv3d:
+        """Return the plain convolution with this module's kernel and bias."""
+        kernel = self.kernel().detach()
+        merged = nn.Conv3d(kernel.shape[1], kernel.shape[0], kernel_size=3, padding=1)
+        merged = merged.to(device=kernel.device, dtype=kernel.dtype)
+        with torch.no_grad():
+            merged.weight.copy_(kernel)
+            merged.bias.copy_(self.bias)  # type: ignore[union-attr]
+        return merged
+
+
+class RepPlain3D(SRNetwork):
+    """The student: ``depth`` dense 3³ convolutions with ReLU between them.
+
+    Args:
+        scale: Integer factors along X, Y and Z.
+        width: Channels, a multiple of 16.
+        depth: Convolutions from ``width`` to ``width`` channels.
+        branches: Train through branches (``True``) or as the plain stack that
+            :meth:`merged` returns (``False``).
+        expansion: See :class:`RepConv3d`.
+        fold: Voxels folded into channels before the head, see :class:`SRNetwork`.
+        interpolation: ``"nearest"`` or ``"linear"`` residual.
+    """
+
+    def __init__(
+        self,
+        scale: Triple,
+        width: int = 32,
+        depth: int = 8,
+        branches: bool = True,
+        expansion: int = 2,
+        fold: Triple = (1, 1, 1),
+        interpolation: str = "nearest",
+    ):
+        super().__init__(scale, fold, interpolation)
+        check_width(width)
+        self.width = width
+        self.radius = depth + 2
+        self.branches = branches
+
+        def convolution() -> nn.Module:
+            return RepConv3d(width, width, expansion) if branches else conv3(width, width)
+
+        self.head = conv3(self.in_channels, width)
+        self.body = nn.ModuleList(convolution() for _ in range(depth))
+        self.tail = conv3(width, self.out_channels)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.taps = tuple(f"body.{i}" for i in range(depth))
+
+    def residual(self, folded: Tensor) -> Tensor:
+        """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
+        x = functional.relu(self.head(folded))
+        for convolution in self.body:
+            x = functional.relu(convolution(x))
+        out: Tensor = self.tail(x)
+        return out
+
+    def merged(self) -> RepPlain3D:
+        """Return an equal network of plain convolutions; the parameters are copies."""
+        plain = RepPlain3D(
+            self.scale,
+            width=self.width,
+            depth=len(self.body),
+            branches=False,
+            fold=self.fold,
+            interpolation=self.interpolation,
+        )
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith("body.")}
+        for i, convolution in enumerate(self.body):
+            merged = convolution.merge() if isinstance(convolution, RepConv3d) else convolution
+            state.update({f"body.{i}.{k}": v for k, v in merged.state_dict().items()})
+        plain.load_state_dict(state)
+        parameter = next(self.parameters())
+        return plain.to(device=parameter.device, dtype=parameter.dtype).train(self.training)

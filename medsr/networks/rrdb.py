@@ -1,0 +1,98 @@
+"""``RRDBNet3D``: residual-in-residual dense blocks, the teacher of published 3D tables."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3
+
+RESIDUAL_SCALE = 0.2
+DENSE_CONVOLUTIONS = 5
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each of which sees the outputs of all before it.
+
+    Source: Wang et al. 2018, "ESRGAN", figure 4, with three-dimensional kernels.
+    """
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        last = DENSE_CONVOLUTIONS - 1
+        self.convolutions = nn.ModuleList(
+            conv3(width + i * growth, growth if i < last else width)
+            for i in range(DENSE_CONVOLUTIONS)
+        )
+        with torch.no_grad():
+            for convolution in self.convolutions:
+                convolution.weight.mul_(0.5)  # type: ignore[operator,union-attr]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, width, …)`` to the same shape."""
+        seen = [x]
+        for convolution in self.convolutions[:-1]:
+            grown = convolution(torch.cat(seen, dim=1))
+            seen.append(functional.leaky_relu(grown, 0.2))
+        out: Tensor = self.convolutions[-1](torch.cat(seen, dim=1))
+        return x + RESIDUAL_SCALE * out
+
+
+class RRDB(nn.Module):
+    """Three dense blocks inside one more residual connection."""
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        self.blocks = nn.Sequential(*(DenseBlock(width, growth) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, width, …)`` to the same shape."""
+        out: Tensor = self.blocks(x)
+        return x + RESIDUAL_SCALE * out
+
+
+class RRDBNet3D(SRNetwork):
+    """ESRGAN's generator in three dimensions, with a voxel-shuffle tail.
+
+    Args:
+        scale: Integer factors along X, Y and Z.
+        width: Channels of the trunk, a multiple of 16.
+        growth: Channels that each dense convolution adds, a multiple of 16.
+        blocks: Residual-in-residual dense blocks (15 convolutions each).
+        fold: Voxels folded into channels before the head, see :class:`SRNetwork`.
+        interpolation: ``"nearest"`` or ``"linear"`` residual.
+
+    Source: Wang et al. 2018, "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks".
+    """
+
+    def __init__(
+        self,
+        scale: Triple,
+        width: int = 48,
+        growth: int = 16,
+        blocks: int = 3,
+        fold: Triple = (1, 1, 1),
+        interpolation: str = "nearest",
+    ):
+        super().__init__(scale, fold, interpolation)
+        check_width(width)
+        check_width(growth, "growth")
+        self.width = width
+        self.radius = 3 + blocks * 3 * DENSE_CONVOLUTIONS
+        self.head = conv3(self.in_channels, width)
+        self.body = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
+        self.fuse = conv3(width, width)
+        self.tail = conv3(width, self.out_channels)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.taps = tuple(f"body.{i}" for i in range(blocks)) + ("fuse",)
+
+    def residual(self, folded: Tensor) -> Tensor:
+        """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
+        head = self.head(folded)
+        x = head
+        for block in self.body:
+            x = block(x)
+        out: Tensor = self.tail(self.fuse(x) + head)
+        return out
