@@ -1,0 +1,237 @@
+"""The cohort manifest: which scans there are, of whom, and in which split.
+
+A manifest is a CSV file with one row a scan. This module reads and checks it and picks rows from
+it; it opens no scan, and it imports neither torch nor MONAI, so that a leak is found before
+anything heavy starts. What is done with the scans lives in ``transforms`` (training) and
+``medsr.evaluate.cohort`` (scoring).
+
+Messages name lines of the manifest, never a patient.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medsr.errors import CohortError
+
+if TYPE_CHECKING:
+    from medsr.volume import Modality
+
+REQUIRED_COLUMNS = ("path", "split", "patient_id", "modality")
+
+_MODALITIES: dict[str, Modality] = {"mr": "MR", "mri": "MR", "ct": "CT"}
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".mgh")
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """One row of a manifest.
+
+    Attributes:
+        path: The scan, a file or a DICOM folder; absolute.
+        split: Name of the split, for example ``train`` or ``dev``.
+        patient_id: Pseudonym of the person; the unit of splitting and of averaging.
+        modality: ``MR`` or ``CT``.
+        contrast: Free text such as ``T1w``; empty where the manifest has none.
+        spacing_mm: Voxel spacing along x, y, z as the manifest states it, or None.
+        shape: Voxels along x, y, z as the manifest states it, or None.
+        sharp_axes: The array axes along which the grid carries real detail, in the order x, y, z.
+    """
+
+    path: Path
+    split: str
+    patient_id: str
+    modality: Modality
+    contrast: str = ""
+    spacing_mm: tuple[float, float, float] | None = None
+    shape: tuple[int, int, int] | None = None
+    sharp_axes: str = "xyz"
+
+    @property
+    def scan_id(self) -> str:
+        """File or folder name without the image suffix."""
+        name = self.path.name
+        for suffix in _SUFFIXES:
+            if name.lower().endswith(suffix):
+                return name[: -len(suffix)]
+        return name
+
+    @property
+    def sharp_axis_indices(self) -> tuple[int, ...]:
+        """The sharp axes as array axis numbers, ascending."""
+        return tuple("xyz".index(axis) for axis in self.sharp_axes)
+
+
+def read_manifest(path: str | Path, *, check_files: bool = True) -> tuple[ScanRecord, ...]:
+    """Reads and checks a manifest.
+
+    Columns ``path``, ``split``, ``patient_id`` and ``modality`` are required; ``contrast``,
+    ``spacing_mm`` (``0.9x0.9x2.0``), ``shape`` (``170x204x72``) and ``sharp_axes`` (``xy``) are
+    used where they are there, and any other column is ignored. Relative paths are relative to
+    the manifest's folder.
+
+    Args:
+        path: The CSV file.
+        check_files: Also require that every listed scan exists.
+
+    Returns:
+        The rows in the order of the file.
+
+    Raises:
+        CohortError: The manifest is unreadable, empty or incomplete, a value cannot be
+            understood, a scan is missing or listed twice, or one patient stands in two splits.
+    """
+    manifest = Path(path)
+    rows = _read_rows(manifest)
+    records = tuple(_record(manifest, line, row) for line, row in rows)
+    lines = [line for line, _ in rows]
+    _check_unique(manifest, lines, records)
+    _check_leaks(manifest, lines, records)
+    if check_files:
+        _check_files(manifest, lines, records)
+    return records
+
+
+def select(
+    records: Iterable[ScanRecord],
+    *,
+    split: str | None = None,
+    modality: Modality | None = None,
+) -> tuple[ScanRecord, ...]:
+    """Picks the rows of one split, one modality, or both.
+
+    Raises:
+        CohortError: No row is left.
+    """
+    candidates = tuple(records)
+    chosen = tuple(
+        record
+        for record in candidates
+        if (split is None or record.split == split)
+        and (modality is None or record.modality == modality)
+    )
+    if not chosen:
+        there = sorted({f"{record.split}/{record.modality}" for record in candidates})
+        wanted = f"{split or 'any split'}/{modality or 'any modality'}"
+        raise CohortError(
+            f"no scan of {wanted} in the manifest, which has {', '.join(there) or 'no scans'}; "
+            "name another split or modality"
+        )
+    return chosen
+
+
+def _read_rows(manifest: Path) -> list[tuple[int, dict[str, str]]]:
+    """Reads non-empty rows as (line number, column -> text)."""
+    try:
+        # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+            if missing:
+                raise CohortError(
+                    f"{manifest}: no column {', '.join(missing)}; a manifest needs "
+                    f"{', '.join(REQUIRED_COLUMNS)}"
+                )
+            reader.fieldnames = columns
+            rows = []
+            for row in reader:
+                texts = {key: (value or "").strip() for key, value in row.items() if key}
+                if any(texts.values()):
+                    rows.append((reader.line_num, texts))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CohortError(f"{manifest}: cannot read the manifest ({reason}); give a CSV") from error
+    if not rows:
+        raise CohortError(f"{manifest}: the manifest lists no scan; add one row a scan")
+    return rows
+
+
+def _record(manifest: Path, line: int, row: Mapping[str, str]) -> ScanRecord:
+    where = f"{manifest}, line {line}"
+    empty = [name for name in REQUIRED_COLUMNS if not row.get(name)]
+    if empty:
+        raise CohortError(f"{where}: {', '.join(empty)} is empty; fill it in")
+    modality = _MODALITIES.get(row["modality"].lower())
+    if modality is None:
+        raise CohortError(f"{where}: modality {row['modality']!r} is unknown; write MR or CT")
+    spacing = _triple(where, "spacing_mm", row.get("spacing_mm", ""))
+    shape = _triple(where, "shape", row.get("shape", ""))
+    return ScanRecord(
+        path=(manifest.parent / row["path"]).absolute(),
+        split=row["split"],
+        patient_id=row["patient_id"],
+        modality=modality,
+        contrast=row.get("contrast", ""),
+        spacing_mm=spacing,
+        shape=None if shape is None else _whole(where, shape),
+        sharp_axes=_sharp_axes(where, row.get("sharp_axes", "")),
+    )
+
+
+def _triple(where: str, column: str, text: str) -> tuple[float, float, float] | None:
+    if not text:
+        return None
+    try:
+        x, y, z = (float(part) for part in text.lower().split("x"))
+    except ValueError:
+        x = y = z = 0.0
+    if not all(0 < value < math.inf for value in (x, y, z)):
+        raise CohortError(f"{where}: {column} {text!r} is not three positive numbers like 1x1x2")
+    return x, y, z
+
+
+def _whole(where: str, values: tuple[float, float, float]) -> tuple[int, int, int]:
+    if any(value != int(value) for value in values):
+        raise CohortError(f"{where}: shape holds a fraction; write whole voxels like 170x204x72")
+    return int(values[0]), int(values[1]), int(values[2])
+
+
+def _sharp_axes(where: str, text: str) -> str:
+    if not text:
+        return "xyz"
+    letters = text.lower()
+    if set(letters) - set("xyz") or len(set(letters)) != len(letters):
+        raise CohortError(f"{where}: sharp_axes {text!r} is not made of x, y and z; write like xy")
+    return "".join(sorted(letters))
+
+
+def _check_unique(manifest: Path, lines: list[int], records: tuple[ScanRecord, ...]) -> None:
+    first: dict[Path, int] = {}
+    for line, record in zip(lines, records, strict=True):
+        known = first.setdefault(record.path, line)
+        if known != line:
+            raise CohortError(
+                f"{manifest}: lines {known} and {line} list the same scan; keep one of them"
+            )
+
+
+def _check_leaks(manifest: Path, lines: list[int], records: tuple[ScanRecord, ...]) -> None:
+    first: dict[str, tuple[int, str]] = {}
+    for line, record in zip(lines, records, strict=True):
+        known_line, known_split = first.setdefault(record.patient_id, (line, record.split))
+        if known_split != record.split:
+            raise CohortError(
+                f"{manifest}: the patient of line {line} (split {record.split}) stands also in "
+                f"line {known_line} (split {known_split}); keep each patient in one split"
+            )
+
+
+def _check_files(manifest: Path, lines: list[int], records: tuple[ScanRecord, ...]) -> None:
+    missing = [
+        (line, record)
+        for line, record in zip(lines, records, strict=True)
+        if not record.path.exists()
+    ]
+    if missing:
+        line, record = missing[0]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CohortError(
+            f"{manifest}, line {line}: scan {record.path} is not there{more}; "
+            "paths are relative to the manifest's folder"
+        )
