@@ -1,0 +1,405 @@
+"""A trained network together with everything that inference must know about it.
+
+Here live :class:`ModelSpec` (what ``spec.json`` holds), :class:`Intensity` and :class:`Normaliser`
+(how voxel values reach the network and come back), and :class:`SRModel` (network plus spec, saved
+to and loaded from a folder). Not here: which models ship (``medsr.zoo``), which one fits a scan
+(``medsr.infer.choose``) and how a network is run over a volume (``medsr.infer.engine``).
+
+Importing this module imports no torch, so that specs can be listed quickly; torch is imported when
+weights are read or written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+
+from medsr.errors import ModelFileError
+from medsr.volume import Modality
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from medsr.networks import SRNetwork
+
+    FloatArray = NDArray[np.float32]
+
+WEIGHTS_FILE = "weights.safetensors"
+SPEC_FILE = "spec.json"
+CARD_FILE = "card.md"
+
+_CONFIG = ConfigDict(extra="forbid")
+
+Number = TypeVar("Number", "FloatArray", "torch.Tensor")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Normaliser:
+    """A linear map between native voxel values and the network's range; it never clips.
+
+    Args:
+        offset: Native value that becomes 0.
+        divisor: Native width that becomes 1; positive and finite.
+    """
+
+    offset: float
+    divisor: float
+
+    @model_validator(mode="after")
+    def _check(self) -> Normaliser:
+        if not (np.isfinite(self.offset) and np.isfinite(self.divisor) and self.divisor > 0):
+            raise ValueError("offset must be finite, divisor finite and positive")
+        return self
+
+    def forward(self, values: Number) -> Number:
+        """Return native ``values`` (array or tensor of any shape) in the network's range."""
+        return (values - self.offset) / self.divisor
+
+    def inverse(self, values: Number) -> Number:
+        """Return ``values`` of the network's range in native units."""
+        return values * self.divisor + self.offset
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Intensity:
+    """How a model normalises its input.
+
+    Args:
+        kind: ``"percentile"`` fits the divisor to each scan (MR, arbitrary units); ``"linear"``
+            takes ``offset`` and ``divisor`` as they stand (CT, HU).
+        offset: Native value that becomes 0.
+        divisor: Native width that becomes 1 for ``"linear"``; for ``"percentile"`` the fallback
+            of a scan without foreground.
+        percentile: Percentile of the foreground voxels that becomes 1, in (0, 100].
+        foreground: Voxels above this fraction of the maximum are foreground, in [0, 1).
+    """
+
+    kind: Literal["percentile", "linear"]
+    offset: float = 0.0
+    divisor: float = 1.0
+    percentile: float = 99.5
+    foreground: float = 0.02
+
+    @model_validator(mode="after")
+    def _check(self) -> Intensity:
+        if not self.divisor > 0:
+            raise ValueError("divisor must be positive")
+        if not 0 < self.percentile <= 100:
+            raise ValueError("percentile must lie in (0, 100]")
+        if not 0 <= self.foreground < 1:
+            raise ValueError("foreground must lie in [0, 1)")
+        return self
+
+    @classmethod
+    def for_modality(cls, modality: Modality) -> Intensity:
+        """Return the convention of this house: MR by percentile, CT from -1024 HU over 2048 HU."""
+        if modality == "CT":
+            return cls(kind="linear", offset=-1024.0, divisor=2048.0)
+        return cls(kind="percentile")
+
+    def fit(self, data: NDArray[Any]) -> Normaliser:
+        """Fit the map to one low-resolution scan.
+
+        Args:
+            data: The scan in native units, any shape, finite.
+
+        Returns:
+            The linear map that this scan takes. Nothing is clipped, so values outside the usual
+            range pass through and come back.
+        """
+        if self.kind == "linear":
+            return Normaliser(self.offset, self.divisor)
+        values = np.asarray(data)
+        if values.size == 0:
+            return Normaliser(self.offset, self.divisor)
+        threshold = self.offset + self.foreground * (float(values.max()) - self.offset)
+        foreground = values[values > threshold]
+        width = (
+            float(np.percentile(foreground, self.percentile)) - self.offset
+            if foreground.size
+            else 0.0
+        )
+        # An empty scan has no scale of its own; any positive divisor restores it exactly.
+        return Normaliser(self.offset, width if width > 0 else self.divisor)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class SpacingRange:
+    """The voxel spacings (mm) of the low-resolution scans that a model was trained on.
+
+    Args:
+        in_plane: Smallest and largest spacing across the first two axes, mm.
+        slice: Smallest and largest spacing along the last (slice) axis, mm.
+    """
+
+    in_plane: tuple[float, float]
+    slice: tuple[float, float]
+
+    @field_validator("in_plane", "slice")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("a spacing range is (low, high) in mm with 0 < low <= high")
+        return value
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class ModelSpec:
+    """All that inference must know of a model; unknown keys are errors.
+
+    Args:
+        name: Name of the model, for example ``"mr-z4"``.
+        version: Version of the weights.
+        network: Name in ``medsr.networks.NETWORKS``.
+        options: Options of the network, as given to ``build_network``.
+        scale: Factor along (in-plane, in-plane, slice) axis.
+        modality: ``"MR"`` or ``"CT"``.
+        role: ``"student"`` (small and fast) or ``"teacher"`` (large and slow).
+        intensity: How the input is normalised.
+        halo: Input voxels on each side that one output voxel depends on, per axis.
+        multiple_of: Tile starts must be multiples of this, per axis.
+        trained_spacing_mm: Spacings of the low-resolution training scans.
+        trained_degradation: Kind and options of the simulated degradation.
+        parameters: Number of parameters at inference.
+        training: Recipe, steps, teacher and data names.
+        description: One sentence for a person.
+    """
+
+    name: str
+    version: str
+    network: str
+    options: dict[str, Any]
+    scale: tuple[int, int, int]
+    modality: Modality
+    role: Literal["student", "teacher"]
+    intensity: Intensity
+    halo: tuple[int, int, int]
+    multiple_of: tuple[int, int, int]
+    trained_spacing_mm: SpacingRange
+    trained_degradation: dict[str, Any]
+    parameters: int
+    training: dict[str, Any]
+    description: str
+
+    @field_validator("scale", "multiple_of")
+    @classmethod
+    def _positive(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(value) < 1:
+            raise ValueError("every entry must be at least 1")
+        return value
+
+    @field_validator("halo")
+    @classmethod
+    def _not_negative(cls, value: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(value) < 0:
+            raise ValueError("no entry may be negative")
+        return value
+
+    def to_json(self) -> str:
+        """Return the spec as indented JSON text that :meth:`from_json` reads back."""
+        return _SPEC.dump_json(self, indent=2).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, where: str = SPEC_FILE) -> ModelSpec:
+        """Read a spec from JSON text.
+
+        Args:
+            text: The content of ``spec.json``.
+            where: Name used in messages.
+
+        Raises:
+            ModelFileError: The text is no JSON, a key is unknown or missing, or a value is wrong.
+        """
+        try:
+            return _SPEC.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+            raise ModelFileError(
+                f"{where}: {key}: {first['msg']}; correct the key or save the model again"
+            ) from error
+
+    @classmethod
+    def read(cls, folder: str | Path) -> ModelSpec:
+        """Read ``spec.json`` of a model folder.
+
+        Raises:
+            ModelFileError: The file is missing, unreadable or invalid.
+        """
+        path = Path(folder) / SPEC_FILE
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ModelFileError(
+                f"{path}: cannot be read ({error.strerror}); a model folder holds "
+                f"{SPEC_FILE} and {WEIGHTS_FILE}"
+            ) from error
+        return cls.from_json(text, where=str(path))
+
+
+_SPEC: TypeAdapter[ModelSpec] = TypeAdapter(ModelSpec)
+
+
+class SRModel:
+    """A network and its spec.
+
+    Args:
+        module: The network that ``spec`` describes; its parameters must be those of
+            ``build_network(spec.network, spec.scale, **spec.options)``.
+        spec: What inference must know.
+        weight_hash: SHA-256 of the weight file that the module came from; computed from the
+            parameters when not given.
+    """
+
+    def __init__(
+        self, module: SRNetwork, spec: ModelSpec, *, weight_hash: str | None = None
+    ) -> None:
+        self.module = module
+        self.spec = spec
+        self._weight_hash = weight_hash
+
+    @property
+    def weight_hash(self) -> str:
+        """SHA-256 (hex) of the weight file, or of the file that :meth:`save` would write."""
+        if self._weight_hash is not None:
+            return self._weight_hash
+        return hashlib.sha256(_serialise(self.module.state_dict(), None)).hexdigest()
+
+    def save(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write ``weights.safetensors`` and ``spec.json``; each file appears whole or not at all.
+
+        Args:
+            folder: Folder of the model; made when absent, other files in it are left alone.
+            dtype: Floating type to store the weights in, for example ``torch.float16`` for a
+                large teacher; as they are when not given.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ModelFileError: The network that the spec describes has other parameters than
+                ``module``, or the folder cannot be written.
+        """
+        state = self.module.state_dict()
+        expected = _build(self.spec).state_dict()
+        _check_keys(state, expected, self.spec.name)
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_whole(folder / WEIGHTS_FILE, _serialise(state, dtype))
+            _write_whole(folder / SPEC_FILE, self.spec.to_json().encode())
+        except OSError as error:
+            raise ModelFileError(
+                f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to"
+            ) from error
+        return folder
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, *, device: str | torch.device = "cpu") -> SRModel:
+        """Load a shipped model by name, or any model from its folder, ready for inference.
+
+        Args:
+            name_or_folder: A name of ``medsr.zoo.names()`` or a folder that :meth:`save` wrote.
+            device: Where the parameters go.
+
+        Returns:
+            The model with its training-time branches merged, in evaluation mode, in float32
+            whatever type the weights are stored in, with gradients off.
+
+        Raises:
+            UnknownModelError: Neither a shipped name nor a folder.
+            ModelFileError: The folder is incomplete, or weights and spec do not fit each other.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        # medsr.zoo reads specs through this module, so it can only be imported here.
+        from medsr import zoo
+
+        folder = zoo.resolve(name_or_folder)
+        spec = ModelSpec.read(folder)
+        path = folder / WEIGHTS_FILE
+        try:
+            content = path.read_bytes()
+            state = load(content)
+        except OSError as error:
+            raise ModelFileError(
+                f"{path}: cannot be read ({error.strerror}); copy the whole model folder again"
+            ) from error
+        except SafetensorError as error:
+            raise ModelFileError(
+                f"{path}: damaged weights ({error}); copy the file again"
+            ) from error
+        network = _build(spec)
+        _check_keys(state, network.state_dict(), spec.name)
+        network.load_state_dict({key: _widen(value) for key, value in state.items()}, strict=True)
+        module = network.eval().merged().eval().requires_grad_(False).to(device)
+        return cls(module, spec, weight_hash=hashlib.sha256(content).hexdigest())
+
+
+def _build(spec: ModelSpec) -> SRNetwork:
+    from medsr.networks import build_network
+
+    try:
+        return build_network(spec.network, spec.scale, **spec.options)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ModelFileError(
+            f"model {spec.name}: network {spec.network} cannot be built from its options "
+            f"({error}); correct {SPEC_FILE}"
+        ) from error
+
+
+def _check_keys(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], name: str
+) -> None:
+    """Raise ModelFileError at the first parameter that is missing, surplus or of another shape."""
+    for problem, keys in (
+        ("is missing", expected.keys() - found.keys()),
+        ("is unknown", found.keys() - expected.keys()),
+    ):
+        if keys:
+            raise ModelFileError(
+                f"model {name}: parameter {min(keys)} {problem} ({len(keys)} in all); "
+                "the weights belong to another network or other options"
+            )
+    for key, value in expected.items():
+        if found[key].shape != value.shape:
+            raise ModelFileError(
+                f"model {name}: parameter {key} has shape {tuple(found[key].shape)}, the network "
+                f"needs {tuple(value.shape)}; the weights belong to other options"
+            )
+
+
+def _widen(value: torch.Tensor) -> torch.Tensor:
+    """Half-precision storage is computed with in float32."""
+    return value.float() if value.is_floating_point() else value
+
+
+def _serialise(state: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> bytes:
+    from safetensors.torch import save
+
+    def stored(value: torch.Tensor) -> torch.Tensor:
+        if dtype is not None and value.is_floating_point():
+            value = value.to(dtype)
+        # clone(): safetensors refuses tensors that share memory; contiguous: channels_last does.
+        return value.detach().cpu().clone().contiguous()
+
+    return bytes(save({key: stored(value) for key, value in state.items()}))
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside ``path``, then rename, so no half file is ever seen."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
