@@ -1,0 +1,56 @@
+"""Losses between a restored and a true volume, and the table that names them.
+
+Each is an ``nn.Module`` called as ``loss(sr, hr)`` that returns a float32 scalar. Losses that need
+a teacher live in :mod:`medsr.distill`; figures of merit for reports in ``medsr.evaluate``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from medsr.errors import UsageError
+from medsr.losses.gradient import GradientLoss
+from medsr.losses.pixel import CharbonnierLoss, L1Loss, L2Loss
+from medsr.losses.ssim import SSIMLoss3D
+
+__all__ = [
+    "LOSSES",
+    "CharbonnierLoss",
+    "GradientLoss",
+    "L1Loss",
+    "L2Loss",
+    "SSIMLoss3D",
+    "build_loss",
+]
+
+LOSSES: dict[str, type[nn.Module]] = {
+    "l1": L1Loss,
+    "l2": L2Loss,
+    "charbonnier": CharbonnierLoss,
+    "ssim": SSIMLoss3D,
+    "gradient": GradientLoss,
+}
+"""Every loss by the name that recipes use."""
+
+
+def build_loss(name: str, **options: Any) -> nn.Module:
+    """Build a loss by its name in :data:`LOSSES`.
+
+    Args:
+        name: ``l1``, ``l2``, ``charbonnier``, ``ssim`` or ``gradient``.
+        **options: Arguments of the loss's class.
+
+    Returns:
+        A module called as ``loss(sr, hr)``.
+
+    Raises:
+        UsageError: If no loss has this name, or it does not take these options.
+    """
+    if name not in LOSSES:
+        raise UsageError(f"loss {name!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
+    try:
+        return LOSSES[name](**options)
+    except TypeError as error:
+        raise UsageError(f"loss {name!r} does not take these options: {error}") from error

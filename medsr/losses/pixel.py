@@ -1,0 +1,79 @@
+"""Voxel-wise losses: mean absolute, mean squared and Charbonnier error.
+
+Losses that look at neighbourhoods live in :mod:`medsr.losses.ssim` and
+:mod:`medsr.losses.gradient`. Every loss computes in float32, also inside autocast.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from medsr.errors import UsageError
+
+
+class L1Loss(nn.Module):
+    """Mean absolute error."""
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Compare a restored volume with its truth.
+
+        Args:
+            sr: Restored volume, (B, C, X, Y, Z).
+            hr: True volume, same shape.
+
+        Returns:
+            A float32 scalar, zero when both are equal.
+        """
+        return (sr.float() - hr.float()).abs().mean()
+
+
+class L2Loss(nn.Module):
+    """Mean squared error."""
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Compare a restored volume with its truth.
+
+        Args:
+            sr: Restored volume, (B, C, X, Y, Z).
+            hr: True volume, same shape.
+
+        Returns:
+            A float32 scalar, zero when both are equal.
+        """
+        return (sr.float() - hr.float()).square().mean()
+
+
+class CharbonnierLoss(nn.Module):
+    """Smooth absolute error, ``mean(sqrt(d² + ε²) − ε)``.
+
+    ``ε`` is taken off, so that the loss is zero for equal volumes whatever ``epsilon`` is.
+
+    Args:
+        epsilon: Width of the quadratic zone around zero, in normalised intensity; > 0.
+
+    Raises:
+        UsageError: If ``epsilon`` is not positive.
+
+    Source: Charbonnier et al., "Two deterministic half-quadratic regularization algorithms for
+        computed imaging", ICIP 1994; as a super-resolution loss: Lai et al., LapSRN, CVPR 2017.
+    """
+
+    def __init__(self, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        if not epsilon > 0:
+            raise UsageError(f"Charbonnier loss: epsilon is {epsilon}; give a number above zero")
+        self.epsilon = float(epsilon)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Compare a restored volume with its truth.
+
+        Args:
+            sr: Restored volume, (B, C, X, Y, Z).
+            hr: True volume, same shape.
+
+        Returns:
+            A float32 scalar, zero when both are equal.
+        """
+        difference = sr.float() - hr.float()
+        return torch.sqrt(difference.square() + self.epsilon**2).mean() - self.epsilon
