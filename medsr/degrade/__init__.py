@@ -1,0 +1,96 @@
+"""The physics of low resolution: how scanners lose detail, as deterministic operators.
+
+The table of names, and :func:`degrade_volume` which carries the geometry along. Third parties add
+degradations by an entry point in the group ``medsr.degradations``.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import torch
+
+from medsr.degrade.base import Degradation, Triple
+from medsr.degrade.ct_slab import CTSlab, CTSlabParams
+from medsr.degrade.kspace import KSpaceCrop, KSpaceParams
+from medsr.degrade.slice_profile import SliceProfile, SliceProfileParams
+from medsr.errors import UsageError
+from medsr.volume import Volume
+
+DEGRADATIONS: dict[str, type[Any]] = {
+    "slice_profile": SliceProfile,
+    "kspace": KSpaceCrop,
+    "ct_slab": CTSlab,
+}
+
+__all__ = [
+    "DEGRADATIONS",
+    "CTSlab",
+    "CTSlabParams",
+    "Degradation",
+    "KSpaceCrop",
+    "KSpaceParams",
+    "SliceProfile",
+    "SliceProfileParams",
+    "build_degradation",
+    "degrade_volume",
+]
+
+
+def build_degradation(kind: str, factor: Triple, **options: Any) -> Degradation[Any]:
+    """Build a degradation by name.
+
+    Args:
+        kind: A key of :data:`DEGRADATIONS`, or an entry point of ``medsr.degradations``.
+        factor: Integer factors along X, Y and Z.
+        **options: The degradation's own arguments.
+
+    Raises:
+        UsageError: If the kind is unknown or an option is none of its own.
+    """
+    cls = DEGRADATIONS.get(kind)
+    if cls is None:
+        found = {point.name: point for point in entry_points(group="medsr.degradations")}
+        if kind not in found:
+            known = ", ".join(sorted({*DEGRADATIONS, *found}))
+            raise UsageError(f"degradation {kind!r} is unknown; known are {known}")
+        cls = found[kind].load()
+    try:
+        built: Degradation[Any] = cls(factor=factor, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"degradation {kind}: {error}") from error
+    return built
+
+
+def degrade_volume(
+    volume: Volume,
+    degradation: Degradation[Any],
+    params: Any | None = None,
+    seed: int | None = None,
+) -> Volume:
+    """Degrade a whole scan; its grid becomes ``Geometry.coarsen(factor)``.
+
+    Args:
+        volume: Scan ``(X, Y, Z)`` in native units; the factors refer to its array axes.
+        degradation: What to apply.
+        params: Parameters to replay; by default drawn with ``seed``, or nominal without one.
+        seed: Seed for drawing parameters.
+
+    Returns:
+        The degraded scan in float32 and the same units.
+
+    Raises:
+        UsageError: If an axis has fewer voxels than its factor.
+    """
+    for size, factor, name in zip(volume.geometry.shape, degradation.factor, "XYZ", strict=True):
+        if size < factor:
+            raise UsageError(f"axis {name} has {size} voxels, fewer than the factor {factor}")
+    if params is None:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        params = degradation.nominal() if seed is None else degradation.sample(generator)
+    hr = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32))
+    lr = degradation.apply(hr, params).contiguous().numpy()
+    geometry = volume.geometry.coarsen(degradation.factor)
+    return volume.replace(data=lr, geometry=geometry)

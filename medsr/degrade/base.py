@@ -1,0 +1,105 @@
+"""What every degradation offers, and the separable linear operators they share.
+
+A degradation is split in two: ``sample`` draws parameters, ``apply`` is deterministic in them, so
+that a degradation can be stored, replayed and tested. All operators keep the physical extent: the
+low-resolution grid is ``Geometry.coarsen(factor)`` of the high-resolution one, voxel ``k`` being
+centred at ``s·k + (s − 1)/2``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Triple = tuple[int, int, int]
+P = TypeVar("P")
+
+
+class Degradation(Protocol[P]):
+    """A model of how a scanner loses resolution.
+
+    Attributes:
+        factor: Integer factors along X, Y and Z.
+        margin: High-resolution voxels, a multiple of ``factor``, that a patch needs on every side
+            for its interior to equal the same part of the degraded whole scan.
+    """
+
+    @property
+    def factor(self) -> Triple: ...
+
+    @property
+    def margin(self) -> Triple: ...
+
+    def sample(self, generator: torch.Generator | None = None) -> P:
+        """Draw parameters."""
+        ...
+
+    def nominal(self) -> P:
+        """Return the central parameters, without noise."""
+        ...
+
+    def apply(self, hr: Tensor, params: P) -> Tensor:
+        """Degrade ``(…, X, Y, Z)`` to ``(…, X//fx, Y//fy, Z//fz)``, deterministically."""
+        ...
+
+
+def coarse_centres(size: int, factor: int) -> Tensor:
+    """Return the centres of the coarse voxels in fine voxel indices, float64 ``(size//factor,)``."""
+    return torch.arange(size // factor, dtype=torch.float64) * factor + (factor - 1) / 2
+
+
+def normalise_rows(weights: Tensor) -> Tensor:
+    """Scale each row to sum one, so that constants survive, also where a border cuts a row."""
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def along_axis(x: Tensor, operator: Tensor, axis: int) -> Tensor:
+    """Apply a matrix along one of the three spatial axes.
+
+    Args:
+        x: Tensor ``(…, X, Y, Z)``.
+        operator: Matrix ``(n_out, n_in)``.
+        axis: 0, 1 or 2 for X, Y or Z.
+
+    Returns:
+        Tensor with ``n_out`` in place of ``n_in``, of ``x``'s type.
+    """
+    matrix = operator.to(device=x.device, dtype=x.dtype)
+    moved = x.movedim(axis - 3, -1)
+    return torch.matmul(moved, matrix.T).movedim(-1, axis - 3)
+
+
+def uniform(low: float, high: float, generator: torch.Generator | None) -> float:
+    """Draw one number from ``[low, high]``."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """Draw a seed for noise that ``apply`` makes, so that it can be replayed."""
+    return int(torch.randint(2**31 - 1, (), generator=generator))
+
+
+def as_triple(value: Triple) -> Triple:
+    """Check three positive integer factors (lists from recipes are welcome).
+
+    Raises:
+        ValueError: If they are not three integers from 1.
+    """
+    x, y, z = (int(v) for v in value)
+    if min(x, y, z) < 1 or (x, y, z) != tuple(value):
+        raise ValueError(f"factor is {tuple(value)}; it must be three integers from 1")
+    return (x, y, z)
+
+
+def as_range(value: float | tuple[float, float], name: str) -> tuple[float, float]:
+    """Read a number as a range of no width, and check the order of a pair.
+
+    Raises:
+        ValueError: If the range is negative or the wrong way round.
+    """
+    low, high = (value, value) if isinstance(value, int | float) else value
+    if not 0 <= low <= high:
+        raise ValueError(f"{name} is {value}; it must be a number or [low, high], from 0")
+    return (float(low), float(high))

@@ -1,0 +1,124 @@
+"""CT: a thick slice is the mean of the thin slices it covers.
+
+Optionally a softer in-plane kernel (PSF) and noise that is correlated in plane. Intensities are
+linear in HU throughout and never clipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medsr.degrade.base import (
+    Triple,
+    along_axis,
+    as_range,
+    as_triple,
+    coarse_centres,
+    draw_seed,
+    normalise_rows,
+    uniform,
+)
+from medsr.degrade.noise import add_correlated, smooth_in_plane
+from medsr.degrade.slice_profile import FWHM_PER_SIGMA
+
+
+@dataclass(frozen=True)
+class CTSlabParams:
+    """Drawn parameters.
+
+    Attributes:
+        thickness: Slab thickness over slice separation.
+        psf_voxels: In-plane FWHM in voxels.
+        sigma: Noise level in units of the scan.
+        correlation_voxels: Standard deviation of the noise's in-plane filter.
+        seed: Seed of the noise.
+    """
+
+    thickness: float
+    psf_voxels: float = 0.0
+    sigma: float = 0.0
+    correlation_voxels: float = 0.0
+    seed: int = 0
+
+
+def slab_matrix(size: int, separation: int, thickness_voxels: float) -> Tensor:
+    """Return the rows of box profiles, float64 ``(size//separation, size)``.
+
+    A fine slice that a slab covers in part counts by the covered part.
+    """
+    centres = coarse_centres(size, separation)
+    fine = torch.arange(size, dtype=torch.float64)
+    upper = torch.minimum(fine[None, :] + 0.5, centres[:, None] + thickness_voxels / 2)
+    lower = torch.maximum(fine[None, :] - 0.5, centres[:, None] - thickness_voxels / 2)
+    return normalise_rows((upper - lower).clamp_min(0))
+
+
+class CTSlab:
+    """Slab mean along one or more axes, in-plane PSF, correlated noise.
+
+    Args:
+        factor: Separation of thick slices in fine slices along X, Y and Z.
+        thickness: Slab thickness over separation (above 1 overlaps), one number or a range.
+        psf_voxels: In-plane FWHM of an extra Gaussian kernel in voxels, one number or a range.
+        noise: Standard deviation in units of the scan (HU, or normalised in training).
+        correlation_voxels: In-plane correlation of the noise.
+    """
+
+    def __init__(
+        self,
+        factor: Triple = (1, 1, 4),
+        thickness: float | tuple[float, float] = 1.0,
+        psf_voxels: float | tuple[float, float] = 0.0,
+        noise: float | tuple[float, float] = 0.0,
+        correlation_voxels: float = 0.8,
+    ):
+        self.factor = as_triple(factor)
+        self.thickness = as_range(thickness, "thickness")
+        self.psf_voxels = as_range(psf_voxels, "psf_voxels")
+        self.noise = as_range(noise, "noise")
+        self.correlation_voxels = correlation_voxels
+        if self.thickness[0] <= 0:
+            raise ValueError("thickness must be above 0")
+
+    @property
+    def margin(self) -> Triple:
+        """High-resolution voxels that slab or PSF reach beyond a patch, rounded up."""
+        psf = 4 * self.psf_voxels[1] / FWHM_PER_SIGMA
+        reach = []
+        for axis, factor in enumerate(self.factor):
+            slab = (self.thickness[1] - 1) / 2 * factor if factor > 1 else 0.0
+            widest = max(slab, psf if axis < 2 else 0.0)
+            reach.append(factor * int(-(-widest // factor)))
+        return (reach[0], reach[1], reach[2])
+
+    def sample(self, generator: torch.Generator | None = None) -> CTSlabParams:
+        """Draw thickness, PSF, noise level and noise seed."""
+        return CTSlabParams(
+            thickness=uniform(*self.thickness, generator),
+            psf_voxels=uniform(*self.psf_voxels, generator),
+            sigma=uniform(*self.noise, generator),
+            correlation_voxels=self.correlation_voxels,
+            seed=draw_seed(generator),
+        )
+
+    def nominal(self) -> CTSlabParams:
+        """Return the plain slab mean, as near to it as the ranges allow, without noise."""
+        low, high = self.thickness
+        return CTSlabParams(
+            thickness=min(max(1.0, low), high),
+            psf_voxels=self.psf_voxels[0],
+            correlation_voxels=self.correlation_voxels,
+        )
+
+    def apply(self, hr: Tensor, params: CTSlabParams) -> Tensor:
+        """Degrade ``(…, X, Y, Z)``; the remainder of a size that is no multiple is dropped."""
+        lr = smooth_in_plane(hr, params.psf_voxels / FWHM_PER_SIGMA)
+        for axis, factor in enumerate(self.factor):
+            if factor > 1:
+                size = hr.shape[axis - 3]
+                operator = slab_matrix(size, factor, params.thickness * factor)
+                lr = along_axis(lr, operator, axis)
+        return add_correlated(lr, params.sigma, params.correlation_voxels, params.seed)

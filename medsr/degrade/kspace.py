@@ -1,0 +1,147 @@
+"""3D MR: the scanner stops sampling k-space earlier, so the image has fewer, larger voxels.
+
+The crop is a linear operator along each axis and is applied as a matrix: discrete Fourier
+transform, keep the central frequencies (times a window), transform back on the coarse centres. The
+half-voxel phase between the two grids is part of the matrix, so that edges stay where they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from medsr.degrade.base import (
+    Triple,
+    along_axis,
+    as_range,
+    as_triple,
+    coarse_centres,
+    draw_seed,
+    normalise_rows,
+    uniform,
+)
+from medsr.degrade.noise import add_rician
+
+WINDOWS = ("none", "hamming", "tukey")
+TUKEY_TAPER = 0.5
+
+
+@dataclass(frozen=True)
+class KSpaceParams:
+    """Drawn parameters: noise ``sigma`` and its ``seed``."""
+
+    sigma: float = 0.0
+    seed: int = 0
+
+
+def window_weights(frequency: Tensor, window: str) -> Tensor:
+    """Return the window over frequencies given as fractions of the crop's edge, 0 to 1.
+
+    Raises:
+        ValueError: If the window is unknown.
+    """
+    if window == "none":
+        return torch.ones_like(frequency)
+    if window == "hamming":
+        return 0.54 + 0.46 * torch.cos(math.pi * frequency)
+    if window == "tukey":
+        ramp = ((frequency - (1 - TUKEY_TAPER)) / TUKEY_TAPER).clamp(0, 1)
+        return 0.5 * (1 + torch.cos(math.pi * ramp))
+    raise ValueError(f"window {window!r} is none of {', '.join(WINDOWS)}")
+
+
+@lru_cache(maxsize=64)
+def crop_matrix(size: int, factor: int, window: str, mirror: bool) -> Tensor:
+    """Return the k-space crop as a matrix, float64 ``(size//factor, size)``.
+
+    Args:
+        size: Fine voxels along the axis.
+        factor: Fine voxels per coarse voxel.
+        window: One of :data:`WINDOWS`.
+        mirror: Extend the object by its mirror image instead of periodically. The transform then
+            is a cosine transform, which has no jump at the borders of a patch.
+
+    Returns:
+        Rows that sum to one, so that constants survive.
+    """
+    kept = size // factor
+    fine = torch.arange(kept * factor, dtype=torch.float64)
+    coarse = coarse_centres(size, factor)
+    period = kept * factor * (2 if mirror else 1)
+    bandwidth = period // factor
+    # Harmonics |k| <= bandwidth/2; the Nyquist pair of an even band counts half at either end.
+    harmonics = torch.arange(bandwidth // 2 + 1, dtype=torch.float64)
+    weights = window_weights(harmonics / (bandwidth / 2), window)
+    weights[1:] *= 2
+    if bandwidth % 2 == 0:
+        weights[-1] /= 2
+    angle = 2 * math.pi / period
+
+    def response(distance: Tensor) -> Tensor:
+        return (torch.cos(angle * distance[..., None] * harmonics) * weights).sum(-1) / period
+
+    matrix = response(coarse[:, None] - fine[None, :])
+    if mirror:
+        matrix = matrix + response(coarse[:, None] + fine[None, :] + 1)
+    full = torch.zeros(kept, size, dtype=torch.float64)
+    full[:, : kept * factor] = matrix
+    return normalise_rows(full)
+
+
+class KSpaceCrop:
+    """Crop k-space to the coarse grid, then Rician noise.
+
+    Args:
+        factor: Fine voxels per coarse voxel along X, Y and Z.
+        window: ``"none"``, ``"hamming"`` or ``"tukey"``, along each cropped axis.
+        noise: Standard deviation of the real and the imaginary part in units of the scan, one
+            number or ``[low, high]``.
+        mirror: See :func:`crop_matrix`; for patches, where a periodic object would jump.
+    """
+
+    def __init__(
+        self,
+        factor: Triple = (2, 2, 2),
+        window: str = "none",
+        noise: float | tuple[float, float] = 0.0,
+        mirror: bool = False,
+    ):
+        self.factor = as_triple(factor)
+        self.noise = as_range(noise, "noise")
+        self.window = window
+        self.mirror = mirror
+        window_weights(torch.zeros(1), window)
+
+    @property
+    def margin(self) -> Triple:
+        """Eight coarse voxels: beyond them, a mirrored patch differs little from the scan.
+
+        The response falls as one over the distance, so no margin makes a patch exact.
+        """
+        x, y, z = (8 * f if f > 1 else 0 for f in self.factor)
+        return (x, y, z)
+
+    def for_patches(self) -> KSpaceCrop:
+        """Return the same degradation with mirrored borders."""
+        return KSpaceCrop(self.factor, self.window, self.noise, mirror=True)
+
+    def sample(self, generator: torch.Generator | None = None) -> KSpaceParams:
+        """Draw noise level and noise seed."""
+        return KSpaceParams(sigma=uniform(*self.noise, generator), seed=draw_seed(generator))
+
+    def nominal(self) -> KSpaceParams:
+        """Return parameters without noise."""
+        return KSpaceParams()
+
+    def apply(self, hr: Tensor, params: KSpaceParams) -> Tensor:
+        """Degrade ``(…, X, Y, Z)``; the remainder of a size that is no multiple is dropped."""
+        lr = hr
+        for axis, factor in enumerate(self.factor):
+            if factor > 1:
+                operator = crop_matrix(hr.shape[axis - 3], factor, self.window, self.mirror)
+                lr = along_axis(lr, operator, axis)
+        return add_rician(lr, params.sigma, params.seed)
