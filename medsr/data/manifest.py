@@ -68,7 +68,7 @@ class ScanRecord:
 
 
 def read_manifest(path: str | Path, *, check_files: bool = True) -> tuple[ScanRecord, ...]:
-    """Reads and checks a manifest.
+    """Read and check a manifest.
 
     Columns ``path``, ``split``, ``patient_id`` and ``modality`` are required; ``contrast``,
     ``spacing_mm`` (``0.9x0.9x2.0``), ``shape`` (``170x204x72``) and ``sharp_axes`` (``xy``) are
@@ -103,7 +103,7 @@ def select(
     split: str | None = None,
     modality: Modality | None = None,
 ) -> tuple[ScanRecord, ...]:
-    """Picks the rows of one split, one modality, or both.
+    """Pick the rows of one split, one modality, or both.
 
     Raises:
         CohortError: No row is left.
@@ -126,7 +126,7 @@ def select(
 
 
 def _read_rows(manifest: Path) -> list[tuple[int, dict[str, str]]]:
-    """Reads non-empty rows as (line number, column -> text)."""
+    """Read non-empty rows as (line number, column -> text)."""
     try:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with manifest.open(newline="", encoding="utf-8-sig") as file:
