@@ -110,7 +110,7 @@ class Geometry:
     @property
     def axcodes(self) -> tuple[str, str, str]:
         """Closest anatomical direction of each array axis, such as ``("L", "P", "S")``."""
-        first, second, third = aff2axcodes(self.affine)
+        first, second, third = aff2axcodes(self.affine)  # type: ignore[no-untyped-call]
         return str(first), str(second), str(third)
 
     @property
