@@ -1,0 +1,136 @@
+"""Taps: where a term looks into student and teacher, and the hooks that fetch what is there.
+
+How a step is run lives in :mod:`medsr.distill.distiller`; what is compared, in
+:mod:`medsr.distill.terms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from medsr.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A pair of places whose features a term compares.
+
+    Attributes:
+        student: Name of a submodule of the student, as in ``named_modules()``.
+        teacher: Name of a submodule of the teacher.
+    """
+
+    student: str
+    teacher: str
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What one network said about a batch.
+
+    Attributes:
+        output: Restored volume, (B, 1, X·sx, Y·sy, Z·sz).
+        features: Outputs of the tapped submodules by their names, each (B, C, X', Y', Z') on the
+            grid on which the submodule works.
+    """
+
+    output: Tensor
+    features: dict[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class DistillTerm(Protocol):
+    """One method of distillation: an ``nn.Module`` with these members.
+
+    A term may have two members more:
+
+    - ``teacher_flips`` (int from 0 to 7, default 0): how many flipped copies of the scan the
+      teacher is asked about besides the scan itself; the term then receives the mean of the
+      un-flipped answers as the teacher's output. Features are those of the scan itself.
+    - ``setup(student, teacher)``: called once, when the distiller is built, with the
+      :class:`Activations` of a tiny scan, so that projections whose widths depend on the
+      networks exist before an optimiser asks for parameters.
+
+    Attributes:
+        name: Under which the loss is logged.
+        needs: The taps whose features the term reads.
+    """
+
+    name: str
+
+    @property
+    def needs(self) -> tuple[Tap, ...]:
+        """The taps whose features the term reads; empty if it reads outputs only."""
+        ...
+
+    def __call__(self, student: Activations, teacher: Activations, hr: Tensor) -> Tensor:
+        """Return a float32 scalar; the teacher's tensors carry no gradient."""
+        ...
+
+
+class FeatureTaps:
+    """Forward hooks on named submodules, set once and silent outside :meth:`record`.
+
+    The features belong to whoever recorded them; nothing is kept here after the recording, so
+    that neither memory nor a graph outlives a training step.
+
+    Args:
+        network: The network to listen to.
+        names: Submodules as in ``network.named_modules()``; repeated names count once.
+        role: What messages call the network, for example ``"teacher"``.
+
+    Raises:
+        UsageError: If the network has no submodule of a name.
+    """
+
+    def __init__(self, network: nn.Module, names: Iterable[str], role: str = "network") -> None:
+        self._features: dict[str, Tensor] | None = None
+        modules = dict(network.named_modules())
+        wanted = tuple(dict.fromkeys(names))
+        for name in wanted:
+            if not name or name not in modules:
+                offered = getattr(network, "taps", ()) or tuple(filter(None, modules))
+                raise UsageError(
+                    f"tap {name!r} is no submodule of the {role} {type(network).__name__}; "
+                    f"it offers {', '.join(offered)}"
+                )
+        self._handles = [
+            modules[name].register_forward_hook(partial(self._keep, name)) for name in wanted
+        ]
+
+    @contextmanager
+    def record(self) -> Iterator[dict[str, Tensor]]:
+        """Collect features during the ``with`` block.
+
+        Yields:
+            A dictionary that fills with the submodules' outputs while the network runs; it is
+            the caller's own afterwards. If a submodule runs several times its last output stays.
+        """
+        features: dict[str, Tensor] = {}
+        self._features = features
+        try:
+            yield features
+        finally:
+            self._features = None
+
+    def remove(self) -> None:
+        """Take the hooks off the network."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _keep(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
+        if self._features is None:
+            return
+        if not isinstance(output, Tensor):
+            raise UsageError(
+                f"tap {name!r} ({type(module).__name__}) returns {type(output).__name__}; "
+                "choose a submodule that returns one tensor"
+            )
+        self._features[name] = output

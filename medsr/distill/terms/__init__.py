@@ -1,0 +1,56 @@
+"""Methods of distillation, one file each, and the table that names them.
+
+A term is an ``nn.Module`` with the members of :class:`medsr.distill.taps.DistillTerm`. Other
+packages add terms through the entry point group ``medsr.distill_terms``, which is looked up only
+when a name misses the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from medsr.distill.taps import DistillTerm
+from medsr.distill.terms.feature import FeatureTerm
+from medsr.distill.terms.output import OutputTerm
+from medsr.errors import UsageError
+
+__all__ = ["ENTRY_POINTS", "TERMS", "FeatureTerm", "OutputTerm", "build_term"]
+
+ENTRY_POINTS = "medsr.distill_terms"
+"""Entry point group in which other packages publish terms."""
+
+TERMS: dict[str, Callable[..., DistillTerm]] = {
+    "output": OutputTerm,
+    "feature": FeatureTerm,
+}
+"""Every built-in term by the name that recipes use."""
+
+
+def build_term(name: str, **options: Any) -> DistillTerm:
+    """Build a term by its name.
+
+    Args:
+        name: A key of :data:`TERMS`, or the name of an entry point in :data:`ENTRY_POINTS`.
+        **options: Arguments of the term's class.
+
+    Returns:
+        A term for :class:`medsr.distill.Distiller`.
+
+    Raises:
+        UsageError: If no term has this name, or it does not take these options.
+    """
+    factory = TERMS.get(name)
+    if factory is None:
+        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        if name not in offered:
+            known = ", ".join(sorted({*TERMS, *offered}))
+            raise UsageError(f"distillation term {name!r} is unknown; choose one of {known}")
+        factory = cast("Callable[..., DistillTerm]", offered[name].load())
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise UsageError(
+            f"distillation term {name!r} does not take these options: {error}"
+        ) from error

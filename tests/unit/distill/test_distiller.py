@@ -1,0 +1,295 @@
+"""The distiller as a whole, with the package's own networks."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medsr.distill import Activations, Distiller, DistillTerm, Tap, build_term
+from medsr.distill.distiller import FLIPS
+from medsr.errors import UsageError
+from medsr.networks import RepPlain3D, ResNet3D
+
+SCALE = (1, 1, 2)
+
+
+def _rouse(network: nn.Module, seed: int) -> None:
+    """Give every parameter a value, so that no gradient is zero because a tail starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+
+
+def _student() -> RepPlain3D:
+    torch.manual_seed(1)
+    student = RepPlain3D(SCALE, width=16, depth=2)
+    _rouse(student, 1)
+    return student
+
+
+def _teacher() -> ResNet3D:
+    torch.manual_seed(2)
+    teacher = ResNet3D(SCALE, width=32, blocks=1)
+    _rouse(teacher, 2)
+    return teacher
+
+
+def _distiller() -> Distiller:
+    return Distiller(
+        _student(),
+        _teacher(),
+        [
+            (0.5, build_term("output")),
+            (0.1, build_term("feature", student="body.0", teacher="body.0")),
+            (0.2, build_term("feature", student="body.1", teacher="fuse")),
+        ],
+    )
+
+
+def _batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return (
+        torch.rand((2, 1, 5, 4, 3), generator=generator),
+        torch.rand((2, 1, 5, 4, 6), generator=generator),
+    )
+
+
+def test_returns_the_student_output_and_weighted_named_losses() -> None:
+    distiller = _distiller()
+    lr, hr = _batch()
+    sr, losses = distiller(lr, hr)
+    assert torch.equal(sr, distiller.student(lr))
+    assert list(losses) == ["output", "feature", "feature_2"]
+    assert all(loss.dtype == torch.float32 and loss.ndim == 0 for loss in losses.values())
+    expected = 0.5 * (distiller.student(lr) - distiller.teacher(lr)).abs().mean()
+    assert losses["output"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_gradients_reach_student_and_projections_only() -> None:
+    distiller = _distiller()
+    before = {name: value.clone() for name, value in distiller.teacher.state_dict().items()}
+    parameters = list(distiller.trainable_parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
+    for _ in range(2):
+        _, losses = distiller(*_batch())
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+    wanted = {id(p) for p in distiller.student.parameters()}
+    wanted |= {id(p) for name, p in distiller.named_parameters() if "projection" in name}
+    assert {id(p) for p in parameters} == wanted
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+    assert all(p.grad is None and not p.requires_grad for p in distiller.teacher.parameters())
+    for name, value in distiller.teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_each_term_alone_moves_the_student() -> None:
+    for term in (
+        build_term("output"),
+        build_term("feature", student="body.1", teacher="fuse"),
+    ):
+        distiller = Distiller(_student(), _teacher(), [(1.0, term)])
+        _, losses = distiller(*_batch())
+        losses[term.name].backward()
+        assert distiller.student.head.weight.grad.abs().sum() > 0
+
+
+def test_projections_exist_for_the_optimiser_and_not_in_the_students_state() -> None:
+    distiller = _distiller()
+    projections = [n for n, _ in distiller.named_parameters() if n.startswith("terms.")]
+    assert projections == [
+        "terms.feature.projection.weight",
+        "terms.feature.projection.bias",
+        "terms.feature_2.projection.weight",
+        "terms.feature_2.projection.bias",
+    ]
+    assert distiller.terms["feature"].projection.weight.shape == (32, 16, 1, 1, 1)
+    assert distiller.student.state_dict().keys() == _student().state_dict().keys()
+
+
+def test_teacher_is_in_no_state_and_the_state_round_trips() -> None:
+    distiller = _distiller()
+    tensors = {value.data_ptr() for value in distiller.state_dict(keep_vars=True).values()}
+    assert not tensors & {value.data_ptr() for value in distiller.teacher.parameters()}
+    assert all(name.startswith(("student.", "terms.")) for name in distiller.state_dict())
+    other = Distiller(
+        RepPlain3D(SCALE, width=16, depth=2),
+        _teacher(),
+        [
+            (0.5, build_term("output")),
+            (0.1, build_term("feature", student="body.0", teacher="body.0")),
+            (0.2, build_term("feature", student="body.1", teacher="fuse")),
+        ],
+    )
+    other.load_state_dict(distiller.state_dict())
+    for ours, theirs in zip(
+        distiller(*_batch())[1].values(), other(*_batch())[1].values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_teacher_stays_in_evaluation_mode() -> None:
+    distiller = _distiller()
+    assert not any(module.training for module in distiller.teacher.modules())
+    distiller.train()
+    assert distiller.student.training
+    assert not any(module.training for module in distiller.teacher.modules())
+    distiller.teacher.train()
+    distiller(*_batch())
+    assert not any(module.training for module in distiller.teacher.modules())
+
+
+def test_building_keeps_the_students_mode_and_the_random_state() -> None:
+    student = _student().train()
+    student.body[0].eval()
+    widths = {"student_channels": 16, "teacher_channels": 32}
+    term = build_term("feature", student="body.0", teacher="fuse", **widths)
+    teacher = _teacher()
+    state = torch.get_rng_state()
+    Distiller(student, teacher, [(1.0, term)])
+    assert student.training
+    assert not student.body[0].training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_to_moves_the_teacher_too() -> None:
+    distiller = _distiller().to(torch.float64)
+    assert next(distiller.teacher.parameters()).dtype == torch.float64
+    assert next(distiller.student.parameters()).dtype == torch.float64
+    meta = copy.deepcopy(distiller).to("meta")
+    assert all(p.device.type == "meta" for p in meta.teacher.parameters())
+    assert all(p.device.type == "cpu" for p in distiller.teacher.parameters())
+
+
+def test_no_feature_outlives_a_step() -> None:
+    distiller = _distiller()
+    seen: list[weakref.ref[Tensor]] = []
+    for network in (distiller.student, distiller.teacher):
+        for name in ("body.0", "head"):
+            network.get_submodule(name).register_forward_hook(
+                lambda module, inputs, output: seen.append(weakref.ref(output))
+            )
+    _, losses = distiller(*_batch())
+    torch.stack(list(losses.values())).sum().backward()
+    del losses, _
+    gc.collect()
+    assert len(seen) == 4
+    assert all(reference() is None for reference in seen)
+
+
+def test_flips_are_averaged_over_the_teachers_unflipped_answers() -> None:
+    lr, hr = _batch()
+    assert len(set(FLIPS)) == 7
+    for flips in (1, 7):
+        term = build_term("output", loss="l2", self_ensemble=True, flips=flips)
+        distiller = Distiller(_student(), _teacher(), [(1.0, term), (1.0, build_term("output"))])
+        answers = [distiller.teacher(lr)]
+        answers += [distiller.teacher(lr.flip(axes)).flip(axes) for axes in FLIPS[:flips]]
+        target = torch.stack(answers).mean(dim=0)
+        assert (target - answers[0]).abs().max() > 1e-4
+        sr, losses = distiller(lr, hr)
+        expected = (sr - target).square().mean().item()
+        assert losses["output"].item() == pytest.approx(expected, rel=1e-4)
+        plain = (sr - answers[0]).abs().mean().item()
+        assert losses["output_2"].item() == pytest.approx(plain, rel=1e-5)
+
+
+def test_features_are_those_of_the_unflipped_scan() -> None:
+    lr, hr = _batch()
+    options = {"student": "body.1", "teacher": "fuse"}
+    values = []
+    for terms in ([], [(1.0, build_term("output", self_ensemble=True, flips=2))]):
+        torch.manual_seed(3)
+        feature = build_term("feature", student_channels=16, teacher_channels=32, **options)
+        distiller = Distiller(_student(), _teacher(), [(1.0, feature), *terms])
+        values.append(distiller(lr, hr)[1]["feature"].item())
+    assert values[0] == values[1]
+
+
+def test_without_teacher_only_the_student_runs() -> None:
+    distiller = _distiller()
+    calls: list[int] = []
+    distiller.teacher.register_forward_hook(lambda *_: calls.append(1))
+    lr, hr = _batch()
+    sr, losses = distiller(lr, hr, with_teacher=False)
+    assert torch.equal(sr, distiller.student(lr))
+    assert losses == {}
+    distiller.weights = dict.fromkeys(distiller.weights, 0.0)
+    assert distiller(lr, hr)[1] == {}
+    assert calls == []
+
+
+def test_bf16_autocast_trains() -> None:
+    distiller = _distiller()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, losses = distiller(*_batch())
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    assert total.dtype == torch.float32
+    assert torch.isfinite(total)
+    assert all(torch.isfinite(p.grad).all() for p in distiller.trainable_parameters())
+
+
+def test_folded_teacher_meets_the_student_on_the_coarser_grid() -> None:
+    teacher = ResNet3D(SCALE, width=16, blocks=1, fold=(2, 2, 1))
+    term = build_term("feature", student="body.1", teacher="body.0")
+    distiller = Distiller(_student(), teacher, [(1.0, term)])
+    lr = torch.rand(1, 1, 6, 4, 3)
+    _, losses = distiller(lr, torch.rand(1, 1, 6, 4, 6))
+    losses["feature"].backward()
+    assert distiller.student.head.weight.grad.abs().sum() > 0
+
+
+def test_close_takes_every_hook_off() -> None:
+    distiller = _distiller()
+    networks = (distiller.student, distiller.teacher)
+    assert sum(len(m._forward_hooks) for network in networks for m in network.modules()) == 4
+    distiller.close()
+    assert sum(len(m._forward_hooks) for network in networks for m in network.modules()) == 0
+
+
+def test_refuses_what_cannot_be_distilled() -> None:
+    student = _student()
+    with pytest.raises(UsageError, match="share parameters"):
+        Distiller(student, student, [])
+    with pytest.raises(UsageError, match=r"\(1, 1, 2\).*\(2, 2, 2\).*one scale"):
+        Distiller(student, ResNet3D((2, 2, 2), width=16, blocks=1), [])
+    with pytest.raises(UsageError, match="weight is -1"):
+        Distiller(student, _teacher(), [(-1, build_term("output"))])
+    with pytest.raises(UsageError, match="weight is nan"):
+        Distiller(student, _teacher(), [(float("nan"), build_term("output"))])
+    with pytest.raises(UsageError, match=r"'body.7' is no submodule of the student RepPlain3D"):
+        Distiller(
+            student, _teacher(), [(1, build_term("feature", student="body.7", teacher="fuse"))]
+        )
+    with pytest.raises(UsageError, match="Identity is no distillation term"):
+        Distiller(student, _teacher(), [(1, nn.Identity())])  # type: ignore[list-item]
+
+
+class _Custom(nn.Module):
+    """A term as a third party would write it, with neither flips nor setup."""
+
+    name = "custom"
+
+    @property
+    def needs(self) -> tuple[Tap, ...]:
+        return (Tap(student="tail", teacher="tail"),)
+
+    def forward(self, student: Activations, teacher: Activations, hr: Tensor) -> Tensor:
+        assert teacher.features.keys() == {"tail"}
+        return (student.features["tail"] - teacher.features["tail"]).abs().mean() + 0 * hr.mean()
+
+
+def test_a_term_of_another_package_works() -> None:
+    term = _Custom()
+    assert isinstance(term, DistillTerm)
+    distiller = Distiller(_student(), _teacher(), [(2.0, term)])
+    _, losses = distiller(*_batch())
+    assert losses["custom"].item() > 0
