@@ -1,0 +1,58 @@
+"""The reference of recipes lists every key with its default, and no key that is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import yaml
+
+from medsr import recipe
+from medsr.recipe import recipe_from_dict
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipes.md"
+ROW = re.compile(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", re.MULTILINE)
+SECTIONS = {
+    "data": recipe.DataRecipe,
+    "degradation": recipe.DegradationRecipe,
+    "network": recipe.NetworkRecipe,
+    "patches": recipe.PatchRecipe,
+    "optimiser": recipe.OptimiserRecipe,
+    "loop": recipe.LoopRecipe,
+}
+SMALLEST = {
+    "name": "x",
+    "data": {"manifest": "x.csv", "modality": "MR"},
+    "degradation": {"kind": "kspace", "factor": [2, 2, 2]},
+    "network": {"name": "RepPlain3D"},
+}
+
+
+def documented() -> dict[str, str]:
+    return dict(ROW.findall(PAGE.read_text(encoding="utf-8")))
+
+
+def test_every_key_is_listed_once() -> None:
+    keys = {field.name for field in dataclasses.fields(recipe.Recipe)}
+    for section, cls in SECTIONS.items():
+        keys |= {f"{section}.{field.name}" for field in dataclasses.fields(cls)}
+    listed = [key for key, _ in ROW.findall(PAGE.read_text(encoding="utf-8"))]
+    assert sorted(listed) == sorted(keys)
+
+
+def test_the_listed_defaults_are_those_of_the_smallest_recipe() -> None:
+    plain = recipe_from_dict(SMALLEST).to_dict()
+    compared = 0
+    for key, text in documented().items():
+        if not text.startswith("`"):
+            continue
+        value = plain
+        for part in key.split("."):
+            value = value[part]
+        expected = yaml.safe_load(text.strip("`"))
+        if key == "losses":
+            value = [{"name": entry["name"]} for entry in value]
+        assert value == expected, key
+        compared += 1
+    assert compared > 20
