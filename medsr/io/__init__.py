@@ -1,0 +1,188 @@
+"""Reading and writing scans: ``load``, ``save`` and ``inspect``, whatever the format.
+
+Here the format is found and what holds for every format is done (slices, finite values, modality,
+units, atomic output). How a format is read lives in its own module, imported when needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Literal
+
+from medsr.errors import OutputFormatError, UsageError
+from medsr.io.atomic import atomic_file, atomic_folder, check_output
+from medsr.io.checks import check_finite, check_slices, guess_modality
+from medsr.io.inspect import SUFFIXES, Inspection, format_of, inspect, suffix_of
+from medsr.volume import Derivation, Modality, SourceFormat, Volume
+
+__all__ = [
+    "Inspection",
+    "check_output",
+    "inspect",
+    "load",
+    "output_format",
+    "save",
+]
+
+logger = logging.getLogger(__name__)
+
+WRITABLE: dict[SourceFormat, tuple[str, ...]] = {
+    "nifti": (".nii.gz", ".nii"),
+    "nrrd": (".nrrd",),
+    "mha": (".mha",),
+    "mgz": (".mgz", ".mgh"),
+    "dicom": (),
+}
+# "scan.png" asks for a format; "1.2.840" or "visit.2" is the name of a folder.
+_LOOKS_LIKE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}$")
+
+
+def load(
+    path: str | Path,
+    *,
+    modality: Literal["auto", "MR", "CT"] = "auto",
+    series: str | None = None,
+) -> Volume:
+    """Read a scan.
+
+    Args:
+        path: a NIfTI, NRRD, MetaImage or MGZ file, a folder of DICOM files, or one DICOM file,
+            which stands for its series.
+        modality: what the scan is; "auto" takes DICOM's word and judges other formats by their
+            values (Hounsfield units that reach below -500 are CT, everything else MR).
+        series: SeriesInstanceUID, for a DICOM folder that holds several.
+
+    Returns:
+        The volume with its array axes as stored, in native units (HU for CT): integers as such
+        where the file holds them unscaled, float32 otherwise.
+
+    Raises:
+        InputError: one of its family, each with its own exit code.
+        UsageError: if ``series`` is given for another format than DICOM.
+    """
+    path = Path(path)
+    if modality not in ("auto", "MR", "CT"):
+        raise UsageError(f"modality {modality!r} is not known; choose auto, MR or CT")
+    kind = format_of(path)
+    if kind == "dicom":
+        from medsr.io.dicom_read import read_dicom
+
+        volume = read_dicom(path, series=series)
+    elif series is not None:
+        raise UsageError(f"{path}: a series can be chosen in DICOM only, and this is {kind}")
+    elif kind in ("nifti", "mgz"):
+        from medsr.io.nifti import read_nifti
+
+        volume = read_nifti(path)
+    else:
+        from medsr.io.itk import read_itk
+
+        volume = read_itk(path)
+    check_slices(volume.geometry, str(path))
+    check_finite(volume.data, str(path))
+    return _with_modality(volume, modality)
+
+
+def save(
+    volume: Volume,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    format: SourceFormat | None = None,
+    derivation: Derivation | None = None,
+) -> Path:
+    """Write a scan, whole or not at all.
+
+    Integer types are rounded half to even and saturate; the source's stored type, slope and
+    intercept are kept where the format can hold them.
+
+    Args:
+        volume: what to write.
+        path: its ending chooses the format (.nii, .nii.gz, .nrrd, .mha, .mgz); a name without
+            one is a DICOM folder.
+        overwrite: whether an existing output may be replaced.
+        format: the format, if the name shall not decide.
+        derivation: how the volume was computed; recorded where the format has a place for it.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OutputFormatError: if the format is unknown or cannot hold the volume.
+        OutputExistsError, OutputNotWritableError: see ``medsr.io.atomic``.
+        NonFiniteError: if the voxels hold NaN or infinity.
+    """
+    path = Path(path)
+    kind = output_format(path, format=format)
+    check_output(path, overwrite=overwrite)
+    check_finite(volume.data, "the volume to be written")
+    if kind == "dicom":
+        from medsr.io.dicom_write import write_dicom
+
+        with atomic_folder(path, overwrite=overwrite, replaceable=_is_dicom_name) as folder:
+            write_dicom(volume, folder, derivation=derivation)
+        return path
+    suffix = suffix_of(path) if suffix_of(path) in WRITABLE[kind] else WRITABLE[kind][0]
+    with atomic_file(path, overwrite=overwrite, suffix=suffix) as file:
+        if kind == "nifti":
+            from medsr.io.nifti import write_nifti
+
+            stored = write_nifti(volume, file, derivation)
+        elif kind == "mgz":
+            from medsr.io.nifti import write_mgz
+
+            stored = write_mgz(volume, file)
+        else:
+            from medsr.io.itk import write_itk
+
+            stored = write_itk(volume, file)
+    for note in stored.notes:
+        logger.info("%s", note)
+    return path
+
+
+def output_format(path: str | Path, *, format: SourceFormat | None = None) -> SourceFormat:
+    """The format that :func:`save` will write to ``path``.
+
+    Raises:
+        OutputFormatError: if the name asks for a format that medsr does not write, or for
+            another one than ``format``.
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    if format is not None and format not in WRITABLE:
+        raise OutputFormatError(f"format {format!r} is not known; choose {', '.join(WRITABLE)}")
+    if suffix is None:
+        if format is not None:
+            return format
+        if _LOOKS_LIKE_SUFFIX.search(path.name.lower()) and not path.is_dir():
+            raise OutputFormatError(_unknown_output(path))
+        return "dicom"
+    named = SUFFIXES[suffix]
+    if suffix not in WRITABLE[named]:
+        raise OutputFormatError(_unknown_output(path))
+    if format is not None and format != named:
+        raise OutputFormatError(f"{path}: the name says {named} and the format asked for {format}")
+    return named
+
+
+def _unknown_output(path: Path) -> str:
+    endings = ", ".join(suffix for suffixes in WRITABLE.values() for suffix in suffixes)
+    return f"{path}: cannot write this format; use {endings}, or a plain name for a DICOM folder"
+
+
+def _with_modality(volume: Volume, asked: Literal["auto", "MR", "CT"]) -> Volume:
+    """Settle modality and units; the caller's word goes before the file's."""
+    if asked == "auto":
+        known: Modality = volume.modality or guess_modality(volume.data)
+        return volume.replace(modality=known)
+    if volume.modality is not None and volume.modality != asked:
+        logger.warning("the file says %s; taken as %s, as asked", volume.modality, asked)
+    return volume.replace(modality=asked)
+
+
+def _is_dicom_name(entry: Path) -> bool:
+    """Whether an entry of an output folder is one that a DICOM writer leaves."""
+    return entry.is_file() and entry.suffix.lower() in (".dcm", "")

@@ -1,0 +1,88 @@
+"""Checks on voxels and grids that every reader shares, and the guess whether a scan is CT.
+
+No file is opened here; the readers call these once they have an array and a grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medsr.errors import CorruptFileError, NonFiniteError, TooFewSlicesError
+from medsr.geometry import Geometry
+from medsr.volume import Modality
+
+MIN_SLICES = 4
+"""The smallest number of voxels along any axis that counts as a volume."""
+
+# Deflate cannot expand beyond 1032:1 (zlib technical details); some room for the header.
+_MAX_INFLATION = 1100
+# Air is -1000 HU and dense bone or enamel below 3100; fill values outside the circular field of
+# view (-2000, -2048, -3024) lie under the former.
+_AIR_HU, _LOWEST_HU, _HIGHEST_HU = -500.0, -1100.0, 3100.0
+
+
+def check_slices(geometry: Geometry, where: str) -> None:
+    """Refuse a stack too thin to be a volume.
+
+    Raises:
+        TooFewSlicesError: if any axis has fewer than ``MIN_SLICES`` voxels.
+    """
+    count = min(geometry.shape)
+    if count < MIN_SLICES:
+        size = " x ".join(map(str, geometry.shape))
+        raise TooFewSlicesError(
+            f"{where}: {count} slice(s) along one axis ({size} voxels); at least {MIN_SLICES} "
+            "are needed"
+        )
+
+
+def check_finite(data: npt.NDArray[Any], where: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        NonFiniteError: saying how many there are and where the first one is.
+    """
+    if data.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(data)
+    count = int(np.count_nonzero(bad))
+    if count:
+        first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+        raise NonFiniteError(
+            f"{where}: {count} of {bad.size} voxels are NaN or infinite, the first at index "
+            f"{first}; replace them by finite values"
+        )
+
+
+def check_claimed_bytes(
+    claimed_bytes: int, file_bytes: int, where: str, *, compressed: bool
+) -> None:
+    """Refuse a header that promises more voxels than the file can hold, before memory is taken.
+
+    Raises:
+        CorruptFileError: if the file is too small even at the highest compression possible.
+    """
+    limit = file_bytes * _MAX_INFLATION if compressed else file_bytes
+    if claimed_bytes > limit:
+        raise CorruptFileError(
+            f"{where}: the header promises {claimed_bytes} bytes but the file has {file_bytes}; "
+            "it is truncated or damaged"
+        )
+
+
+def guess_modality(data: npt.NDArray[Any]) -> Modality:
+    """CT where the values look like Hounsfield units, MR otherwise.
+
+    Looks like CT: at least one voxel in a thousand below -500, and of all voxels that are not the
+    fill value, 95 % between -1100 and 3100. Judged on every second voxel along each axis.
+    """
+    sample = np.asarray(data[::2, ::2, ::2], dtype=np.float32).ravel()
+    lowest = float(sample.min())
+    if lowest > _AIR_HU or np.count_nonzero(sample < _AIR_HU) < 1e-3 * sample.size:
+        return "MR"
+    filled = sample[sample > lowest] if lowest < _LOWEST_HU else sample
+    plausible = np.count_nonzero((filled >= _LOWEST_HU) & (filled <= _HIGHEST_HU))
+    return "CT" if filled.size and plausible >= 0.95 * filled.size else "MR"

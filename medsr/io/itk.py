@@ -1,0 +1,205 @@
+"""NRRD and MetaImage through SimpleITK; the only module of the package's readers that imports it.
+
+ITK's arrays are (Z, Y, X) and its frame is LPS+; both are turned here, through
+``Geometry.from_lps`` and ``to_lps``. Free text of the files is neither kept nor written, since it
+may name people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK
+
+from medsr.errors import (
+    ColourError,
+    CorruptFileError,
+    DimensionError,
+    GeometryError,
+    InputNotFoundError,
+    OutputFormatError,
+)
+from medsr.geometry import Geometry
+from medsr.io.checks import check_claimed_bytes
+from medsr.io.quantise import Stored, dequantise, quantise, type_without_slope
+from medsr.volume import Source, SourceFormat, Volume
+
+# SimpleITK carries no types; this says so once.
+sitk: Any = SimpleITK
+
+_TYPES: dict[int, Any] = {
+    sitk.sitkUInt8: np.uint8,
+    sitk.sitkInt8: np.int8,
+    sitk.sitkUInt16: np.uint16,
+    sitk.sitkInt16: np.int16,
+    sitk.sitkUInt32: np.uint32,
+    sitk.sitkInt32: np.int32,
+    sitk.sitkUInt64: np.uint64,
+    sitk.sitkInt64: np.int64,
+    sitk.sitkFloat32: np.float32,
+    sitk.sitkFloat64: np.float64,
+}
+_COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+# Headers whose voxels lie in another file: the header's own size says nothing.
+_DETACHED = (".mhd", ".nhdr")
+
+
+@dataclass(frozen=True)
+class ItkInfo:
+    """What a header says, checked."""
+
+    format: SourceFormat
+    geometry: Geometry
+    dtype: np.dtype[Any]
+    frames: bool
+
+
+def read_itk(path: Path) -> Volume:
+    """Read an NRRD or MetaImage file.
+
+    Args:
+        path: ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` with one 3D scalar image; a fourth axis
+            of length one is dropped.
+
+    Returns:
+        The volume with its array axes as stored; modality unknown. Integers keep their type,
+        floating point becomes float32.
+
+    Raises:
+        InputNotFoundError, CorruptFileError, DimensionError, ColourError, GeometryError: as
+            :func:`read_header` does; CorruptFileError also for missing voxels.
+    """
+    reader = _reader(path)
+    info = read_header(path)
+    if info.frames:
+        reader.ReadImageInformation()
+        reader.SetExtractSize([*reader.GetSize()[:3], *(0,) * (reader.GetDimension() - 3)])
+    try:
+        with _quiet():
+            image = reader.Execute()
+    except RuntimeError as error:
+        raise CorruptFileError(f"{path}: the voxels cannot be read ({_brief(error)})") from error
+    raw = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
+    source = Source(info.format, path, info.dtype)
+    return Volume(dequantise(raw, 1.0, 0.0), info.geometry, source=source)
+
+
+def read_header(path: Path) -> ItkInfo:
+    """Read and check the header alone.
+
+    Raises:
+        InputNotFoundError: if there is no such file.
+        CorruptFileError: if ITK cannot make sense of it, or it promises more than the file holds.
+        DimensionError: for 2D, several frames, vectors or complex numbers.
+        ColourError: for three or four components a voxel.
+        GeometryError: for zero or negative spacing and singular directions.
+    """
+    if not path.is_file():
+        raise InputNotFoundError(f"{path}: no such file")
+    reader = _reader(path)
+    try:
+        with _quiet():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        text = _brief(error)
+        if "spacing" in text.lower() or "direction" in text.lower():
+            raise GeometryError(f"{path}: {text}") from error
+        raise CorruptFileError(f"{path}: the header cannot be read ({text})") from error
+    size = tuple(int(n) for n in reader.GetSize())
+    dtype = _check_scalar(reader, size, path)
+    claimed = int(np.prod([int(n) for n in size], dtype=object)) * dtype.itemsize
+    if path.suffix.lower() not in _DETACHED:
+        check_claimed_bytes(claimed, path.stat().st_size, str(path), compressed=True)
+    dimension = len(size)
+    direction = np.asarray(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    try:
+        geometry = Geometry.from_lps(
+            size[:3], reader.GetOrigin()[:3], reader.GetSpacing()[:3], direction
+        )
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from None
+    kind: SourceFormat = "nrrd" if path.suffix.lower() in (".nrrd", ".nhdr") else "mha"
+    return ItkInfo(kind, geometry, dtype, dimension > 3)
+
+
+def write_itk(volume: Volume, path: Path) -> Stored:
+    """Write an NRRD or MetaImage file, compressed, in the source's type.
+
+    Args:
+        volume: finite voxels.
+        path: ends in ``.nrrd`` or ``.mha``; written in place (see ``medsr.io.atomic``).
+
+    Raises:
+        OutputFormatError: for a sheared grid, which these formats' readers do not keep.
+    """
+    if not volume.geometry.is_orthogonal():
+        raise OutputFormatError(
+            "the volume's axes are sheared, which NRRD and MHA readers do not keep; write NIfTI"
+        )
+    stored = quantise(volume.data, type_without_slope(volume))
+    image = sitk.GetImageFromArray(np.ascontiguousarray(stored.data.transpose(2, 1, 0)))
+    origin, spacing, direction = volume.geometry.to_lps()
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction.ravel().tolist())
+    try:
+        with _quiet():
+            sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:
+        raise OSError(_brief(error)) from error
+    return stored
+
+
+def _reader(path: Path) -> Any:
+    """A reader bound to the format's own reader class, whatever the file claims to be."""
+    reader = sitk.ImageFileReader()
+    is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _check_scalar(reader: Any, size: tuple[int, ...], path: Path) -> np.dtype[Any]:
+    """The stored type of one 3D scalar image, or a refusal."""
+    components = int(reader.GetNumberOfComponents())
+    if reader.GetPixelID() in _COMPLEX:
+        raise DimensionError(f"{path}: the voxels are complex; give their magnitude")
+    if components in (3, 4):
+        raise ColourError(
+            f"{path}: {components} components a voxel (colour); give one intensity per voxel"
+        )
+    if components != 1:
+        raise DimensionError(f"{path}: {components} components a voxel; give one")
+    text = " x ".join(map(str, size))
+    if len(size) < 3:
+        raise DimensionError(f"{path}: {text} is no volume; three dimensions are needed")
+    if any(n > 1 for n in size[3:]):
+        raise DimensionError(
+            f"{path}: {text} holds {int(np.prod(size[3:]))} frames; split it and give one"
+        )
+    if reader.GetPixelID() not in _TYPES:
+        raise DimensionError(f"{path}: voxels of type {reader.GetPixelIDValue()} are not supported")
+    dtype: np.dtype[Any] = np.dtype(_TYPES[reader.GetPixelID()])
+    return dtype
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ITK's own warnings off the terminal; what matters is raised."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _brief(error: RuntimeError) -> str:
+    """What ITK complains about: the last line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].split("): ")[-1] if lines else type(error).__name__

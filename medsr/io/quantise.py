@@ -1,0 +1,123 @@
+"""From native values back to stored numbers: round half to even, saturate, never wrap.
+
+The writers decide which type a format can hold; the arithmetic is here. No file is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medsr.volume import Source, Volume
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Numbers as a file holds them: native value = data * slope + intercept."""
+
+    data: npt.NDArray[Any]
+    slope: float = 1.0
+    intercept: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def quantise(
+    data: npt.NDArray[Any], dtype: npt.DTypeLike, *, slope: float = 1.0, intercept: float = 0.0
+) -> Stored:
+    """Express native values in a stored type.
+
+    Args:
+        data: (X, Y, Z) finite native values.
+        dtype: type to store. A floating type is stored as it is and takes no slope.
+        slope: of the source. With slope 1 and intercept 0 values outside the type's range
+            saturate. With others the source used them to cover a range, so where the data need
+            more of it, a wider slope for the same type is chosen and noted.
+        intercept: of the source, in native units.
+
+    Returns:
+        Stored numbers whose native values lie within half a quantisation step of ``data``
+        (saturated voxels apart).
+    """
+    target = np.dtype(dtype)
+    if target.kind == "f":
+        return Stored(np.asarray(data, dtype=target))
+    plain = slope == 1.0 and intercept == 0.0
+    notes: tuple[str, ...] = ()
+    if not plain:
+        info = np.iinfo(target)
+        low, high = float(data.min()), float(data.max())
+        ends = sorted(((low - intercept) / slope, (high - intercept) / slope))
+        if ends[0] < info.min - 0.5 or ends[1] > info.max + 0.5:
+            slope, intercept = _covering(low, high, info)
+            notes = (
+                f"the result leaves the range of the source's scaling; {target} is now scaled by "
+                f"slope {slope:.6g} and intercept {intercept:.6g}",
+            )
+    if plain and data.dtype.kind in "iu":
+        return Stored(_saturated_integers(data, target))
+    stored = np.empty(data.shape, dtype=target, order="F")
+    low_limit, high_limit = _float_limits(target)
+    for k in range(data.shape[2]):
+        values = np.asarray(data[..., k], dtype=np.float64)
+        values = np.rint((values - intercept) / slope)
+        stored[..., k] = np.clip(values, low_limit, high_limit).astype(target)
+    return Stored(stored, slope, intercept, notes)
+
+
+def dequantise(raw: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[Any]:
+    """Native values of stored numbers: the integer type itself where unscaled, else float32."""
+    native = raw.dtype.newbyteorder("=")
+    if slope == 1.0 and intercept == 0.0:
+        dtype = np.dtype(np.float32) if native.kind == "f" else native
+        with np.errstate(over="ignore"):
+            return np.array(raw, dtype=dtype, order="K")
+    values = np.empty(raw.shape, dtype=np.float32, order="F")
+    for k in range(raw.shape[2]):
+        values[..., k] = np.asarray(raw[..., k], dtype=np.float64) * slope + intercept
+    return values
+
+
+def type_without_slope(volume: Volume) -> np.dtype[Any]:
+    """The type that holds a volume's native values in a format of another kind than its source.
+
+    The source's own type where it was stored without slope and intercept; the smallest signed
+    type where only a whole number was added (CT stored from 0 up); float32 otherwise.
+    """
+    source = volume.source or Source("array", dtype=volume.data.dtype)
+    if source.dtype.kind == "f" or (source.slope == 1.0 and source.intercept == 0.0):
+        return np.dtype(source.dtype).newbyteorder("=")
+    if source.slope == 1.0 and float(source.intercept).is_integer():
+        low, high = float(volume.data.min()), float(volume.data.max())
+        for candidate in (np.int16, np.int32):
+            info = np.iinfo(candidate)
+            if info.min <= round(low) and round(high) <= info.max:
+                return np.dtype(candidate)
+    return np.dtype(np.float32)
+
+
+def _covering(low: float, high: float, info: np.iinfo[Any]) -> tuple[float, float]:
+    """Slope and intercept that spread ``low``...``high`` over a type, exact in float32."""
+    steps = float(info.max) - float(info.min)
+    # A hair wider than needed, so that rounding to float32 (as NIfTI-1 stores it) loses no end.
+    slope = float(np.float32((high - low) / steps * (1.0 + 1e-5))) or 1.0
+    middle = (high + low) / 2.0 - slope * (float(info.max) + float(info.min)) / 2.0
+    return slope, float(np.float32(middle))
+
+
+def _float_limits(target: np.dtype[Any]) -> tuple[float, float]:
+    """The type's range in float64, rounded inwards where float64 cannot hold it (64 bit)."""
+    info = np.iinfo(target)
+    high = float(info.max)
+    if int(high) > info.max:
+        high = float(np.nextafter(high, 0.0))
+    return float(info.min), high
+
+
+def _saturated_integers(data: npt.NDArray[Any], target: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Integer to integer without a detour through floating point."""
+    have, want = np.iinfo(data.dtype), np.iinfo(target)
+    limits = max(have.min, want.min), min(have.max, want.max)
+    return np.asarray(np.clip(data, *limits).astype(target))
