@@ -1,0 +1,103 @@
+"""Training pairs: random high-resolution patches and their degraded counterparts.
+
+The batch of a step is a pure function of the seed, the process and the step, so a resumed run sees
+exactly the batches that an uninterrupted one would have seen, without any stored loader state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medsr.data.transforms import PreparedScan, random_patch_transform
+from medsr.degrade import Degradation, KSpaceCrop
+from medsr.errors import CohortError
+from medsr.recipe import PatchRecipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's pairs: ``lr (B, 1, x, y, z)`` and ``hr (B, 1, x·sx, y·sy, z·sz)``."""
+
+    lr: Tensor
+    hr: Tensor
+
+
+class PatchStream:
+    """Draws batches from prepared scans.
+
+    Args:
+        scans: Prepared training scans, one entry per scan and slice axis.
+        degradation: What makes the low resolution.
+        recipe: Patch size, batch size, augmentation.
+        seed: Seed of the whole stream.
+        rank: Number of the process, so that processes see different patches.
+
+    Raises:
+        CohortError: If no scan is as large as a patch with its margin.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[PreparedScan],
+        degradation: Degradation[Any],
+        recipe: PatchRecipe,
+        seed: int,
+        rank: int = 0,
+    ):
+        if isinstance(degradation, KSpaceCrop):
+            degradation = degradation.for_patches()
+        self.degradation = degradation
+        self.recipe = recipe
+        self.seed = seed
+        self.rank = rank
+        factor, margin = degradation.factor, degradation.margin
+        self.hr_size = tuple(
+            p * f + 2 * m for p, f, m in zip(recipe.size, factor, margin, strict=True)
+        )
+        self.scans = [s for s in scans if _fits(s.shape, self.hr_size)]
+        if not self.scans:
+            raise CohortError(
+                f"no training scan is as large as a patch with margin, {self.hr_size} voxels; "
+                "lower patches.size"
+            )
+        isotropic = len(set(factor)) == 1
+        self.transform = random_patch_transform(
+            self.hr_size, recipe, planes=((0, 1), (0, 2), (1, 2)) if isotropic else ((0, 1),)
+        )
+        # Scans weigh by the root of their size: large ones hold more to learn, none dominates.
+        sizes = np.sqrt([float(np.prod(s.shape)) / s.copies**2 for s in self.scans])
+        self.probabilities = sizes / sizes.sum()
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step, always the same for the same step."""
+        rng = np.random.default_rng([self.seed, self.rank, step])
+        pairs = [self._pair(rng) for _ in range(self.recipe.batch)]
+        return Batch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
+
+    def _pair(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        scan = self.scans[int(rng.choice(len(self.scans), p=self.probabilities))]
+        self.transform.set_random_state(seed=int(rng.integers(2**31)))
+        patch = self.transform(scan.sample)[0]["image"].as_subclass(Tensor)
+        jitter = 1 + self.recipe.intensity_jitter * (2 * rng.random() - 1)
+        patch = patch * jitter
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        lr = self.degradation.apply(patch, self.degradation.sample(generator))
+        factor, margin = self.degradation.factor, self.degradation.margin
+        inside_lr = tuple(
+            slice(m // f, m // f + p)
+            for p, f, m in zip(self.recipe.size, factor, margin, strict=True)
+        )
+        inside_hr = tuple(
+            slice(m, m + p * f) for p, f, m in zip(self.recipe.size, factor, margin, strict=True)
+        )
+        return lr[(slice(None), *inside_lr)], patch[(slice(None), *inside_hr)]
+
+
+def _fits(shape: Sequence[int], size: Sequence[int]) -> bool:
+    return all(n >= s for n, s in zip(shape, size, strict=True))

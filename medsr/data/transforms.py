@@ -1,0 +1,152 @@
+"""MONAI transforms: load and prepare scans once, then cut random patches from them.
+
+Scans are loaded by medsr's own reader under MONAI's ``LoadImaged``. A scan enters once for every
+axis along which it is sharp, permuted so that this axis comes last and serves as slice axis;
+isotropic factors take each scan once, and only scans that are sharp along all axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    EnsureTyped,
+    FgBgToIndicesd,
+    LoadImaged,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    RandRotate90d,
+)
+
+from medsr.data.manifest import ScanRecord
+from medsr.io.monai_reader import MedsrReader
+from medsr.model import Intensity
+from medsr.recipe import PatchRecipe
+
+BODY_HU = -500.0
+BODY_MR = 0.08
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan in memory, seen along one slice axis.
+
+    Attributes:
+        sample: ``image`` (1, X, Y, Z) float32 in the network's range with the slice axis last,
+            and the flat voxel indices of body and background that MONAI's crop draws from.
+        patient_id: Pseudonym of the person.
+        scan_id: Name of the scan.
+        axis: Array axis of the file that comes last here.
+        spacing_mm: Spacing in the order of ``image``.
+        copies: How many entries share this scan's voxels.
+    """
+
+    sample: dict[str, Any]
+    patient_id: str
+    scan_id: str
+    axis: int
+    spacing_mm: tuple[float, float, float]
+    copies: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along X, Y and Z."""
+        x, y, z = self.sample["image"].shape[1:]
+        return (x, y, z)
+
+
+def slice_axes(record: ScanRecord, factor: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes that may come last: the sharp ones, or one for isotropic factors."""
+    sharp = record.sharp_axis_indices
+    if factor[0] == factor[1] == 1:
+        return sharp
+    return (2,) if len(sharp) == 3 else ()
+
+
+def prepare_scan(
+    record: ScanRecord, intensity: Intensity, factor: Sequence[int]
+) -> tuple[PreparedScan, ...]:
+    """Load a scan and return one entry for each of its slice axes.
+
+    Args:
+        record: Row of the manifest.
+        intensity: How the model normalises.
+        factor: Factors along (in-plane, in-plane, slice) axis.
+    """
+    axes = slice_axes(record, factor)
+    if not axes:
+        return ()
+    load = Compose(
+        [
+            LoadImaged("image", reader=MedsrReader()),
+            EnsureChannelFirstd("image"),
+            EnsureTyped("image", dtype=torch.float32),
+        ]
+    )
+    loaded = load({"image": str(record.path)})["image"]
+    spacing = tuple(float(s) for s in np.linalg.norm(loaded.affine[:3, :3].numpy(), axis=0))
+    native = loaded.as_subclass(torch.Tensor)
+    normaliser = intensity.fit(native.numpy())
+    image = normaliser.forward(native)
+    threshold = BODY_MR if record.modality == "MR" else float(normaliser.forward(np.float32(BODY_HU)))
+    indices = FgBgToIndicesd("body", fg_postfix="_fg", bg_postfix="_bg")
+    entries = []
+    for axis in axes:
+        order = [a for a in range(3) if a != axis] + [axis]
+        turned = image.permute(0, *(a + 1 for a in order)).contiguous()
+        found = indices({"body": turned > threshold})
+        sample = {
+            "image": turned,
+            "body_fg": torch.as_tensor(found["body_fg"]).to(torch.int32),
+            "body_bg": torch.as_tensor(found["body_bg"]).to(torch.int32),
+        }
+        entries.append(
+            PreparedScan(
+                sample=sample,
+                patient_id=record.patient_id,
+                scan_id=record.scan_id,
+                axis=axis,
+                spacing_mm=(spacing[order[0]], spacing[order[1]], spacing[order[2]]),
+                copies=len(axes),
+            )
+        )
+    return tuple(entries)
+
+
+def random_patch_transform(
+    size: Sequence[int], recipe: PatchRecipe, planes: Sequence[tuple[int, int]]
+) -> Compose:
+    """Return the random transforms: body-weighted crop, flips, turns by 90°.
+
+    Args:
+        size: Patch in high-resolution voxels.
+        recipe: Augmentation settings.
+        planes: Planes in which to turn; a plane whose sizes differ is left out.
+    """
+    steps: list[Any] = [
+        RandCropByPosNegLabeld(
+            "image",
+            label_key="image",
+            spatial_size=tuple(size),
+            pos=recipe.foreground,
+            neg=1 - recipe.foreground,
+            num_samples=1,
+            fg_indices_key="body_fg",
+            bg_indices_key="body_bg",
+        )
+    ]
+    if recipe.flips:
+        steps += [RandFlipd("image", prob=0.5, spatial_axis=axis) for axis in range(3)]
+    if recipe.rotations:
+        steps += [
+            RandRotate90d("image", prob=0.75, max_k=3, spatial_axes=plane)
+            for plane in planes
+            if size[plane[0]] == size[plane[1]]
+        ]
+    return Compose(steps)
