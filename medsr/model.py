@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from medsr.errors import ModelFileError
+from medsr.errors import ModelError, ModelFileError
 from medsr.volume import Modality
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ class Normaliser:
     def inverse(self, values: Number) -> Number:
         """Return ``values`` of the network's range in native units."""
         return values * self.divisor + self.offset
+
+    def restore(self, values: FloatArray) -> FloatArray:
+        """Do what :meth:`inverse` does within the memory of ``values``, and return ``values``."""
+        values *= self.divisor
+        values += self.offset
+        return values
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -350,7 +356,7 @@ def _build(spec: ModelSpec) -> SRNetwork:
 
     try:
         return build_network(spec.network, spec.scale, **spec.options)
-    except (TypeError, ValueError, KeyError) as error:
+    except ModelError as error:
         raise ModelFileError(
             f"model {spec.name}: network {spec.network} cannot be built from its options "
             f"({error}); correct {SPEC_FILE}"
@@ -400,6 +406,6 @@ def _write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,175 @@
+"""Tile plans: which blocks of a volume are run through a network, and with how much around them.
+
+Whole numbers only: nothing here knows torch, networks or voxel values. A tile has a *core*, the
+voxels it answers for, and a *padded* block, the voxels that it reads. Cores partition the volume.
+The padded block reaches a halo (the network's receptive field) beyond the core or to the volume's
+edge, and its start and end lie on multiples of what the network folds, so that a tile sees exactly
+what the whole volume would have shown it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+from medsr.errors import MemoryLimitError, UsageError
+
+Shape = tuple[int, int, int]
+
+DEFAULT_CORE = 64
+"""Voxels of a tile's core along each axis, unless the halo asks for more."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One block of the volume, in low-resolution voxels; stops are exclusive.
+
+    Args:
+        core_start: First voxel of the core, per axis.
+        core_stop: End of the core, per axis.
+        start: First voxel of the padded block, per axis.
+        stop: End of the padded block, per axis.
+    """
+
+    core_start: Shape
+    core_stop: Shape
+    start: Shape
+    stop: Shape
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels of the padded block, per axis."""
+        x, y, z = (high - low for low, high in zip(self.start, self.stop, strict=True))
+        return (x, y, z)
+
+    @property
+    def input_slices(self) -> tuple[slice, slice, slice]:
+        """Where the padded block lies in the low-resolution volume."""
+        return _slices(self.start, self.stop)
+
+    def output_slices(self, scale: Shape) -> tuple[slice, slice, slice]:
+        """Where the core lies in a volume enlarged by ``scale``."""
+        return _slices(_times(self.core_start, scale), _times(self.core_stop, scale))
+
+    def crop_slices(self, scale: Shape) -> tuple[slice, slice, slice]:
+        """Where the core lies in the enlarged padded block."""
+        low = tuple(c - s for c, s in zip(self.core_start, self.start, strict=True))
+        high = tuple(c - s for c, s in zip(self.core_stop, self.start, strict=True))
+        return _slices(_times(_shape(low), scale), _times(_shape(high), scale))
+
+
+def plan_tiles(shape: Shape, halo: Shape, multiple_of: Shape, core: Shape) -> tuple[Tile, ...]:
+    """Cut a volume into tiles of nearly equal size.
+
+    Args:
+        shape: Voxels of the volume per axis, at least 1.
+        halo: Voxels that must surround a core on each side, per axis, at least 0.
+        multiple_of: Alignment of the padded blocks, per axis, at least 1.
+        core: Largest core per axis, at least 1.
+
+    Returns:
+        Tiles whose cores partition the volume, last axis fastest. A padded block reaches ``halo``
+        beyond its core or to the volume's edge; its start is a multiple of ``multiple_of``, and so
+        is its stop unless it is the volume's end.
+
+    Raises:
+        UsageError: An argument is out of its range.
+    """
+    if min(shape) < 1 or min(halo) < 0 or min(multiple_of) < 1 or min(core) < 1:
+        raise UsageError(
+            f"no tiles for shape {shape}, halo {halo}, multiple_of {multiple_of}, core {core}; "
+            "shape, multiple_of and core start at 1, halo at 0"
+        )
+    axes = [_plan_axis(*args) for args in zip(shape, halo, multiple_of, core, strict=True)]
+    tiles = []
+    for combination in product(*axes):
+        core_start, core_stop, start, stop = zip(*combination, strict=True)
+        tiles.append(Tile(_shape(core_start), _shape(core_stop), _shape(start), _shape(stop)))
+    return tuple(tiles)
+
+
+def padded_shape(shape: Shape, halo: Shape, multiple_of: Shape, core: Shape) -> Shape:
+    """Largest padded block, per axis, of the plan with these arguments."""
+    sizes = []
+    for args in zip(shape, halo, multiple_of, core, strict=True):
+        sizes.append(max(stop - start for _, _, start, stop in _plan_axis(*args)))
+    return _shape(tuple(sizes))
+
+
+def choose_core(
+    shape: Shape,
+    halo: Shape,
+    multiple_of: Shape,
+    *,
+    working_bytes: Callable[[Shape], int],
+    limit_bytes: int,
+    strict: bool,
+) -> Shape:
+    """Choose the core size of the tiles from the network's halo and the memory allowed.
+
+    The usual core is :data:`DEFAULT_CORE` voxels along each axis, more where the halo is wide (its
+    cost falls with the core), and the whole axis where little would be left. It is halved along
+    its longest axis until a tile fits.
+
+    Args:
+        shape: Voxels of the volume per axis.
+        halo: As in :func:`plan_tiles`.
+        multiple_of: As in :func:`plan_tiles`.
+        working_bytes: Memory that a padded block of a given shape takes.
+        limit_bytes: Memory allowed for one tile.
+        strict: Refuse when not even the smallest tile fits; otherwise take the smallest.
+
+    Raises:
+        MemoryLimitError: ``strict`` and not even the smallest tile fits.
+    """
+    core = [_usual_core(n, h, m) for n, h, m in zip(shape, halo, multiple_of, strict=True)]
+    while True:
+        padded = padded_shape(shape, halo, multiple_of, _shape(tuple(core)))
+        needed = working_bytes(padded)
+        if needed <= limit_bytes:
+            return _shape(tuple(core))
+        divisible = [axis for axis in range(3) if core[axis] > multiple_of[axis]]
+        if not divisible:
+            break
+        axis = max(divisible, key=core.__getitem__)
+        half = math.ceil(core[axis] / 2 / multiple_of[axis]) * multiple_of[axis]
+        core[axis] = min(half, core[axis] - 1)
+    if strict:
+        raise MemoryLimitError(
+            f"the smallest tile needs about {needed / 2**20:.0f} MiB and "
+            f"{max(limit_bytes, 0) / 2**20:.0f} MiB of the memory limit are left for it; "
+            "raise the limit or take a smaller model"
+        )
+    return _shape(tuple(core))
+
+
+def _usual_core(size: int, halo: int, multiple: int) -> int:
+    core = math.ceil(max(DEFAULT_CORE, 4 * halo) / multiple) * multiple
+    return size if size <= core + core // 2 else core
+
+
+def _plan_axis(size: int, halo: int, multiple: int, core: int) -> list[tuple[int, int, int, int]]:
+    """Plan one axis: (core start, core stop, padded start, padded stop) for each piece."""
+    pieces = math.ceil(size / core)
+    edges = [size * i // pieces for i in range(pieces + 1)]
+    plan = []
+    for low, high in pairwise(edges):
+        start = max(low - halo, 0) // multiple * multiple
+        stop = min(math.ceil((high + halo) / multiple) * multiple, size)
+        plan.append((low, high, start, stop))
+    return plan
+
+
+def _shape(values: tuple[int, ...]) -> Shape:
+    x, y, z = values
+    return (x, y, z)
+
+
+def _times(values: Shape, scale: Shape) -> Shape:
+    return (values[0] * scale[0], values[1] * scale[1], values[2] * scale[2])
+
+
+def _slices(start: Shape, stop: Shape) -> tuple[slice, slice, slice]:
+    return (slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2]))

@@ -1,0 +1,162 @@
+"""From what the user holds to what the engine takes, and the way back of axes.
+
+Here are: arrays and tensors made into volumes, checks that any input must pass, the canonical axis
+order (in-plane, in-plane, slice), and small option parsers. Reading files is ``medsr.io``'s work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medsr.errors import DimensionError, GeometryError, UsageError
+from medsr.geometry import Geometry
+from medsr.io.checks import check_finite, check_slices, guess_modality
+from medsr.volume import Modality, Source, Volume, units_of
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def volume_from_array(
+    array: Any,
+    *,
+    modality: str,
+    affine: ArrayLike | None = None,
+    array_spacing: Sequence[float] | None = None,
+) -> Volume:
+    """Make a volume of a NumPy array, a torch tensor or a MONAI ``MetaTensor``.
+
+    Args:
+        array: ``(X, Y, Z)``, or ``(1, X, Y, Z)`` for tensors. An ``affine`` attribute (MetaTensor)
+            gives the geometry where none is passed.
+        modality: ``"auto"`` (guessed from the values), ``"MR"`` or ``"CT"`` (any case).
+        affine: (4, 4) matrix from voxel index to RAS+ mm.
+        array_spacing: Spacing in mm along X, Y, Z, where there is no affine.
+
+    Raises:
+        UsageError: No geometry, or two of them, or an unknown modality.
+        DimensionError: Not one 3D volume.
+        GeometryError: The affine or the spacing is unusable.
+    """
+    data, own_affine = _as_numpy(array)
+    if affine is not None and array_spacing is not None:
+        raise UsageError("both affine and array_spacing are given; give one of them")
+    if affine is None and array_spacing is not None:
+        spacing = np.asarray(array_spacing, dtype=np.float64)
+        if spacing.shape != (3,) or not (spacing > 0).all():
+            raise GeometryError(f"array_spacing {array_spacing!r} must be three positive mm")
+        affine = np.diag([*spacing, 1.0])
+    elif affine is None:
+        affine = own_affine
+    if affine is None:
+        raise UsageError("an array has no geometry of its own; pass affine= or array_spacing=")
+    if data.ndim != 3:
+        raise DimensionError(f"the array has shape {data.shape}; one 3D volume is needed")
+    if data.dtype.kind not in "biuf":
+        raise DimensionError(f"the array holds {data.dtype}; real numbers are needed")
+    stored = data.dtype
+    if data.dtype.kind == "b":
+        data = data.astype(np.uint8)
+    elif data.dtype.kind == "f":
+        data = data.astype(np.float32, copy=False)
+    geometry = Geometry((data.shape[0], data.shape[1], data.shape[2]), np.asarray(affine))
+    kind = parse_modality(modality) or guess_modality(data)
+    return Volume(
+        data=data,
+        geometry=geometry,
+        modality=kind,
+        units=units_of(kind),
+        source=Source(format="array", path=None, dtype=stored),
+    )
+
+
+def parse_modality(modality: str) -> Modality | None:
+    """Return ``"MR"`` or ``"CT"`` for either case, None for ``"auto"``.
+
+    Raises:
+        UsageError: It is none of the three.
+    """
+    match modality.upper():
+        case "AUTO":
+            return None
+        case "MR":
+            return "MR"
+        case "CT":
+            return "CT"
+    raise UsageError(f"modality {modality!r} is unknown; use auto, mr or ct")
+
+
+def modality_of(volume: Volume) -> Modality:
+    """Return the volume's modality, or the one that its values suggest."""
+    return volume.modality or guess_modality(volume.data)
+
+
+def with_modality(volume: Volume, modality: str) -> Volume:
+    """Return the volume with the modality named, or with :func:`modality_of` for ``"auto"``.
+
+    Raises:
+        UsageError: ``modality`` is none of auto, mr and ct.
+    """
+    kind = parse_modality(modality) or modality_of(volume)
+    return volume if kind == volume.modality else volume.replace(modality=kind)
+
+
+def check(volume: Volume) -> None:
+    """Refuse what no network can take, also where no file reader has looked.
+
+    Raises:
+        NonFiniteError: NaN or infinity among the voxels.
+        TooFewSlicesError: Too few voxels along an axis.
+    """
+    check_slices(volume.geometry, "the scan")
+    check_finite(volume.data, "the scan")
+
+
+def canonical_axes(geometry: Geometry) -> tuple[int, int, int]:
+    """Array axes in the order (in-plane, in-plane, slice).
+
+    The slice axis is the one with clearly the largest spacing; without one, the last axis.
+    """
+    axis = geometry.slice_axis()
+    return {0: (1, 2, 0), 1: (0, 2, 1), 2: (0, 1, 2)}[2 if axis is None else axis]
+
+
+def inverse_axes(axes: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The permutation that undoes ``axes``."""
+    x, y, z = (axes.index(axis) for axis in range(3))
+    return (x, y, z)
+
+
+def parse_bytes(amount: int | str | None) -> int | None:
+    """Turn ``"4GB"``, ``"512 MiB"`` or a number of bytes into bytes (1 GB = 2**30).
+
+    Raises:
+        UsageError: It is no positive amount of memory.
+    """
+    if amount is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", str(amount), re.IGNORECASE)
+    count = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if count < 1:
+        raise UsageError(f"{amount!r} is no amount of memory; write for example 4GB or 800MB")
+    return count
+
+
+def _as_numpy(array: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """The voxels of an array or tensor, and its affine where it carries one."""
+    if isinstance(array, np.ndarray):
+        return array, None
+    affine = getattr(array, "affine", None)
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = array.float() if str(array.dtype) == "torch.bfloat16" else array
+    data = np.asarray(array)
+    if data.ndim == 4 and data.shape[0] == 1:
+        data = data[0]
+    if affine is None:
+        return data, None
+    return data, np.asarray(affine.cpu() if hasattr(affine, "cpu") else affine, dtype=np.float64)

@@ -1,0 +1,141 @@
+"""The JSON report of one run: what was done, with what, and how long it took.
+
+It holds no patient identifier and nothing that could hide one: no file or folder name, no header.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from medsr import __version__
+from medsr.geometry import Geometry
+from medsr.io.atomic import atomic_file
+from medsr.model import ModelSpec
+from medsr.volume import Volume
+
+Stage = Literal["load", "prepare", "network", "restore", "save"]
+STAGES: tuple[Stage, ...] = ("load", "prepare", "network", "restore", "save")
+
+
+@dataclass
+class Stopwatch:
+    """Wall-clock seconds by stage.
+
+    Args:
+        seconds: Seconds spent so far; a stage that is entered twice adds up.
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Add the time of a ``with`` block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def rounded(self) -> dict[str, float]:
+        """Seconds by stage and in total, to the millisecond."""
+        stages = {name: round(value, 3) for name, value in self.seconds.items()}
+        return {**stages, "total": round(sum(self.seconds.values()), 3)}
+
+
+def peak_memory_bytes() -> int | None:
+    """Largest resident memory of this process so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe_grid(geometry: Geometry) -> dict[str, Any]:
+    """Shape, spacing, orientation and affine of a grid as plain numbers."""
+    return {
+        "shape": list(geometry.shape),
+        "spacing_mm": [round(value, 6) for value in geometry.spacing],
+        "axcodes": "".join(geometry.axcodes),
+        "affine": [[float(value) for value in row] for row in geometry.affine],
+    }
+
+
+def build_report(
+    *,
+    before: Volume,
+    after: Geometry,
+    spec: ModelSpec,
+    weight_hash: str,
+    device: str,
+    precision: str,
+    tiles: int,
+    tile_shape: tuple[int, int, int],
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Put together everything but the times, which :func:`finish_report` adds.
+
+    Args:
+        before: The scan as loaded.
+        after: Grid of the result, in the scan's axis order.
+        spec: The model.
+        weight_hash: SHA-256 of its weights.
+        device: Where it ran.
+        precision: ``"fp32"`` or ``"bf16"``.
+        tiles: Number of tiles.
+        tile_shape: Low-resolution voxels of the largest tile, halo included.
+        warnings: What the user should know.
+    """
+    source = before.source
+    return {
+        "medsr": __version__,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("numpy", "torch", "monai")},
+        },
+        "model": {
+            "name": spec.name,
+            "version": spec.version,
+            "role": spec.role,
+            "scale": list(spec.scale),
+            "weights_sha256": weight_hash,
+        },
+        "input": {
+            "format": source.format if source else "array",
+            "dtype": str(source.dtype if source else before.data.dtype),
+            "modality": before.modality,
+            "units": before.units,
+            **describe_grid(before.geometry),
+        },
+        "output": {"units": before.units, **describe_grid(after)},
+        "device": device,
+        "precision": precision,
+        "tiles": {"count": tiles, "largest_shape": list(tile_shape)},
+        "warnings": list(warnings),
+    }
+
+
+def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
+    """Return the report with seconds by stage and the peak memory."""
+    return {**report, "seconds": watch.rounded(), "peak_memory_bytes": peak_memory_bytes()}
+
+
+def write_report(report: dict[str, Any], path: Path, *, overwrite: bool = False) -> None:
+    """Write a report as JSON, whole or not at all.
+
+    Raises:
+        OutputExistsError: The file is there and ``overwrite`` is False.
+        OutputNotWritableError: The file cannot be written.
+    """
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,270 @@
+"""A scan from end to end: load, prepare, run the network, restore, save.
+
+:func:`upscale` is what the command line, the evaluation and ``medsr.upscale`` call. Each step lives
+in its own module; here is only their order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from medsr import __version__, io, zoo
+from medsr.errors import MemoryLimitError
+from medsr.geometry import Geometry
+from medsr.infer import choose, prepare
+from medsr.infer.engine import TiledInferer, resolve_device, resolve_precision
+from medsr.infer.preview import write_preview
+from medsr.infer.report import Stopwatch, build_report, finish_report, write_report
+from medsr.infer.resample import resample
+from medsr.io.atomic import check_output
+from medsr.model import ModelSpec, SRModel
+from medsr.volume import Derivation, Volume
+
+logger = logging.getLogger(__name__)
+
+FloatArray = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+__all__ = ["UpscaleResult", "upscale"]
+
+
+@dataclass(frozen=True)
+class UpscaleResult:
+    """What :func:`upscale` gives back.
+
+    Args:
+        volume: The result, float32 in native units, axes ordered as in the input.
+        report: What was done; the same that the JSON report holds.
+    """
+
+    volume: Volume
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What was decided before any network runs; grids in canonical order."""
+
+    model: SRModel
+    target: Geometry
+    warnings: list[str]
+
+
+def upscale(
+    scan: str | Path | Volume | NDArray[Any] | torch.Tensor,
+    output: str | Path | None = None,
+    *,
+    model: str | Path | SRModel = "auto",
+    modality: str = "auto",
+    spacing: str | Sequence[float] | None = "iso",
+    scale: Sequence[float] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    max_memory: int | str | None = None,
+    report: str | Path | None = None,
+    preview: str | Path | None = None,
+    overwrite: bool = False,
+    affine: ArrayLike | None = None,
+    array_spacing: Sequence[float] | None = None,
+    series: str | None = None,
+    progress: Progress | None = None,
+    zoo_root: Path | None = None,
+) -> UpscaleResult:
+    """Bring a scan to a finer grid over the same physical extent.
+
+    Args:
+        scan: A file, a DICOM folder, a :class:`~medsr.volume.Volume`, or an array or tensor
+            ``(X, Y, Z)`` with ``affine`` or ``array_spacing`` (a MONAI ``MetaTensor`` has its own).
+        output: File or DICOM folder to write; nothing is written when not given.
+        model: ``"auto"``, a shipped name, a model folder, or a loaded model.
+        modality: ``"auto"``, ``"mr"`` or ``"ct"``.
+        spacing: ``"iso"`` brings the slice spacing to the mean in-plane spacing; three numbers are
+            mm along the array's own axes; None takes the model's own factor.
+        scale: Factors along (in-plane, in-plane, slice), whatever the array's axis order; takes
+            the place of ``spacing``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
+        max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
+        report: JSON file to write.
+        preview: PNG file to write, before and after side by side.
+        overwrite: Replace files that exist.
+        affine: (4, 4) voxel index to RAS+ mm, for arrays.
+        array_spacing: mm along X, Y, Z, for arrays without an affine.
+        series: Which series of a DICOM folder, where it holds several.
+        progress: Called with (stage, done, total).
+        zoo_root: Folder of the models to choose from; those shipped when not given.
+
+    Returns:
+        The result and its report. Its grid is ``Geometry.refine`` of the scan's. The model's
+        output is brought to the exact grid by a cubic B-spline, after a Gaussian where that grid
+        is coarser than the model's.
+
+    Raises:
+        MedsrError: The scan, the options, the model or the output cannot be used; see the
+            classes in ``medsr.errors``. Nothing is written then.
+    """
+    watch = Stopwatch()
+    limit = prepare.parse_bytes(max_memory)
+    where = resolve_device(device)
+    computed = resolve_precision(precision, where)
+    paths = [None if path is None else Path(path) for path in (output, report, preview)]
+    for path in filter(None, paths):
+        check_output(path, overwrite=overwrite)
+
+    with watch.stage("load"):
+        volume = _load(scan, modality, affine, array_spacing, series)
+        prepare.check(volume)
+
+    with watch.stage("prepare"):
+        axes = prepare.canonical_axes(volume.geometry)
+        grid = volume.geometry.permute(axes)
+        plan = _decide(volume, grid, axes, model, spacing, scale, zoo_root)
+        for warning in plan.warnings:
+            logger.warning(warning)
+        normaliser = plan.model.spec.intensity.fit(volume.data)
+        lr = np.array(np.transpose(volume.data, axes), dtype=np.float32, order="C")
+        inputs = torch.from_numpy(normaliser.forward(lr))[None, None]
+        del lr
+        network = plan.model.module.to(where)
+        inferer = TiledInferer(
+            precision=computed,
+            max_memory_bytes=_left_for_engine(limit, grid, plan),
+            progress=None if progress is None else lambda *count: progress("network", *count),
+        )
+        tiles = inferer.plan(grid.shape, network, where)
+
+    with watch.stage("network"):
+        sr: FloatArray = inferer(inputs, network)[0, 0].numpy()
+        del inputs
+
+    with watch.stage("restore"):
+        if sr.shape != plan.target.shape:
+            sr = resample(sr, plan.target.shape)
+        normaliser.restore(sr)
+        back = prepare.inverse_axes(axes)
+        geometry = plan.target.permute(back)
+        result = volume.replace(data=np.transpose(sr, back), geometry=geometry)
+
+    spec, weight_hash = plan.model.spec, plan.model.weight_hash
+    with watch.stage("save"):
+        if paths[0] is not None:
+            derivation = _derivation(volume, geometry, spec, weight_hash)
+            io.save(result, paths[0], overwrite=overwrite, derivation=derivation)
+        if paths[2] is not None:
+            write_preview(
+                volume, result, paths[2], method=f"medsr {spec.name}", overwrite=overwrite
+            )
+    summary = build_report(
+        before=volume,
+        after=geometry,
+        spec=spec,
+        weight_hash=weight_hash,
+        device=_device_name(where),
+        precision=computed,
+        tiles=len(tiles),
+        tile_shape=max((tile.shape for tile in tiles), key=lambda shape: np.prod(shape)),
+        warnings=plan.warnings,
+    )
+    summary = finish_report(summary, watch)
+    if paths[1] is not None:
+        write_report(summary, paths[1], overwrite=overwrite)
+    return UpscaleResult(result, summary)
+
+
+def _load(
+    scan: Any,
+    modality: str,
+    affine: ArrayLike | None,
+    array_spacing: Sequence[float] | None,
+    series: str | None,
+) -> Volume:
+    """Make a volume with a modality of whatever the user holds."""
+    if isinstance(scan, Volume):
+        return prepare.with_modality(scan, modality)
+    if isinstance(scan, (str, Path)):
+        kind = prepare.parse_modality(modality)
+        volume = io.load(Path(scan), modality=kind or "auto", series=series)
+        return prepare.with_modality(volume, modality)
+    return prepare.volume_from_array(
+        scan, modality=modality, affine=affine, array_spacing=array_spacing
+    )
+
+
+def _decide(
+    volume: Volume,
+    grid: Geometry,
+    axes: tuple[int, int, int],
+    model: str | Path | SRModel,
+    spacing: str | Sequence[float] | None,
+    scale: Sequence[float] | None,
+    zoo_root: Path | None,
+) -> _Plan:
+    """Settle the model and the target grid; refuse or warn where they do not suit the scan."""
+    modality = prepare.modality_of(volume)
+    if spacing is not None and not isinstance(spacing, str) and len(spacing) == 3:
+        spacing = [spacing[axis] for axis in axes]
+    target = choose.find_target(grid, spacing=spacing, scale=scale)
+    if isinstance(model, str) and model == "auto":
+        spec = choose.choose(zoo.specs(zoo_root), grid, modality, target)
+        loaded = SRModel.load(zoo.path(spec.name, zoo_root))
+        warnings: list[str] = []
+    else:
+        loaded = model if isinstance(model, SRModel) else SRModel.load(zoo.resolve(model, zoo_root))
+        spec = loaded.spec
+        default = scale is None and spacing == "iso"
+        target = choose.named_target(target, spec, default=default)
+        reasons = choose.misfits(spec, grid, modality)
+        joined = "; ".join(reasons)
+        warnings = [f"{spec.name} was not trained for this scan: {joined}"] if reasons else []
+    geometry, beyond = choose.settle(target, spec, grid)
+    return _Plan(loaded, geometry, warnings + beyond)
+
+
+def _left_for_engine(limit: int | None, grid: Geometry, plan: _Plan) -> int | None:
+    """Bytes that the engine may take for its output and one tile, the process itself deducted.
+
+    Raises:
+        MemoryLimitError: The result and what saving it takes do not fit.
+    """
+    if limit is None:
+        return None
+    used = int(psutil.Process().memory_info().rss)
+    scale = plan.model.spec.scale
+    enlarged = 4 * int(np.prod([n * s for n, s in zip(grid.shape, scale, strict=True)]))
+    wanted = 4 * int(np.prod(plan.target.shape))
+    # Resampling holds both grids and one in between; writing holds the numbers as stored as well.
+    needed = used + max(2 * wanted, enlarged + 2 * wanted if enlarged != wanted else 0)
+    if needed > limit:
+        raise MemoryLimitError(
+            f"the result needs about {needed / 2**20:.0f} MiB of memory, program included, and "
+            f"the limit is {limit / 2**20:.0f} MiB; raise the limit or ask for a coarser grid"
+        )
+    return limit - used
+
+
+def _derivation(
+    volume: Volume, geometry: Geometry, spec: ModelSpec, weight_hash: str
+) -> Derivation:
+    x, y, z = (n / o for n, o in zip(geometry.shape, volume.shape, strict=True))
+    return Derivation(
+        model=f"{spec.name} {spec.version}",
+        version=__version__,
+        weight_hash=weight_hash,
+        description=f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}",
+        scale=(x, y, z),
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_name(device)})"
