@@ -1,0 +1,120 @@
+"""``medsr evaluate``: scores models beside linear and cubic B-spline on a cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from medsr.cli.options import (
+    MODALITY_NAMES,
+    KindOption,
+    ModalityOption,
+    PrecisionOption,
+    parse_whole_scale,
+    progress_bar,
+    write,
+)
+
+if TYPE_CHECKING:
+    from medsr.evaluate.results import Results
+
+
+def evaluate_command(
+    cohort: Annotated[Path, typer.Option("--cohort", metavar="CSV", help="Manifest of scans.")],
+    split: Annotated[str, typer.Option("--split", help="Which split of the manifest.")],
+    scale: Annotated[
+        str, typer.Option("--scale", help="1,1,N for through-plane, N,N,N for isotropic.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of results.json and scans.csv.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME|DIR", help="Shipped name or folder; repeatable."),
+    ] = None,
+    modality: Annotated[
+        ModalityOption, typer.Option("--modality", case_sensitive=False)
+    ] = ModalityOption.auto,
+    kind: Annotated[
+        KindOption | None,
+        typer.Option(
+            "--kind",
+            case_sensitive=False,
+            help="Degradation. Default: CT ct_slab, MR slice_profile, MR isotropic kspace.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Score only the first N scans.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    precision: Annotated[
+        PrecisionOption, typer.Option("--precision", case_sensitive=False)
+    ] = PrecisionOption.auto,
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")
+    ] = None,
+    allow_train: Annotated[
+        bool, typer.Option("--allow-train", help="Permit the train split.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing results.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+) -> None:
+    """Score models, linear and cubic B-spline on a split of a cohort.
+
+    Every scan is degraded, restored by every method and compared with the truth. For 1,1,N every
+    sharp axis of a scan serves as slice axis in turn.
+    """
+    factor = parse_whole_scale(scale)
+    wanted = None if modality is ModalityOption.auto else MODALITY_NAMES[modality]
+
+    from medsr.evaluate.cohort import evaluate
+    from medsr.evaluate.results import check_folder, write_results
+
+    check_folder(out, overwrite=overwrite)
+    with progress_bar(quiet=quiet) as bar:
+        task = bar.add_task("reading", total=None)
+        results = evaluate(
+            cohort,
+            split=split,
+            scale=factor,
+            models=model or [],
+            modality=wanted,
+            kind=kind.value if kind else None,
+            limit=limit,
+            device=device,
+            precision=precision.value,
+            max_memory=max_memory,
+            allow_train=allow_train,
+            progress=lambda done, total, what: bar.update(
+                task, completed=done, total=total, description=what
+            ),
+        )
+    path = write_results(results, out, overwrite=overwrite)
+    if not quiet:
+        _print_summary(results)
+        write(f"written: {path}")
+
+
+def _print_summary(results: Results) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for heading in ("PSNR dB", "over B-spline (min … max)", "SSIM", "NRMSE", "MAE", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for method, row in results.summary().items():
+        gain = row.get("psnr_gain_over_bspline")
+        table.add_row(
+            method,
+            f"{row['psnr']['mean_over_rows']:.2f}",
+            f"{gain['mean']:+.2f} ({gain['min']:+.2f} … {gain['max']:+.2f})" if gain else "",
+            f"{row['ssim']['mean_over_rows']:.4f}",
+            f"{row['nrmse']['mean_over_rows']:.4f}",
+            f"{row['mae']['mean_over_rows']:.3g}",
+            f"{row['mean_seconds']:.2f}",
+        )
+    Console().print(table, markup=False, highlight=False)

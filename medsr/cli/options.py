@@ -1,0 +1,185 @@
+"""What the commands share: reading of option values, the consoles, and logging.
+
+Standard output carries results, standard error carries messages and progress. Nothing here imports
+torch or MONAI.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from medsr.errors import UsageError
+
+
+class ModalityOption(StrEnum):
+    """Values of ``--modality``."""
+
+    auto = "auto"
+    mr = "mr"
+    ct = "ct"
+
+
+class PrecisionOption(StrEnum):
+    """Values of ``--precision``."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class KindOption(StrEnum):
+    """Values of ``--kind``: the physics by which low resolution is made."""
+
+    slice_profile = "slice_profile"
+    kspace = "kspace"
+    ct_slab = "ct_slab"
+
+
+MODALITY_NAMES: dict[ModalityOption, Any] = {
+    ModalityOption.auto: "auto",
+    ModalityOption.mr: "MR",
+    ModalityOption.ct: "CT",
+}
+"""``--modality`` as the library spells it."""
+
+
+@cache
+def messages() -> Console:
+    """The console of messages and progress: standard error."""
+    return Console(stderr=True)
+
+
+def write(text: str) -> None:
+    """Write a result to standard output as it is."""
+    typer.echo(text)
+
+
+def write_json(value: object) -> None:
+    """Write a result to standard output as indented JSON."""
+    write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def parse_scale(text: str) -> tuple[float, float, float]:
+    """Read ``1,1,4``: in-plane, in-plane, through-plane factors, each at least 1.
+
+    Raises:
+        UsageError: The text is anything else.
+    """
+    scale = _three(text)
+    if scale is None or min(scale) < 1:
+        raise UsageError(f"--scale {text}: give three factors of at least 1, such as 1,1,4")
+    return scale
+
+
+def parse_whole_scale(text: str) -> tuple[int, int, int]:
+    """Read ``1,1,4`` as whole factors of which at least one exceeds 1.
+
+    Raises:
+        UsageError: The text is anything else.
+    """
+    x, y, z = parse_scale(text)
+    if not (x.is_integer() and y.is_integer() and z.is_integer() and max(x, y, z) > 1):
+        raise UsageError(
+            f"--scale {text}: give whole factors, at least one above 1, such as 1,1,4 or 2,2,2"
+        )
+    return int(x), int(y), int(z)
+
+
+def parse_spacing(text: str) -> str | tuple[float, float, float]:
+    """Read ``iso`` or ``X,Y,Z`` in mm.
+
+    Raises:
+        UsageError: The text is anything else.
+    """
+    if text.strip().lower() == "iso":
+        return "iso"
+    spacing = _three(text)
+    if spacing is None or min(spacing) <= 0:
+        raise UsageError(f"--spacing {text}: give iso, or three spacings in mm such as 0.9,0.9,1")
+    return spacing
+
+
+def _three(text: str) -> tuple[float, float, float] | None:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        return None
+    return (x, y, z) if all(math.isfinite(value) for value in (x, y, z)) else None
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress]:
+    """A progress bar on standard error; silent with ``quiet`` or where no person watches."""
+    console = messages()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+        yield progress
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes records above a progress bar that may be running, the same text only once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # A cohort warns of the same thing scan after scan; a traceback is always shown.
+        text = record.getMessage()
+        new = bool(record.exc_info) or text not in self._written
+        self._written.add(text)
+        return new and bool(super().filter(record))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            messages().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        except Exception:
+            self.handleError(record)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        level = record.levelname.lower()
+        return f"medsr: {text}" if level == "info" else f"medsr: {level}: {text}"
+
+
+def set_up_logging(*, debug: bool) -> None:
+    """Send medsr's warnings (everything with ``debug``) to standard error.
+
+    Warnings that libraries raise about their own use are of no help to a user and stay hidden
+    unless ``debug``.
+    """
+    root = logging.getLogger("medsr")
+    for handler in list(root.handlers):
+        if isinstance(handler, _ConsoleHandler):
+            root.removeHandler(handler)
+    handler = _ConsoleHandler()
+    handler.setFormatter(_Formatter("%(name)s: %(message)s" if debug else "%(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    if debug or sys.warnoptions:
+        return
+    warnings.simplefilter("ignore")
+    for name in ("pydicom", "nibabel", "monai", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,134 @@
+"""``medsr upscale``: a scan from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from medsr.cli.options import (
+    ModalityOption,
+    PrecisionOption,
+    parse_scale,
+    parse_spacing,
+    progress_bar,
+)
+from medsr.errors import UsageError
+
+
+def upscale_command(
+    scan: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="NIfTI, NRRD, MHA, MGZ file or DICOM folder.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUTPUT", help="File of a like format, or a DICOM folder."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|DIR", help="auto, a shipped name or a folder.")
+    ] = "auto",
+    modality: Annotated[
+        ModalityOption, typer.Option("--modality", case_sensitive=False)
+    ] = ModalityOption.auto,
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            "--spacing",
+            metavar="iso|X,Y,Z",
+            help="Wanted spacing in mm along the file's axes. Default: iso, slices as fine as the "
+            "plane.",
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale", metavar="X,Y,Z", help="Factors in-plane, in-plane, through-plane instead."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    precision: Annotated[
+        PrecisionOption, typer.Option("--precision", case_sensitive=False)
+    ] = PrecisionOption.auto,
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.json", help="Write what was done as JSON."),
+    ] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option("--preview", metavar="FILE.png", help="Write a before/after picture."),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+) -> None:
+    """Bring a scan to a finer grid over the same space, in the same format and units."""
+    if spacing is not None and scale is not None:
+        raise UsageError("--spacing and --scale are both given; give one of them")
+    factors = None if scale is None else parse_scale(scale)
+    wanted = "iso" if spacing is None else parse_spacing(spacing)
+
+    from medsr.infer.upscale import upscale
+
+    with progress_bar(quiet=quiet) as bar:
+        result = upscale(
+            scan,
+            output,
+            model=model,
+            modality=modality.value,
+            spacing=wanted,
+            scale=factors,
+            device=device,
+            precision=precision.value,
+            max_memory=max_memory,
+            report=report,
+            preview=preview,
+            overwrite=overwrite,
+            series=series,
+            progress=_follow(bar),
+        )
+    if not quiet:
+        _print_summary(result.report, [output, *filter(None, (report, preview))])
+
+
+def _follow(bar: Progress) -> Callable[[str, int, int], None]:
+    task = bar.add_task("reading", total=None)
+
+    def progress(stage: str, done: int, total: int) -> None:
+        bar.update(task, description=stage, completed=done, total=total)
+
+    return progress
+
+
+def _print_summary(report: dict[str, Any], written: list[Path]) -> None:
+    """Spacing before and after, model, seconds and memory; warnings have been logged already."""
+    before, after, model = report["input"], report["output"], report["model"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("spacing", f"{_by(before['spacing_mm'])} -> {_by(after['spacing_mm'])} mm")
+    table.add_row("voxels", f"{_by(before['shape'])} -> {_by(after['shape'])}")
+    table.add_row("model", f"{model['name']} {model['version']} ({before['modality']})")
+    table.add_row("ran on", f"{report['device']}, {report['precision']}")
+    seconds = report["seconds"]
+    table.add_row("seconds", f"{seconds['total']:.1f} (network {seconds['network']:.1f})")
+    peak = report.get("peak_memory_bytes")
+    if peak:
+        table.add_row("peak memory", f"{peak / 2**20:.0f} MiB")
+    for path in written:
+        table.add_row("written", str(path))
+    Console().print(table, markup=False, highlight=False)
+
+
+def _by(values: list[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)

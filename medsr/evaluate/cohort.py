@@ -1,0 +1,367 @@
+"""Runs every method over the scans of a manifest and scores what comes back.
+
+Truths are degraded without noise (nominal parameters), so nothing is left to chance. Models restore
+through ``medsr.infer.upscale``, the very call behind ``medsr upscale``. Metrics and their
+conventions are in ``metrics``, the tables in ``results``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medsr import __version__
+from medsr.data.manifest import ScanRecord, read_manifest, select
+from medsr.degrade import DEGRADATIONS, Degradation, build_degradation, degrade_volume
+from medsr.errors import CohortError, UsageError
+from medsr.evaluate import metrics
+from medsr.evaluate.baselines import BASELINES, Interpolation, resample
+from medsr.evaluate.results import CaseResult, Results
+from medsr.geometry import Geometry
+from medsr.infer.upscale import upscale
+from medsr.io import load
+from medsr.model import SRModel
+from medsr.volume import Modality, Volume
+
+logger = logging.getLogger(__name__)
+
+Scale = tuple[int, int, int]
+Progress = Callable[[int, int, str], None]
+"""Called with (scans and axes done, in all, what comes next)."""
+Restore = Callable[[Volume, Geometry], Volume]
+"""Brings a low-resolution volume to the truth's grid."""
+
+_AXES = {
+    True: "all three axes at once, one row a scan",
+    False: "every sharp axis of a scan serves as slice axis in turn, one row each",
+}
+
+_LIBRARIES = ("torch", "monai", "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scan and the array axis that serves as slice axis (None: all axes alike)."""
+
+    record: ScanRecord
+    axis: int | None
+
+    @property
+    def label(self) -> str:
+        """``x``, ``y``, ``z`` or ``xyz``."""
+        return "xyz" if self.axis is None else "xyz"[self.axis]
+
+
+def evaluate(
+    manifest: str | Path,
+    *,
+    split: str,
+    scale: Scale,
+    models: Sequence[str | Path] = (),
+    modality: Modality | None = None,
+    kind: str | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    max_memory: str | int | None = None,
+    allow_train: bool = False,
+    progress: Progress | None = None,
+) -> Results:
+    """Score linear, cubic B-spline and models on a split of a cohort.
+
+    Args:
+        manifest: CSV file, see :func:`medsr.data.manifest.read_manifest`.
+        split: Which split.
+        scale: Factors; through-plane (only the last above 1: every sharp axis of a scan serves
+            as slice axis in turn) or isotropic (all equal: scans that are sharp along x, y, z).
+        models: Names of shipped models or model folders, all of one modality.
+        modality: Which scans; None takes the models' modality, else the manifest's only one.
+        kind: Degradation; None takes ``ct_slab`` for CT, ``slice_profile`` for MR through-plane
+            and ``kspace`` for MR isotropic.
+        limit: Score only the first scans.
+        device: As ``medsr upscale``.
+        precision: As ``medsr upscale``.
+        max_memory: As ``medsr upscale``.
+        allow_train: Permit the split ``train``, whose scores say nothing about new patients.
+        progress: Told of every restoration before it starts.
+
+    Returns:
+        Rows, means and all that is needed to read them.
+
+    Raises:
+        CohortError: The manifest is wrong or has no scan that fits.
+        UsageError: Scale, models and modality do not go together, or the train split is asked
+            for without permission.
+        ModelError: A model is unknown or damaged.
+    """
+    isotropic = _check_scale(scale)
+    if split.lower() == "train" and not allow_train:
+        raise UsageError(
+            "split train was used for training and its scores mislead; "
+            "take another split, or pass --allow-train"
+        )
+    records = read_manifest(manifest)
+    loaded = _load_models(models, scale)
+    modality = _modality(modality, loaded, select(records, split=split))
+    scans = select(records, split=split, modality=modality)[:limit]
+    degradation = build_degradation(kind or _default_kind(modality, isotropic), scale)
+    jobs = _jobs(scans, isotropic)
+    if not jobs:
+        raise CohortError(
+            f"split {split}: no {modality} scan is sharp along x, y and z, as an isotropic "
+            "scale needs; take a through-plane scale or another split"
+        )
+
+    methods: dict[str, Restore] = {name: _baseline(name) for name in BASELINES}
+    for label, model in loaded.items():
+        methods[label] = _model(model, modality, scale, device, precision, max_memory)
+    cases, skipped = _run(jobs, modality, scale, degradation, methods, progress)
+    if not cases:
+        raise CohortError(f"split {split}: nothing could be scored; {skipped[0]}")
+    about = {
+        "command": _command(manifest, split, scale, models, modality, kind, limit, allow_train),
+        "versions": _versions(),
+        "machine": {"processor": platform.machine(), "device": device, "precision": precision},
+        "cohort": {
+            "manifest": Path(manifest).name,
+            "sha256": hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
+            "split": split,
+            "modality": modality,
+            "scans": len({case.scan_id for case in cases}),
+            "patients": len({case.patient_id for case in cases}),
+        },
+        "task": {"scale": list(scale), "axes": _AXES[isotropic]},
+        "conventions": metrics.conventions(modality),
+        "degradation": _describe_degradation(degradation),
+        "methods": {
+            "linear": {"what": "SimpleITK, linear"},
+            "bspline": {"what": "SimpleITK, cubic B-spline"},
+            **{label: _describe_model(model) for label, model in loaded.items()},
+        },
+    }
+    return Results(about=about, cases=tuple(cases), skipped=tuple(skipped))
+
+
+def _run(
+    jobs: Sequence[Job],
+    modality: Modality,
+    scale: Scale,
+    degradation: Degradation[Any],
+    methods: Mapping[str, Restore],
+    progress: Progress | None,
+) -> tuple[list[CaseResult], list[str]]:
+    """Degrade, restore by every method and score every job; also say what was skipped."""
+    cases: list[CaseResult] = []
+    skipped: list[str] = []
+    params = degradation.nominal()
+    for done, (job, scan) in enumerate(_loaded(jobs, modality)):
+        truth = _truth(scan, job.axis, scale)
+        lr = degrade_volume(truth, degradation, params)
+        problem = _problem(job, truth, lr)
+        if problem:
+            logger.warning("%s", problem)
+            skipped.append(problem)
+            continue
+        reference = metrics.reference_for(truth.data, modality)
+        for name, restore in methods.items():
+            if progress is not None:
+                progress(done, len(jobs), f"{job.record.scan_id} {job.label} {name}")
+            started = time.perf_counter()
+            sr = restore(lr, truth.geometry)
+            seconds = time.perf_counter() - started
+            if not sr.geometry.same_grid(truth.geometry):
+                raise CohortError(
+                    f"{job.record.scan_id}, axis {job.label}: the result of {name} does not lie "
+                    "on the truth's grid and cannot be scored"
+                )
+            cases.append(
+                CaseResult(
+                    patient_id=job.record.patient_id,
+                    scan_id=job.record.scan_id,
+                    axis=job.label,
+                    method=name,
+                    metrics=metrics.score(sr.data, truth.data, reference),
+                    seconds=seconds,
+                )
+            )
+    if progress is not None:
+        progress(len(jobs), len(jobs), "done")
+    return cases, skipped
+
+
+def _check_scale(scale: Scale) -> bool:
+    """Whether the task is isotropic; refuses what is neither that nor through-plane."""
+    x, y, z = scale
+    if x == y == 1 and z > 1:
+        return False
+    if x == y == z and x > 1:
+        return True
+    raise UsageError(
+        f"scale {x},{y},{z} cannot be scored; give 1,1,N (through-plane) or N,N,N (isotropic)"
+    )
+
+
+def _default_kind(modality: Modality, isotropic: bool) -> str:
+    if modality == "CT":
+        return "ct_slab"
+    return "kspace" if isotropic else "slice_profile"
+
+
+def _load_models(models: Sequence[str | Path], scale: Scale) -> dict[str, SRModel]:
+    """Models by label, which is their name, numbered where two share it."""
+    labelled: dict[str, SRModel] = {}
+    for source in models:
+        model = SRModel.load(source)
+        spec = model.spec
+        if spec.scale != scale:
+            raise UsageError(
+                f"model {spec.name} restores {','.join(map(str, spec.scale))}, "
+                f"not {','.join(map(str, scale))}; leave it out or change --scale"
+            )
+        label, number = spec.name, 2
+        while label in labelled or label in BASELINES:
+            label, number = f"{spec.name}-{number}", number + 1
+        labelled[label] = model
+    return labelled
+
+
+def _describe_model(model: SRModel) -> dict[str, Any]:
+    spec = model.spec
+    return {
+        "what": spec.description,
+        "name": spec.name,
+        "version": spec.version,
+        "role": spec.role,
+        "network": spec.network,
+        "parameters": spec.parameters,
+        "weights_sha256": model.weight_hash,
+    }
+
+
+def _describe_degradation(degradation: Degradation[Any]) -> dict[str, Any]:
+    params = degradation.nominal()
+    kind = next((name for name, cls in DEGRADATIONS.items() if type(degradation) is cls), "")
+    return {
+        "kind": kind or type(degradation).__name__,
+        "factor": list(degradation.factor),
+        "parameters": asdict(params),
+        "draw": "nominal: central parameters, no noise, nothing random",
+    }
+
+
+def _modality(
+    wanted: Modality | None, models: Mapping[str, SRModel], records: Sequence[ScanRecord]
+) -> Modality:
+    of_models: set[Modality] = {model.spec.modality for model in models.values()}
+    if len(of_models) > 1:
+        raise UsageError("the models are for different modalities; evaluate MR and CT apart")
+    candidates = of_models or {record.modality for record in records}
+    if wanted is not None:
+        if of_models and wanted not in of_models:
+            raise UsageError(f"the models are for {of_models.pop()}, not for {wanted}")
+        return wanted
+    if len(candidates) > 1:
+        raise UsageError("the split holds MR and CT; choose with --modality or name a model")
+    return candidates.pop()
+
+
+def _jobs(scans: Sequence[ScanRecord], isotropic: bool) -> list[Job]:
+    if isotropic:
+        return [Job(record, None) for record in scans if record.sharp_axes == "xyz"]
+    return [Job(record, axis) for record in scans for axis in record.sharp_axis_indices]
+
+
+def _loaded(jobs: Sequence[Job], modality: Modality) -> Iterator[tuple[Job, Volume]]:
+    """Each job with its scan; a scan of several jobs is read once."""
+    path: Path | None = None
+    scan: Volume | None = None
+    for job in jobs:
+        if scan is None or job.record.path != path:
+            path = job.record.path
+            scan = load(path, modality=modality)
+        yield job, scan
+
+
+def _truth(scan: Volume, axis: int | None, scale: Scale) -> Volume:
+    """The scan with the slice axis last, cropped at the far end to multiples of the factor."""
+    if axis is not None:
+        scan = scan.permute([i for i in range(3) if i != axis] + [axis])
+    stop = [size // factor * factor for size, factor in zip(scan.shape, scale, strict=True)]
+    scan = scan.replace(data=np.ascontiguousarray(scan.data, dtype=np.float32))
+    return scan.crop((0, 0, 0), stop) if min(stop) > 0 else scan
+
+
+def _problem(job: Job, truth: Volume, lr: Volume) -> str | None:
+    """Why a job cannot be scored, if so."""
+    where = f"{job.record.scan_id}, axis {job.label}"
+    if min(truth.shape) < metrics.SSIM_WINDOW:
+        return f"{where}: fewer than {metrics.SSIM_WINDOW} voxels along an axis; not scored"
+    if job.axis is not None and lr.geometry.slice_axis() not in (None, 2):
+        # Upscaling takes the thickest axis for the slice axis, which would be another one here.
+        return f"{where}: another axis is thicker even after degradation; not scored"
+    return None
+
+
+def _baseline(name: Interpolation) -> Restore:
+    return lambda lr, grid: resample(lr, grid, name)
+
+
+def _model(
+    model: SRModel,
+    modality: Modality,
+    scale: Scale,
+    device: str,
+    precision: str,
+    max_memory: str | int | None,
+) -> Restore:
+    def restore(lr: Volume, grid: Geometry) -> Volume:
+        return upscale(
+            lr,
+            model=model,
+            modality=modality,
+            scale=scale,
+            device=device,
+            precision=precision,
+            max_memory=max_memory,
+        ).volume
+
+    return restore
+
+
+def _command(
+    manifest: str | Path,
+    split: str,
+    scale: Scale,
+    models: Sequence[str | Path],
+    modality: Modality,
+    kind: str | None,
+    limit: int | None,
+    allow_train: bool,
+) -> str:
+    """The command that repeats this; folders of one machine are left out."""
+    words = ["medsr evaluate", *(f"--model {Path(model).name}" for model in models)]
+    words += [f"--cohort {Path(manifest).name}", f"--split {split}"]
+    words += [f"--scale {','.join(map(str, scale))}", f"--modality {modality.lower()}"]
+    words += [f"--kind {kind}"] if kind is not None else []
+    words += [f"--limit {limit}"] if limit is not None else []
+    words += ["--allow-train"] if allow_train else []
+    return " ".join([*words, "--out DIR"])
+
+
+def _versions() -> dict[str, str]:
+    found = {"medsr": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            logger.debug("%s carries no version", name)
+    return found
