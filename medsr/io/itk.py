@@ -8,6 +8,8 @@ may name people.
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,6 @@ from medsr.errors import (
     DimensionError,
     GeometryError,
     InputNotFoundError,
-    OutputFormatError,
 )
 from medsr.geometry import Geometry
 from medsr.io.checks import check_claimed_bytes
@@ -46,7 +47,13 @@ _TYPES: dict[int, Any] = {
 }
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 # Headers whose voxels lie in another file: the header's own size says nothing.
+_NRRD = (".nrrd", ".nhdr")
 _DETACHED = (".mhd", ".nhdr")
+# What says that the voxels follow as they are: NRRD's encoding, or MetaImage's lack of a flag.
+_UNCOMPRESSED = re.compile(
+    rb"\A(?:NRRD.*?^encoding: *raw|(?!NRRD)(?!.*CompressedData *= *True))", re.S | re.M | re.I
+)
+_START_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,7 @@ def read_header(path: Path) -> ItkInfo:
         ColourError: for three or four components a voxel.
         GeometryError: for zero or negative spacing and singular directions.
     """
-    if not path.is_file():
-        raise InputNotFoundError(f"{path}: no such file")
+    start = _start(path)
     reader = _reader(path)
     try:
         with _quiet():
@@ -112,9 +118,13 @@ def read_header(path: Path) -> ItkInfo:
         raise CorruptFileError(f"{path}: the header cannot be read ({text})") from error
     size = tuple(int(n) for n in reader.GetSize())
     dtype = _check_scalar(reader, size, path)
-    claimed = int(np.prod([int(n) for n in size], dtype=object)) * dtype.itemsize
     if path.suffix.lower() not in _DETACHED:
-        check_claimed_bytes(claimed, path.stat().st_size, str(path), compressed=True)
+        check_claimed_bytes(
+            _header_bytes(start) + math.prod(size) * dtype.itemsize,
+            path.stat().st_size,
+            str(path),
+            compressed=_UNCOMPRESSED.search(start) is None,
+        )
     dimension = len(size)
     direction = np.asarray(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
     try:
@@ -123,7 +133,7 @@ def read_header(path: Path) -> ItkInfo:
         )
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from None
-    kind: SourceFormat = "nrrd" if path.suffix.lower() in (".nrrd", ".nhdr") else "mha"
+    kind: SourceFormat = "nrrd" if path.suffix.lower() in _NRRD else "mha"
     return ItkInfo(kind, geometry, dtype, dimension > 3)
 
 
@@ -133,14 +143,7 @@ def write_itk(volume: Volume, path: Path) -> Stored:
     Args:
         volume: finite voxels.
         path: ends in ``.nrrd`` or ``.mha``; written in place (see ``medsr.io.atomic``).
-
-    Raises:
-        OutputFormatError: for a sheared grid, which these formats' readers do not keep.
     """
-    if not volume.geometry.is_orthogonal():
-        raise OutputFormatError(
-            "the volume's axes are sheared, which NRRD and MHA readers do not keep; write NIfTI"
-        )
     stored = quantise(volume.data, type_without_slope(volume))
     image = sitk.GetImageFromArray(np.ascontiguousarray(stored.data.transpose(2, 1, 0)))
     origin, spacing, direction = volume.geometry.to_lps()
@@ -158,10 +161,30 @@ def write_itk(volume: Volume, path: Path) -> Stored:
 def _reader(path: Path) -> Any:
     """A reader bound to the format's own reader class, whatever the file claims to be."""
     reader = sitk.ImageFileReader()
-    is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
+    is_nrrd = path.suffix.lower() in _NRRD
     reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
     reader.SetFileName(str(path))
     return reader
+
+
+def _start(path: Path) -> bytes:
+    """The text at the start of the file; a refusal where it is none of the two formats'."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START_BYTES)
+    except OSError as error:
+        raise InputNotFoundError(f"{path}: {error.strerror or 'cannot be opened'}") from error
+    mark, name = (b"NRRD", "NRRD") if path.suffix.lower() in _NRRD else (b"NDims", "MetaImage")
+    if mark not in start:
+        raise CorruptFileError(f"{path}: this is no {name} file (it has no {mark.decode()})")
+    # The voxels may hold any bytes; the header ends before the first zero byte.
+    return start.split(b"\0", 1)[0]
+
+
+def _header_bytes(start: bytes) -> int:
+    """Length of the header: an NRRD's ends with an empty line, a MetaImage's with LOCAL."""
+    match = re.search(rb"\n\r?\n" if start.startswith(b"NRRD") else rb"LOCAL\s*?\n", start)
+    return match.end() if match else 0
 
 
 def _check_scalar(reader: Any, size: tuple[int, ...], path: Path) -> np.dtype[Any]:
@@ -180,7 +203,7 @@ def _check_scalar(reader: Any, size: tuple[int, ...], path: Path) -> np.dtype[An
         raise DimensionError(f"{path}: {text} is no volume; three dimensions are needed")
     if any(n > 1 for n in size[3:]):
         raise DimensionError(
-            f"{path}: {text} holds {int(np.prod(size[3:]))} frames; split it and give one"
+            f"{path}: {text} holds {math.prod(size[3:])} frames; split it and give one"
         )
     if reader.GetPixelID() not in _TYPES:
         raise DimensionError(f"{path}: voxels of type {reader.GetPixelIDValue()} are not supported")

@@ -7,6 +7,7 @@ modality or counts slices: ``medsr.io.load`` does, the same for every format.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ _CONFLICT_MM, _CONFLICT_VOXELS = 0.2, 0.1
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, struct.error, ImageFileError, HeaderDataError)
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAX_NIFTI1_SIZE = 32767
+_CHUNK_BYTES = 1 << 20
 _ALIGNED, _SCANNER = 2, 1
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
@@ -74,15 +76,22 @@ def read_nifti(path: Path) -> Volume:
         GeometryError: as :func:`read_header` does; CorruptFileError also for missing voxels.
     """
     info = read_header(path)
+    claimed = math.prod(info.geometry.shape) * info.dtype.itemsize
     try:
-        image: Any = nib.load(path)
-        proxy = image.dataobj
-        raw = np.asanyarray(proxy.get_unscaled())
-    except _DAMAGED as error:
+        with ImageOpener(str(path), "rb") as file:
+            file.seek(int(info.header.get_data_offset()))
+            voxels = file.read(claimed)
+            # Only the end of a gzip stream tells whether it is whole and its checksum right.
+            while file.read(_CHUNK_BYTES):
+                pass
+    except (*_DAMAGED, OSError) as error:
         raise CorruptFileError(f"{path}: the voxels cannot be read ({_brief(error)})") from error
-    except (OSError, ValueError) as error:
-        raise CorruptFileError(f"{path}: the voxels cannot be read ({_brief(error)})") from error
-    data = dequantise(raw.reshape(info.geometry.shape, order="F"), info.slope, info.intercept)
+    if len(voxels) < claimed:
+        raise CorruptFileError(
+            f"{path}: {len(voxels)} of {claimed} bytes of voxels are there; it is truncated"
+        )
+    raw = np.frombuffer(voxels, info.dtype).reshape(info.geometry.shape, order="F")
+    data = dequantise(raw, info.slope, info.intercept)
     source = Source(
         info.format, path, info.dtype, info.slope, info.intercept, info.header, info.notes
     )
@@ -109,15 +118,19 @@ def read_header(path: Path) -> NiftiInfo:
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputNotFoundError(f"{path}: {error.strerror or 'cannot be opened'}") from error
     except (HeaderDataError, KeyError) as error:
-        raise UnsupportedFormatError(f"{path}: {_brief(error)}") from error
+        raise UnsupportedFormatError(
+            f"{path}: the header is of no kind that medsr reads ({_brief(error)})"
+        ) from error
     except (*_DAMAGED, OSError, ValueError) as error:
         raise CorruptFileError(f"{path}: the header cannot be read ({_brief(error)})") from error
     _check_scalar(dtype, path)
     shape = _check_shape(shape, path)
-    claimed = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
+    offset = int(header.get_data_offset())
+    if offset < int(header.template_dtype.itemsize):
+        raise CorruptFileError(f"{path}: the voxels are said to start inside the header ({offset})")
+    claimed = offset + math.prod(shape) * dtype.itemsize
     compressed = path.name.lower().endswith((".gz", ".mgz"))
-    offset = 0 if compressed else int(header.get_data_offset())
-    check_claimed_bytes(claimed + offset, path.stat().st_size, str(path), compressed=compressed)
+    check_claimed_bytes(claimed, path.stat().st_size, str(path), compressed=compressed)
     if is_mgh:
         geometry = _geometry(shape, header.get_affine(), path)
         return NiftiInfo("mgz", geometry, dtype, 1.0, 0.0, header, ())
@@ -226,7 +239,7 @@ def _check_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
         raise DimensionError(f"{path}: {size} is no volume; three dimensions are needed")
     if any(n > 1 for n in shape[3:]):
         raise DimensionError(
-            f"{path}: {size} holds {int(np.prod(shape[3:]))} frames; split it and give one"
+            f"{path}: {size} holds {math.prod(shape[3:])} frames; split it and give one"
         )
     return shape[0], shape[1], shape[2]
 
