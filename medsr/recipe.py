@@ -250,7 +250,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"recipe {path}: cannot be read ({error.strerror}); check the path") from error
+        raise RecipeError(
+            f"recipe {path}: cannot be read ({error.strerror}); check the path"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -278,7 +280,9 @@ def _apply_override(plain: dict[str, Any], override: str) -> None:
         try:
             node = node.setdefault(index, {}) if isinstance(node, dict) else node[index]
         except (IndexError, TypeError, KeyError) as error:
-            raise RecipeError(f"override {key}: {'.'.join(parents[: depth + 1])} is absent") from error
+            raise RecipeError(
+                f"override {key}: {'.'.join(parents[: depth + 1])} is absent"
+            ) from error
     if isinstance(node, list) and last.isdigit() and int(last) < len(node):
         node[int(last)] = value
     elif isinstance(node, dict):

@@ -13,24 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import (
-    Compose,
-    EnsureChannelFirstd,
-    EnsureTyped,
-    FgBgToIndicesd,
-    LoadImaged,
-    RandCropByPosNegLabeld,
-    RandFlipd,
-    RandRotate90d,
-)
+from monai.transforms.compose import Compose
+from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
+from monai.transforms.io.dictionary import LoadImaged
+from monai.transforms.spatial.dictionary import RandFlipd, RandRotate90d
+from monai.transforms.utility.dictionary import EnsureChannelFirstd, EnsureTyped, FgBgToIndicesd
 
 from medsr.data.manifest import ScanRecord
 from medsr.io.monai_reader import MedsrReader
-from medsr.model import Intensity
+from medsr.model import Intensity, Normaliser
 from medsr.recipe import PatchRecipe
 
 BODY_HU = -500.0
+"""Air and most of the lung lie below."""
 BODY_MR = 0.08
+"""In units of the scan's normalisation (its 99.5th foreground percentile is 1)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,7 @@ class PreparedScan:
         axis: Array axis of the file that comes last here.
         spacing_mm: Spacing in the order of ``image``.
         copies: How many entries share this scan's voxels.
+        body_threshold: Normalised intensity above which a voxel counts as body.
     """
 
     sample: dict[str, Any]
@@ -53,12 +51,20 @@ class PreparedScan:
     axis: int
     spacing_mm: tuple[float, float, float]
     copies: int
+    body_threshold: float
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along X, Y and Z."""
         x, y, z = self.sample["image"].shape[1:]
         return (x, y, z)
+
+
+def body_threshold(modality: str, normaliser: Normaliser) -> float:
+    """Return the normalised intensity above which a voxel counts as body."""
+    if modality == "MR":
+        return BODY_MR
+    return (BODY_HU - normaliser.offset) / normaliser.divisor
 
 
 def slice_axes(record: ScanRecord, factor: Sequence[int]) -> tuple[int, ...]:
@@ -84,7 +90,7 @@ def prepare_scan(
         return ()
     load = Compose(
         [
-            LoadImaged("image", reader=MedsrReader()),
+            LoadImaged("image", reader=MedsrReader),
             EnsureChannelFirstd("image"),
             EnsureTyped("image", dtype=torch.float32),
         ]
@@ -94,7 +100,7 @@ def prepare_scan(
     native = loaded.as_subclass(torch.Tensor)
     normaliser = intensity.fit(native.numpy())
     image = normaliser.forward(native)
-    threshold = BODY_MR if record.modality == "MR" else float(normaliser.forward(np.float32(BODY_HU)))
+    threshold = body_threshold(record.modality, normaliser)
     indices = FgBgToIndicesd("body", fg_postfix="_fg", bg_postfix="_bg")
     entries = []
     for axis in axes:
@@ -114,6 +120,7 @@ def prepare_scan(
                 axis=axis,
                 spacing_mm=(spacing[order[0]], spacing[order[1]], spacing[order[2]]),
                 copies=len(axes),
+                body_threshold=threshold,
             )
         )
     return tuple(entries)

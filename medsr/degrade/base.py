@@ -27,10 +27,14 @@ class Degradation(Protocol[P]):
     """
 
     @property
-    def factor(self) -> Triple: ...
+    def factor(self) -> Triple:
+        """Integer factors along X, Y and Z."""
+        ...
 
     @property
-    def margin(self) -> Triple: ...
+    def margin(self) -> Triple:
+        """High-resolution voxels that a patch needs on every side."""
+        ...
 
     def sample(self, generator: torch.Generator | None = None) -> P:
         """Draw parameters."""
@@ -46,7 +50,7 @@ class Degradation(Protocol[P]):
 
 
 def coarse_centres(size: int, factor: int) -> Tensor:
-    """Return the centres of the coarse voxels in fine voxel indices, float64 ``(size//factor,)``."""
+    """Return the centres of the coarse voxels in fine indices, float64 ``(size//factor,)``."""
     return torch.arange(size // factor, dtype=torch.float64) * factor + (factor - 1) / 2
 
 

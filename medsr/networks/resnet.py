@@ -60,7 +60,7 @@ class ResNet3D(SRNetwork):
         self.tail = conv3(width, self.out_channels)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
-        self.taps = tuple(f"body.{i}" for i in range(blocks)) + ("fuse",)
+        self.taps = (*(f"body.{i}" for i in range(blocks)), "fuse")
 
     def residual(self, folded: Tensor) -> Tensor:
         """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""

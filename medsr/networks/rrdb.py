@@ -27,7 +27,7 @@ class DenseBlock(nn.Module):
         )
         with torch.no_grad():
             for convolution in self.convolutions:
-                convolution.weight.mul_(0.5)  # type: ignore[operator,union-attr]
+                convolution.weight.mul_(0.5)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, width, …)`` to the same shape."""
@@ -86,7 +86,7 @@ class RRDBNet3D(SRNetwork):
         self.tail = conv3(width, self.out_channels)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
-        self.taps = tuple(f"body.{i}" for i in range(blocks)) + ("fuse",)
+        self.taps = (*(f"body.{i}" for i in range(blocks)), "fuse")
 
     def residual(self, folded: Tensor) -> Tensor:
         """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""

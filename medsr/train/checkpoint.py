@@ -26,7 +26,7 @@ def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, target)
+    temporary.replace(target)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -50,7 +50,11 @@ def load_cohort(recipe: Recipe) -> Cohort:
     validation: list[PreparedScan] = []
     if data.validation_split is not None:
         wanted = _spread(
-            [r for r in records if r.split == data.validation_split and r.modality == data.modality],
+            [
+                r
+                for r in records
+                if r.split == data.validation_split and r.modality == data.modality
+            ],
             data.validation_scans,
         )
         for turn, record in enumerate(wanted):

@@ -138,7 +138,9 @@ def fit(
                 if done % recipe.loop.log_every == 0:
                     means = {f"train/{k}": v / recipe.loop.log_every for k, v in running.items()}
                     if not math.isfinite(sum(means.values())):
-                        raise MedsrError(f"loss is not finite at step {done}; lower the learning rate")
+                        raise MedsrError(
+                            f"loss is not finite at step {done}; lower the learning rate"
+                        )
                     rate = recipe.loop.log_every / (time.perf_counter() - clock)
                     log.write(done, means | {"train/steps_per_second": rate})
                     log.advance(done, " ".join(f"{k[6:]} {v:.4f}" for k, v in means.items()))
@@ -165,9 +167,8 @@ def moving_average(network: SRNetwork, recipe: Recipe) -> AveragedModel:
     shadow = build_network(recipe.network.name, network.scale, **recipe.network.options)
     shadow.load_state_dict(network.state_dict())
     shadow = shadow.to(next(network.parameters()).device)
-    return AveragedModel(
-        shadow, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimiser.ema_decay), use_buffers=False
-    )
+    average = get_ema_multi_avg_fn(recipe.optimiser.ema_decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(shadow, multi_avg_fn=average)
 
 
 def averaged(ema: AveragedModel) -> SRNetwork:

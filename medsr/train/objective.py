@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +43,7 @@ class Objective(nn.Module):
     @property
     def network(self) -> SRNetwork:
         """The student."""
-        network = self.student if self.distiller is None else self.distiller.student
-        assert isinstance(network, SRNetwork)  # noqa: S101 - narrows nn.Module's attribute type
-        return network
+        return cast("SRNetwork", self.student if self.distiller is None else self.distiller.student)
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters for the optimiser: the student's and the terms' projections."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from medsr.data.transforms import BODY_HU, BODY_MR, PreparedScan
+from medsr.data.transforms import PreparedScan
 from medsr.degrade import Degradation
 from medsr.infer.engine import TiledInferer
 from medsr.networks import SRNetwork
@@ -43,7 +43,7 @@ def validate(
         with torch.inference_mode():
             sr = inferer(lr[None], network)[0].float().cpu()
             plain = functional.interpolate(lr[None], size=hr.shape[1:], mode="trilinear")[0]
-        body = hr > (BODY_MR if recipe.data.modality == "MR" else (BODY_HU + 1024) / 2048)
+        body = hr > scan.body_threshold
         if not body.any():
             continue
         scores.append(_psnr(sr, hr, body))
