@@ -79,7 +79,8 @@ def _template(console: Console, out: Path, model: str) -> None:
     restored["medsr"] = result.volume.data
     reference = reference_for(truth.data, "MR")
     labels = {"linear": "linear", "bspline": "cubic B-spline", "medsr": _model_name(result)}
-    table = Table(title="Against the template itself, inside the head", title_justify="left")
+    console.print("Compared with the template itself, where there is tissue:")
+    table = Table()
     table.add_column("method")
     table.add_column("PSNR, dB", justify="right")
     table.add_column("SSIM", justify="right")

@@ -158,6 +158,24 @@ def test_the_code_of_a_page_runs(page: Path, samples: Path) -> None:
             run_shell("\n".join(lines), samples)
 
 
+@pytest.mark.parametrize(
+    ("example", "arguments"),
+    [
+        ("upscale_file.py", "brain.nii.gz sharp.nii.gz"),
+        ("upscale_array.py", "brain.nii.gz"),
+        ("monai_pipeline.py", "brain.nii.gz"),
+        ("train_tiny.py", "cohort.csv run"),
+    ],
+)
+def test_an_example_runs(example: str, arguments: str, samples: Path) -> None:
+    run_shell(f"python '{ROOT / 'examples' / example}' {arguments}", samples)
+
+
+def test_every_example_is_run() -> None:
+    cases = test_an_example_runs.pytestmark[0].args[1]
+    assert {name for name, _ in cases} == {path.name for path in (ROOT / "examples").glob("*.py")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=_id)
 def test_blocks_that_do_not_run_say_why(page: Path) -> None:
     for block in blocks(page):
