@@ -6,6 +6,7 @@ import csv
 import logging
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,23 +25,16 @@ class RunLog:
         start: Step at which the run starts or resumes; later lines of an earlier run that was
             cut off are dropped, so that no step is logged twice.
         steps: Steps in all, for the progress bar.
+        main: Only the main process writes.
         quiet: No progress bar, even on a terminal.
     """
 
-    def __init__(self, folder: Path, start: int, steps: int, quiet: bool = False):
-        path = folder / LOG_FILE
-        kept = _rows_before(path, start)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *kept])
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._csv = csv.writer(self._file)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            logger.info("tensorboard is not installed; pip install 'medsr[train]' adds it")
-            self._board = None
-        else:
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+    def __init__(
+        self, folder: Path, start: int, steps: int, *, main: bool = True, quiet: bool = False
+    ):
+        self._file = _open_csv(folder / LOG_FILE, start) if main else None
+        self._board = _open_board(folder / "tensorboard", start) if main else None
+        quiet = quiet or not main
         console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -64,24 +58,43 @@ class RunLog:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log values of one step."""
-        for name, value in values.items():
-            self._csv.writerow([step, name, f"{value:.6g}"])
-            if self._board is not None:
+        if self._file is not None:
+            rows = [[step, name, f"{value:.6g}"] for name, value in values.items()]
+            csv.writer(self._file).writerows(rows)
+            self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
                 self._board.add_scalar(name, value, step)
-        self._file.flush()
 
-    def advance(self, step: int, note: str | None = None) -> None:
-        """Move the progress bar to ``step`` finished steps."""
-        if note is None:
-            self._progress.update(self._task, completed=step)
-        else:
-            self._progress.update(self._task, completed=step, note=note)
+    def advance(self, step: int, losses: dict[str, float]) -> None:
+        """Move the progress bar to ``step`` finished steps and show the losses."""
+        note = " ".join(f"{name.rpartition('/')[2]} {value:.4f}" for name, value in losses.items())
+        self._progress.update(self._task, completed=step, note=note)
+
+
+def _open_csv(path: Path, start: int) -> TextIO:
+    """Open the log for appending, without the lines that a resumed run will write again."""
+    kept = _rows_before(path, start)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *kept])
+    return path.open("a", newline="", encoding="utf-8")
+
+
+def _open_board(folder: Path, start: int) -> Any:
+    """Open TensorBoard's writer; None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("tensorboard is not installed; pip install 'medsr[train]' adds it")
+        return None
+    return SummaryWriter(str(folder), purge_step=start)
 
 
 def _rows_before(path: Path, step: int) -> list[list[str]]:

@@ -1,0 +1,109 @@
+"""All that a training run carries from step to step, and how it becomes a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from medsr.errors import CheckpointError
+from medsr.networks import SRNetwork, build_network
+from medsr.recipe import Recipe
+from medsr.train.checkpoint import load_checkpoint, save_checkpoint
+from medsr.train.objective import Objective, build_objective
+
+FREE_KEYS = ("log_every", "checkpoint_every", "validate_every")
+
+
+@dataclass
+class TrainState:
+    """The state of a run.
+
+    Attributes:
+        objective: Student, losses and terms.
+        optimiser: AdamW over the objective's parameters.
+        ema: Moving average of the student's weights.
+        step: Steps taken.
+        running: Sums of the losses since the last line of the log.
+    """
+
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    ema: AveragedModel
+    step: int = 0
+    running: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def fresh(cls, recipe: Recipe, device: torch.device) -> TrainState:
+        """Build everything as the recipe says; the seed decides the initial weights."""
+        objective = build_objective(recipe).to(device)
+        objective = objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        optimiser = torch.optim.AdamW(
+            objective.trainable_parameters(),
+            lr=recipe.optimiser.learning_rate,
+            betas=recipe.optimiser.betas,
+            weight_decay=recipe.optimiser.weight_decay,
+        )
+        shadow = build_network(
+            recipe.network.name, objective.network.scale, **recipe.network.options
+        )
+        shadow.load_state_dict(objective.network.state_dict())
+        average = get_ema_multi_avg_fn(recipe.optimiser.ema_decay)  # type: ignore[no-untyped-call]
+        return cls(objective, optimiser, AveragedModel(shadow.to(device), multi_avg_fn=average))
+
+    def averaged(self) -> SRNetwork:
+        """Return the moving average as a merged network in evaluation mode."""
+        network: SRNetwork = self.ema.module  # type: ignore[assignment]
+        return network.merged().eval()
+
+    def save(self, folder: Path, recipe: Recipe) -> None:
+        """Write the checkpoint: all that the next step depends on."""
+        save_checkpoint(
+            {
+                "step": self.step,
+                "recipe": recipe.to_yaml(),
+                "objective": self.objective.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "ema": self.ema.module.state_dict(),
+                "ema_updates": self.ema.n_averaged,
+                "running": dict(self.running),
+                "random": torch.get_rng_state(),
+            },
+            folder,
+        )
+
+    def restore(self, folder: Path, recipe: Recipe) -> None:
+        """Load the folder's checkpoint where there is one.
+
+        Raises:
+            CheckpointError: It is damaged, or was made by another recipe.
+        """
+        saved = load_checkpoint(folder)
+        if saved is None:
+            return
+        if _comparable(saved["recipe"]) != _comparable(recipe.to_yaml()):
+            raise CheckpointError(
+                f"run folder {folder.name} holds a checkpoint of another recipe; "
+                "choose another --out or start again with --restart"
+            )
+        self.objective.load_state_dict(saved["objective"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.ema.module.load_state_dict(saved["ema"])
+        self.ema.n_averaged.copy_(saved["ema_updates"])
+        self.step = int(saved["step"])
+        self.running = dict(saved["running"])
+        torch.set_rng_state(saved["random"])
+
+
+def _comparable(text: str) -> dict[str, Any]:
+    """Return what must agree between a checkpoint and its recipe."""
+    plain: dict[str, Any] = yaml.safe_load(text)
+    for key in FREE_KEYS:
+        plain["loop"].pop(key, None)
+    plain.pop("description", None)
+    plain["data"].pop("manifest", None)
+    return plain
