@@ -85,7 +85,7 @@ class CTSlab:
 
     @property
     def margin(self) -> Triple:
-        """High-resolution voxels that slab or PSF reach beyond a patch, rounded up."""
+        """High-resolution voxels that slab or PSF (4 σ of it) reach beyond a patch, rounded up."""
         psf = 4 * self.psf_voxels[1] / FWHM_PER_SIGMA
         reach = []
         for axis, factor in enumerate(self.factor):

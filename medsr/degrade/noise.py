@@ -37,7 +37,7 @@ def add_rician(x: Tensor, sigma: float, seed: int) -> Tensor:
 
 
 def smooth_in_plane(x: Tensor, sigma_voxels: float) -> Tensor:
-    """Filter with a Gaussian along X and Y, replicated borders.
+    """Filter with a Gaussian along X and Y, cut and renormalised at borders.
 
     Args:
         x: Tensor ``(…, X, Y, Z)``.

@@ -173,7 +173,7 @@ class SRNetwork(nn.Module):
             lr: Normalised low-resolution scan ``(B, 1, X, Y, Z)``, any size from 1.
 
         Returns:
-            ``(B, 1, X·sx, Y·sy, Z·sz)`` in float32 (or the input's type when it is wider).
+            ``(B, 1, X·sx, Y·sy, Z·sz)`` in float32, also under autocast.
         """
         size = lr.shape[2:]
         padded = pad_to_multiple(lr, self.fold)
