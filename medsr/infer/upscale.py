@@ -25,7 +25,6 @@ from medsr.infer.engine import TiledInferer, resolve_device, resolve_precision
 from medsr.infer.preview import write_preview
 from medsr.infer.report import Stopwatch, build_report, finish_report, write_report
 from medsr.infer.resample import resample
-from medsr.io.atomic import check_output
 from medsr.model import ModelSpec, SRModel
 from medsr.volume import Derivation, Volume
 
@@ -117,8 +116,10 @@ def upscale(
     where = resolve_device(device)
     computed = resolve_precision(precision, where)
     paths = [None if path is None else Path(path) for path in (output, report, preview)]
+    if paths[0] is not None:
+        io.output_format(paths[0])
     for path in filter(None, paths):
-        check_output(path, overwrite=overwrite)
+        io.check_output(path, overwrite=overwrite)
 
     with watch.stage("load"):
         volume = _load(scan, modality, affine, array_spacing, series)

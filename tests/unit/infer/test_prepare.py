@@ -1,0 +1,113 @@
+"""Arrays and tensors become volumes; options are read; axes find their order."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+
+from medsr.errors import (
+    DimensionError,
+    GeometryError,
+    MedsrError,
+    NonFiniteError,
+    TooFewSlicesError,
+    UsageError,
+)
+from medsr.geometry import Geometry
+from medsr.infer import prepare
+
+
+def test_arrays_take_a_spacing_or_an_affine(phantom: NDArray[np.float32]) -> None:
+    by_spacing = prepare.volume_from_array(phantom, modality="mr", array_spacing=(1, 1, 4))
+    by_affine = prepare.volume_from_array(phantom, modality="MR", affine=np.diag([1, 1, 4, 1]))
+    assert by_spacing.geometry == by_affine.geometry
+    assert by_spacing.geometry.spacing == (1, 1, 4)
+    assert by_spacing.modality == "MR"
+
+
+def test_a_meta_tensor_brings_its_affine(phantom: NDArray[np.float32]) -> None:
+    affine = np.diag([2.0, -1.0, 3.0, 1.0])
+    tensor = MetaTensor(torch.from_numpy(phantom)[None], affine=torch.as_tensor(affine))
+    volume = prepare.volume_from_array(tensor, modality="auto")
+    np.testing.assert_array_equal(volume.data, phantom)
+    np.testing.assert_array_equal(volume.geometry.affine, affine)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(np.float64, np.float32), (np.float16, np.float32), (np.int16, np.int16), (bool, np.uint8)],
+)
+def test_types(dtype: Any, expected: Any) -> None:
+    volume = prepare.volume_from_array(
+        np.ones((5, 5, 5), dtype), modality="auto", array_spacing=(1, 1, 1)
+    )
+    assert volume.data.dtype == expected
+
+
+def test_the_modality_is_guessed_from_the_values(phantom: NDArray[np.float32]) -> None:
+    mr = prepare.volume_from_array(phantom, modality="auto", array_spacing=(1, 1, 4))
+    ct = prepare.volume_from_array(phantom - 1000, modality="auto", array_spacing=(1, 1, 4))
+    assert (mr.modality, mr.units) == ("MR", "arbitrary")
+    assert (ct.modality, ct.units) == ("CT", "HU")
+    assert prepare.with_modality(ct, "mr").units == "arbitrary"
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "error"),
+    [
+        (np.ones((4, 4, 4)), {}, UsageError),
+        (np.ones((4, 4, 4)), {"affine": np.eye(4), "array_spacing": (1, 1, 1)}, UsageError),
+        (np.ones((4, 4, 4)), {"affine": np.zeros((4, 4))}, GeometryError),
+        (np.ones((4, 4, 4)), {"array_spacing": (1, 0, 1)}, GeometryError),
+        (np.ones((4, 4)), {"array_spacing": (1, 1, 1)}, DimensionError),
+        (np.ones((4, 4, 4, 3)), {"array_spacing": (1, 1, 1)}, DimensionError),
+        (np.ones((4, 4, 4), complex), {"array_spacing": (1, 1, 1)}, DimensionError),
+        (np.ones((4, 4, 4)), {"array_spacing": (1, 1, 1), "modality": "pet"}, UsageError),
+    ],
+)
+def test_unusable_arrays(array: Any, options: dict[str, Any], error: type[MedsrError]) -> None:
+    with pytest.raises(error):
+        prepare.volume_from_array(array, **{"modality": "mr", **options})
+
+
+def test_checks(phantom: NDArray[np.float32]) -> None:
+    bad = phantom.copy()
+    bad[3, 3, 3] = np.nan
+    with pytest.raises(NonFiniteError):
+        prepare.check(prepare.volume_from_array(bad, modality="mr", array_spacing=(1, 1, 1)))
+    thin = prepare.volume_from_array(phantom[..., :1], modality="mr", array_spacing=(1, 1, 1))
+    with pytest.raises(TooFewSlicesError):
+        prepare.check(thin)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_slice_axis_comes_last_and_axes_return(order: tuple[int, int, int]) -> None:
+    geometry = Geometry((5, 6, 7), np.diag([0.8, 1.0, 4.0, 1.0])).permute(order)
+    axes = prepare.canonical_axes(geometry)
+    canonical = geometry.permute(axes)
+    assert canonical.spacing[2] == pytest.approx(4.0)
+    assert canonical.permute(prepare.inverse_axes(axes)) == geometry
+
+
+def test_without_a_thick_axis_the_order_stays() -> None:
+    assert prepare.canonical_axes(Geometry((5, 6, 7), np.eye(4))) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4GB", 2**32), ("1.5 GiB", 3 * 2**29), ("800mb", 800 * 2**20), (12345, 12345), (None, None)],
+)
+def test_amounts_of_memory(text: Any, expected: int | None) -> None:
+    assert prepare.parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-4GB", "0", "4 apples"])
+def test_no_amounts_of_memory(text: str) -> None:
+    with pytest.raises(UsageError, match="memory"):
+        prepare.parse_bytes(text)
