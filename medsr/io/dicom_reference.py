@@ -1,0 +1,233 @@
+"""What a DICOM volume remembers of its source, so that a derived series can be written.
+
+Here lives the choice of the attributes that may pass from the source to a derived image. They stay
+in memory and never reach a log or report. What is added to them is in ``dicom_write``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
+
+from medsr.geometry import Geometry
+from medsr.io.dicom_header import functional_groups
+from medsr.io.dicom_stack import Stack
+from medsr.volume import Modality
+
+_PIXEL_TAGS = {
+    Tag(name)
+    for name in (
+        "PixelData",
+        "FloatPixelData",
+        "DoubleFloatPixelData",
+        "DataSetTrailingPadding",
+        "IconImageSequence",
+    )
+}
+_WINDOW_TAGS = {
+    Tag(name) for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
+}
+# Groups that hold what is read elsewhere or has no meaning outside a multi-frame file.
+_PLACE_GROUPS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "FrameContentSequence",
+)
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One source slice as a derived image refers to it; ``frame`` counts from 1."""
+
+    sop_class: str
+    sop_instance: str
+    frame: int | None
+
+
+@dataclass(frozen=True)
+class DicomReference:
+    """The source series of a volume.
+
+    Args:
+        attributes: what all slices have in common (for windows: the middle slice's), without
+            pixels, private elements, overlays and icons.
+        images: the source slices in array order along axis 2 of ``geometry``.
+        geometry: grid of the source.
+        modality: "CT" or "MR", by the source's SOP class.
+        number_rises: whether InstanceNumber rises along axis 2.
+        signed: whether the stored pixels are signed.
+        slope: the smallest slope of all slices.
+        intercept: the intercept that goes with it.
+        rescale_stated: whether the slices state slope and intercept.
+        padding: native value that marks "no data"; None if the source has none.
+        lossy: whether any slice was ever compressed with loss.
+    """
+
+    attributes: Dataset
+    images: tuple[SourceImage, ...]
+    geometry: Geometry
+    modality: Modality
+    number_rises: bool
+    signed: bool
+    slope: float
+    intercept: float
+    rescale_stated: bool
+    padding: float | None
+    lossy: bool
+
+
+class CommonAttributes:
+    """Collects, slice by slice, the attributes that every slice of a stack shares."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Prepare to visit the slices of ``stack`` in order."""
+        self._stack = stack
+        self._middle = len(stack.slices) // 2
+        self._common: dict[BaseTag, Any] = {}
+        self._template = Dataset()
+        self._last: object = None
+        self._lossy = False
+
+    def visit(self, index: int, dataset: FileDataset) -> None:
+        """Take note of the slice with this array index."""
+        if dataset is not self._last:
+            current = dict(_lasting_elements(dataset))
+            if self._last is None:
+                self._common = current
+            else:
+                self._common = {
+                    tag: raw
+                    for tag, raw in self._common.items()
+                    if tag in current and _same(raw, current[tag])
+                }
+            self._last = dataset
+            self._lossy |= _is_lossy(dataset)
+        if index == self._middle:
+            self._template = dataset
+
+    def reference(self, *, signed: bool) -> DicomReference:
+        """The finished reference, once every slice was visited."""
+        slices = self._stack.slices
+        middle = slices[self._middle]
+        kept = [
+            tag
+            for tag, _ in _lasting_elements(self._template)
+            if tag in self._common or tag in _WINDOW_TAGS
+        ]
+        attributes = _decoded(self._template, kept)
+        if middle.frame is not None:
+            _flatten(attributes, middle.frame)
+        finest = min(slices, key=lambda header: abs(header.slope))
+        return DicomReference(
+            attributes=attributes,
+            images=tuple(
+                SourceImage(h.sop_class, h.sop_instance, None if h.frame is None else h.frame + 1)
+                for h in slices
+            ),
+            geometry=self._stack.geometry,
+            modality=middle.modality,
+            number_rises=(slices[0].number or 0) <= (slices[-1].number or 0),
+            signed=signed,
+            slope=finest.slope,
+            intercept=finest.intercept,
+            rescale_stated=middle.has_rescale,
+            padding=None
+            if middle.padding is None
+            else middle.padding * middle.slope + middle.intercept,
+            lossy=self._lossy,
+        )
+
+
+def _lasting_elements(dataset: Dataset) -> Iterator[tuple[BaseTag, Any]]:
+    """Elements as read, undecoded where possible, without pixels, private groups and overlays."""
+    for tag in sorted(dataset.keys()):
+        if tag.is_private or tag in _PIXEL_TAGS or tag.group < 0x0008:
+            continue
+        if tag.group & 0xFF00 in (0x5000, 0x6000):  # curves and overlays, repeating groups
+            continue
+        yield tag, dataset.get_item(tag)
+
+
+def _decoded(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
+    """Public elements with their values decoded, at every depth.
+
+    Undecoded values are bound to the source's byte order and character set, so that they must not
+    be written into another file. What cannot be decoded is left out.
+    """
+    decoded = Dataset()
+    for tag in tags:
+        if tag.is_private:
+            continue
+        try:
+            element = dataset[tag]
+            if element.VR == "SQ":
+                items = [_decoded(item, list(item.keys())) for item in element.value]
+                element = DataElement(tag, "SQ", Sequence(items))
+        except (ValueError, TypeError, ArithmeticError, LookupError, NotImplementedError):
+            continue
+        decoded.add(element)
+    return decoded
+
+
+def _is_lossy(dataset: FileDataset) -> bool:
+    """Source: DICOM PS3.3 C.7.6.1.1.5, LossyImageCompression."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    always = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
+    return dataset.get("LossyImageCompression") == "01" or syntax in always
+
+
+def _same(first: Any, other: Any) -> bool:
+    """Whether two elements hold the same value; raw ones carry their place in the file too."""
+    if isinstance(first, DataElement) or isinstance(other, DataElement):
+        return bool(first == other)
+    return bool(first.VR == other.VR and first.value == other.value)
+
+
+def _flatten(attributes: Dataset, frame: int) -> None:
+    """Lift one frame's functional groups to the top, where single-frame images keep them."""
+    shared = attributes.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    frames = attributes.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
+    own = frames[min(frame, len(frames) - 1)]
+    group = functional_groups(shared[0], own, Dataset())
+    names = {element.keyword for place in (shared[0], own) for element in place}
+    lifted = [group(name) for name in sorted(names) if name and name not in _PLACE_GROUPS]
+    echo = group("MREchoSequence").get("EffectiveEchoTime")
+    frame_type = group("MRImageFrameTypeSequence").get("FrameType") or group(
+        "CTImageFrameTypeSequence"
+    ).get("FrameType")
+    for name in _MULTI_FRAME_ONLY:
+        attributes.pop(Tag(name), None)
+    for item in lifted:
+        for element in item:
+            if element.tag not in attributes:
+                attributes.add(element)
+    if echo is not None:
+        attributes.EchoTime = f"{float(echo):.10g}"
+    if frame_type:
+        attributes.ImageType = frame_type
+    pulse = str(attributes.get("EchoPulseSequence", ""))
+    if "ScanningSequence" not in attributes and echo is not None:
+        attributes.ScanningSequence = {"GRADIENT": "GR", "SPIN": "SE"}.get(pulse, "RM")
+        attributes.SequenceVariant = "NONE"
+
+
+_MULTI_FRAME_ONLY = (
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "DimensionOrganizationSequence",
+    "DimensionIndexSequence",
+    "DimensionOrganizationType",
+    "NumberOfFrames",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "ConcatenationFrameOffsetNumber",
+    "SOPInstanceUIDOfConcatenationSource",
+)

@@ -1,0 +1,106 @@
+"""Every real DICOM series beside the repository is read or refused as its table says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medsr import errors
+from medsr.geometry import Geometry
+from medsr.io import load, save
+
+READS = {
+    # folder: shape, spacing in mm, modality
+    "mr_fruit": ((256, 256, 96), (1.0547, 1.0547, 1.2), "MR"),
+    "ct_chest_2p5mm": ((512, 512, 32), (0.898438, 0.898438, 2.5), "CT"),
+    "ct_chest_jpegls": ((512, 512, 24), (0.54, 0.54, 2.0), "CT"),
+    "mr_jpeg_lossless_fragments": ((128, 128, 96), (2.0, 2.0, 2.0), "MR"),
+    "mr_enhanced_multiframe": ((128, 128, 96), (2.0, 2.0, 2.0), "MR"),
+    "small/rle": ((256, 256, 4), (1.0, 1.0, 1.0), "MR"),
+    "small/jpeg": ((256, 256, 4), (1.0, 1.0, 1.0), "MR"),
+    "small/jpeg2000": ((256, 256, 4), (1.0, 1.0, 1.0), "MR"),
+    "small/jpegls": ((256, 256, 4), (1.0, 1.0, 1.0), "MR"),
+    "small/ge_implicit": ((256, 256, 4), (1.0, 1.0, 1.0), "MR"),
+    "small/hitachi": ((64, 64, 4), (2.34375, 2.34375, 4.0), "MR"),
+    "small/hyperfine": ((112, 138, 8), (1.59, 1.61, 5.0), "MR"),
+    "small/siemens_multiframe": ((256, 256, 8), (0.9375, 0.9375, 0.9), "MR"),
+    "small/philips_enhanced": ((256, 256, 8), (1.0, 1.0, 1.2), "MR"),
+}
+REFUSES = {
+    "ct_gantry_tilt_uneven": (errors.GantryTiltError, r"18\.5 degrees.*1\.08 mm.*7\.00 mm"),
+    "mr_siemens_mosaic": (errors.MosaicError, "mosaic"),
+    "small/rgb": (errors.ColourError, "colour"),
+    "small/slice_increment": (errors.SliceSpacingError, "10.00 mm"),
+    "small/slice_orientation": (errors.OrientationError, "2 orientations"),
+    "small/slice_count": (errors.TooFewSlicesError, "2 slice"),
+    "small/not_a_volume": (errors.DuplicateSlicesError, "one position"),
+    "small/gantry_tilt": (errors.GantryTiltError, r"14\.0 degrees"),
+}
+# GDCM sorts and decodes these as a series, so that SimpleITK can judge.
+JUDGED = ("mr_fruit", "ct_chest_2p5mm", "ct_chest_jpegls", "mr_jpeg_lossless_fragments")
+
+
+def by_itk(folder: Path) -> tuple[Geometry, np.ndarray]:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    geometry = Geometry.from_lps(
+        image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+    )
+    return geometry, sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+
+
+def test_every_folder_is_in_the_table(shared_data: Path) -> None:
+    root = shared_data / "dicom"
+    folders = {p.name for p in root.iterdir() if p.is_dir()} - {"small"}
+    folders |= {f"small/{p.name}" for p in (root / "small").iterdir() if p.is_dir()}
+    assert folders == set(READS) | set(REFUSES)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads(shared_data: Path, name: str) -> None:
+    shape, spacing, modality = READS[name]
+    volume = load(shared_data / "dicom" / name)
+    assert volume.shape == shape
+    assert volume.spacing == pytest.approx(spacing, abs=2e-3)
+    assert volume.modality == modality
+    assert volume.data.min() < volume.data.max()
+
+
+@pytest.mark.parametrize("name", REFUSES)
+def test_refuses(shared_data: Path, name: str) -> None:
+    error, words = REFUSES[name]
+    with pytest.raises(errors.MedsrError, match=words) as caught:
+        load(shared_data / "dicom" / name)
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_agrees_with_itk(shared_data: Path, name: str) -> None:
+    volume = load(shared_data / "dicom" / name)
+    geometry, values = by_itk(shared_data / "dicom" / name)
+    assert volume.geometry.same_grid(geometry, tol_mm=0.01)
+    assert np.array_equal(volume.data, values)
+
+
+@pytest.mark.parametrize("name", ["mr_fruit", "ct_chest_2p5mm"])
+def test_writes_back_what_itk_finds_in_place(shared_data: Path, tmp_path: Path, name: str) -> None:
+    volume = load(shared_data / "dicom" / name)
+    fine = volume.replace(
+        data=np.repeat(volume.data[::4, ::4], 2, axis=2),
+        geometry=volume.geometry.coarsen((4, 4, 1)).refine((1, 1, 2)),
+    )
+    save(fine, tmp_path / "out")
+    geometry, values = by_itk(tmp_path / "out")
+    assert geometry.same_grid(fine.geometry, tol_mm=1e-3)
+    assert np.array_equal(values, fine.data)
+
+
+def test_multi_frame_equals_its_single_frame_sibling(shared_data: Path) -> None:
+    """The same protocol on the same scanner: one grid in both encodings."""
+    frames = load(shared_data / "dicom" / "mr_enhanced_multiframe")
+    single = load(shared_data / "dicom" / "mr_jpeg_lossless_fragments")
+    assert frames.geometry.same_grid(single.geometry, tol_mm=0.05)

@@ -1,0 +1,415 @@
+"""DICOM series are read as ITK reads them; each kind of bad stack has its own refusal."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLSLossless, RLELossless, SecondaryCaptureImageStorage
+
+from medsr import errors
+from medsr.io import dicom_pixels
+from medsr.io.dicom_read import inspect_dicom, is_dicom, read_dicom
+from medsr.volume import Volume
+
+Make = Callable[..., Path]
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+
+
+def itk_series(folder: Path) -> sitk.Image:
+    """The oracle: GDCM's order and geometry, through SimpleITK."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+def assert_same_as_itk(volume: Volume, image: sitk.Image, *, atol: float = 0.0) -> None:
+    """Same value at the same world point for the corners and some inner voxels."""
+    rng = np.random.default_rng(0)
+    last = np.array(volume.shape) - 1
+    indices = [np.zeros(3, int), last, *rng.integers(0, last + 1, size=(40, 3))]
+    assert image.GetSize() == volume.shape
+    for index in indices:
+        world = volume.geometry.voxel_to_world(index) * LPS_TO_RAS
+        place = image.TransformPhysicalPointToContinuousIndex(world)
+        nearest = [round(p) for p in place]
+        assert np.allclose(place, nearest, atol=1e-3)
+        assert abs(image[nearest] - float(volume.data[tuple(index)])) <= atol
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["straight", "oblique"])
+@pytest.mark.parametrize("backwards", [False, True], ids=["rising", "falling"])
+def test_agrees_with_itk(
+    tmp_path: Path,
+    make_series: Make,
+    oblique_axes: npt.NDArray[np.float64],
+    turned: bool,
+    backwards: bool,
+) -> None:
+    axes = oblique_axes if turned else np.eye(3)
+    if backwards:  # slices advance against row x column, as in feet-first series
+        axes = axes * [1.0, 1.0, -1.0]
+    folder = make_series(tmp_path / "s", directions=axes, numbers=[4, 2, 6, 1, 5, 3])
+    volume = read_dicom(folder)
+    assert volume.data.dtype == np.int16
+    assert volume.modality == "CT"
+    assert volume.units == "HU"
+    assert volume.spacing == pytest.approx((0.8, 0.9, 2.5), abs=1e-6)
+    assert_same_as_itk(volume, itk_series(folder))
+
+
+def test_unsigned_and_signed_values(tmp_path: Path, make_series: Make) -> None:
+    values = np.arange(4 * 3 * 5).reshape(4, 3, 5)
+    unsigned = make_series(tmp_path / "u", (values + 60000).astype(np.uint16))
+    signed = make_series(tmp_path / "i", (values - 1500).astype(np.int16))
+    assert read_dicom(unsigned).data.max() == 60059 - 1024
+    assert_same_as_itk(read_dicom(unsigned), itk_series(unsigned))
+    assert read_dicom(signed).data.min() == -2524
+    assert_same_as_itk(read_dicom(signed), itk_series(signed))
+
+
+def test_unused_bits_are_cleared_and_the_sign_extended(tmp_path: Path, make_series: Make) -> None:
+    true = np.arange(-30, 30).reshape(4, 3, 5).astype(np.int16)
+    dirty = (true & 0x0FFF) | 0x5000  # 12 bits stored, an overlay above
+    folder = make_series(tmp_path / "s", dirty.astype(np.int16), bits_stored=12)
+    assert np.array_equal(read_dicom(folder).data, true.astype(int) - 1024)
+
+
+def test_rescale_per_slice(tmp_path: Path, make_series: Make) -> None:
+    stored = np.random.default_rng(1).integers(0, 3000, (5, 4, 6)).astype(np.uint16)
+    pairs = [(0.5 + 0.25 * k, -100.0 + k) for k in range(6)]
+    volume = read_dicom(make_series(tmp_path / "s", stored, modality="MR", rescale=pairs))
+    slopes, intercepts = np.array(pairs).T
+    assert volume.data.dtype == np.float32
+    assert volume.units == "arbitrary"
+    np.testing.assert_allclose(volume.data, stored * slopes + intercepts, rtol=1e-6)
+
+
+def test_mr_without_rescale_keeps_its_type(tmp_path: Path, make_series: Make) -> None:
+    stored = np.random.default_rng(1).integers(0, 3000, (5, 4, 6)).astype(np.uint16)
+    volume = read_dicom(make_series(tmp_path / "s", stored, modality="MR", rescale=None))
+    assert volume.data.dtype == np.uint16
+    assert np.array_equal(volume.data, stored)
+
+
+def test_nested_folders_names_without_suffix_and_strays(tmp_path: Path, make_series: Make) -> None:
+    even, odd = ([k for k in range(6) if k % 2 == part] for part in (0, 1))
+    whole = make_series(tmp_path / "whole", suffix="")
+    for name, part in (("a/b", even), ("c", odd)):
+        target = tmp_path / "split" / name
+        target.mkdir(parents=True)
+        for k in part:
+            shutil.copy(whole / f"slice{k + 1:03d}", target / f"IM{k}")
+    (tmp_path / "split" / "readme.txt").write_text("no image")
+    (tmp_path / "split" / "empty").touch()
+    volume = read_dicom(tmp_path / "split")
+    assert np.array_equal(volume.data, read_dicom(whole).data)
+    assert volume.source is not None
+    assert "skipped 2 file(s) that are not DICOM" in volume.source.notes
+
+
+def test_one_file_stands_for_its_series(tmp_path: Path, make_series: Make) -> None:
+    folder = make_series(tmp_path / "s", series="1.2.3")
+    make_series(folder, series="1.2.4", prefix="other")
+    volume = read_dicom(folder / "slice003.dcm")
+    assert volume.shape == (9, 7, 6)
+    assert is_dicom(folder)
+    assert is_dicom(folder / "slice003.dcm")
+    (tmp_path / "note").write_text("x")
+    assert not is_dicom(tmp_path / "note")
+
+
+def test_several_series_are_listed_and_one_is_picked(
+    tmp_path: Path, make_series: Make, identifiers: tuple[str, ...]
+) -> None:
+    folder = make_series(tmp_path / "s", series="1.2.3")
+    make_series(folder, np.ones((5, 5, 8), np.int16), series="1.2.4", prefix="b", modality="MR")
+    with pytest.raises(errors.SeveralSeriesError) as caught:
+        read_dicom(folder)
+    assert "1.2.3: CT, 6 slices of 9x7" in str(caught.value)
+    assert "1.2.4: MR, 8 slices of 5x5" in str(caught.value)
+    assert not any(word in str(caught.value) for word in (*identifiers, "T1 axial"))
+    assert read_dicom(folder, series="1.2.4").shape == (5, 5, 8)
+    with pytest.raises(errors.SeveralSeriesError, match=r"no series 9\.9"):
+        read_dicom(folder, series="9.9")
+
+
+def test_echoes_of_one_series_are_volumes_of_their_own(tmp_path: Path, make_series: Make) -> None:
+    def echo(number: int) -> Callable[[Dataset, int], None]:
+        def edit(dataset: Dataset, k: int) -> None:
+            dataset.EchoNumbers, dataset.EchoTime = number, 10.0 * number
+
+        return edit
+
+    first = np.full((4, 4, 5), 100, np.int16)
+    folder = make_series(tmp_path / "s", first, modality="MR", rescale=None, edit=echo(1))
+    make_series(folder, first * 2, modality="MR", rescale=None, edit=echo(2), prefix="b")
+    with pytest.raises(errors.SeveralSeriesError, match="EchoNumbers 2"):
+        read_dicom(folder)
+    assert (read_dicom(folder, series="1.2.826.0.1.3:2").data == 200).all() or (
+        read_dicom(folder, series="1.2.826.0.1.3:1").data == 200
+    ).all()
+
+
+def test_enhanced_multi_frame(tmp_path: Path, make_enhanced: Make) -> None:
+    stored = np.random.default_rng(2).integers(0, 4000, (6, 5, 7)).astype(np.uint16)
+    volume = read_dicom(make_enhanced(tmp_path / "e", stored))
+    np.testing.assert_allclose(volume.data, stored * (2.0 + np.arange(7)) + 5.0, rtol=1e-6)
+    assert volume.spacing == pytest.approx((0.8, 0.9, 3.0), abs=1e-6)
+    np.testing.assert_allclose(volume.geometry.origin, [-10.0, 20.0, 30.0], atol=1e-6)
+
+
+def test_rle_is_decoded(tmp_path: Path, make_series: Make) -> None:
+    folder = make_series(tmp_path / "s")
+    plain = read_dicom(folder).data
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.save_as(file)
+    assert np.array_equal(read_dicom(folder).data, plain)
+
+
+def test_a_missing_decoder_is_named(
+    tmp_path: Path, make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.PixelData = encapsulate([bytes(dataset.PixelData)])
+
+    folder = make_series(tmp_path / "s", edit=edit)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(file)
+
+    class Absent:
+        is_available = False
+
+    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda syntax: Absent())
+    with pytest.raises(errors.MissingDecoderError, match="pip install pyjpegls"):
+        read_dicom(folder)
+
+
+def test_identical_copies_are_dropped_with_a_notice(
+    tmp_path: Path, make_series: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_series(tmp_path / "s")
+    plain = read_dicom(folder)
+    shutil.copy(folder / "slice002.dcm", folder / "copy.dcm")
+    with caplog.at_level(logging.WARNING):
+        volume = read_dicom(folder)
+    assert np.array_equal(volume.data, plain.data)
+    assert "dropped 1 slice(s)" in caplog.text
+
+
+def test_padding_is_noted_and_kept(tmp_path: Path, make_series: Make) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.PixelPaddingValue = -2000
+
+    stored = np.full((5, 4, 6), -2000, np.int16)
+    volume = read_dicom(make_series(tmp_path / "s", stored, edit=edit))
+    assert (volume.data == -3024).all()
+    assert volume.source is not None
+    assert any("-3024" in note for note in volume.source.notes)
+
+
+def test_inspection_reads_no_pixels(tmp_path: Path, make_series: Make) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        del dataset.PixelData
+
+    found = inspect_dicom(make_series(tmp_path / "s", edit=edit))
+    assert (found.format, found.modality, found.shape) == ("dicom", "CT", (9, 7, 6))
+    assert found.dtype == "int16"
+    assert found.slice_axis == 2
+    short = inspect_dicom(make_series(tmp_path / "t", np.zeros((5, 5, 2), np.int16)))
+    assert any("too thin" in warning for warning in short.warnings)
+
+
+def test_messages_and_logs_name_no_patient(
+    tmp_path: Path,
+    make_series: Make,
+    identifiers: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.add_new(0x00100020, "LO", "PID-4711" * 12)  # too long: pydicom would quote it
+        dataset.PatientBirthDate = "19510203"
+
+    with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("always")
+        volume = read_dicom(make_series(tmp_path / "s", edit=edit))
+    said = caplog.text + "".join(str(w.message) for w in caught if "dicom_read" in w.filename)
+    said += repr(volume.source).replace(str(tmp_path), "")
+    assert volume.shape == (9, 7, 6)
+    assert not any(word in said for word in identifiers)
+
+
+def _set(**values: Any) -> Callable[[Dataset, int], None]:
+    def edit(dataset: Dataset, k: int) -> None:
+        for name, value in values.items():
+            if value is None:
+                delattr(dataset, name)
+            else:
+                setattr(dataset, name, value)
+
+    return edit
+
+
+def _shift_z(shifts: dict[int, float]) -> Callable[[Dataset, int], None]:
+    def edit(dataset: Dataset, k: int) -> None:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, float(z) + shifts.get(k, 0.0)]
+
+    return edit
+
+
+def _sheared(dataset: Dataset, k: int) -> None:
+    x, y, z = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x, float(y) + 2.5 * k * np.tan(np.radians(15.0)), z]
+
+
+def _one_turned(dataset: Dataset, k: int) -> None:
+    if k == 0:
+        dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+
+
+def _jumping(dataset: Dataset, k: int) -> None:
+    if k == 2:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [float(x) + 3.0, y, z]
+
+
+def _rgb(dataset: Dataset, k: int) -> None:
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "RGB"
+    dataset.PlanarConfiguration = 0
+
+
+def _cut(dataset: Dataset, k: int) -> None:
+    if k == 3:
+        dataset.PixelData = dataset.PixelData[:40]
+
+
+REFUSALS = {
+    "no position": (_set(ImagePositionPatient=None), errors.GeometryError, "ImagePositionPatient"),
+    "no orientation": (
+        _set(ImageOrientationPatient=None),
+        errors.OrientationError,
+        "ImageOrientationPatient",
+    ),
+    "no spacing": (_set(PixelSpacing=None), errors.GeometryError, "PixelSpacing"),
+    "zero spacing": (_set(PixelSpacing=[0, 1]), errors.GeometryError, "PixelSpacing"),
+    "skewed": (
+        _set(ImageOrientationPatient=[1, 0, 0, 0.0871557, 0.9961947, 0]),
+        errors.OrientationError,
+        "85.00 degrees",
+    ),
+    "cosines not unit": (
+        _set(ImageOrientationPatient=[1, 0, 0, 0, 1.1, 0]),
+        errors.OrientationError,
+        "lengths",
+    ),
+    "mixed orientation": (_one_turned, errors.OrientationError, "1 \\+ 5 slices"),
+    "uneven": (
+        _shift_z({2: 0.6}),
+        errors.SliceSpacingError,
+        "3.10 mm from image 2 to image 3 .*1.90 mm from image 3 to image 4",
+    ),
+    "just uneven": (_shift_z({5: 0.027}), errors.SliceSpacingError, "unevenly"),
+    "missing slice": (
+        _shift_z({3: 2.5, 4: 2.5, 5: 2.5}),
+        errors.SliceSpacingError,
+        "1 slice\\(s\\) missing.*image 3 to image 4",
+    ),
+    "gantry tilt": (_sheared, errors.GantryTiltError, "15.0 degrees"),
+    "jump sideways": (_jumping, errors.GeometryError, "image 3 lies"),
+    "one place": (
+        _set(ImagePositionPatient=[0, 0, 0]),
+        errors.DuplicateSlicesError,
+        "one position",
+    ),
+    "localizer": (
+        _set(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        errors.DimensionError,
+        "localizer",
+    ),
+    "colour": (_rgb, errors.ColourError, "colour"),
+    "mosaic": (
+        _set(ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]),
+        errors.MosaicError,
+        "mosaic",
+    ),
+    "not an image of CT or MR": (
+        _set(SOPClassUID=SecondaryCaptureImageStorage),
+        errors.UnsupportedFormatError,
+        "6 x Secondary Capture",
+    ),
+    "truncated pixels": (_cut, errors.CorruptFileError, "image 4.*truncated"),
+    "no pixels": (_set(PixelData=None), errors.CorruptFileError, "no pixel data"),
+    "no matrix": (_set(Rows=None), errors.CorruptFileError, "Rows"),
+    "CT without rescale": (_set(RescaleSlope=None), errors.CorruptFileError, "Hounsfield"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(
+    tmp_path: Path, make_series: Make, identifiers: tuple[str, ...], name: str
+) -> None:
+    edit, error, words = REFUSALS[name]
+    folder = make_series(tmp_path / "s", edit=edit)
+    with pytest.raises(errors.MedsrError, match=words) as caught:
+        read_dicom(folder)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+    assert not any(word in str(caught.value) for word in identifiers)
+
+
+def test_refuses_too_few_slices_and_empty_folders(tmp_path: Path, make_series: Make) -> None:
+    with pytest.raises(errors.TooFewSlicesError, match="3 slice"):
+        read_dicom(make_series(tmp_path / "s", np.zeros((5, 5, 3), np.int16)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(errors.UnsupportedFormatError):
+        read_dicom(tmp_path / "empty")
+    with pytest.raises(errors.InputNotFoundError):
+        read_dicom(tmp_path / "nothing")
+
+
+def test_refuses_conflicting_duplicates(tmp_path: Path, make_series: Make) -> None:
+    folder = make_series(tmp_path / "s")
+    dataset = pydicom.dcmread(folder / "slice002.dcm")
+    pixels = bytearray(dataset.PixelData)
+    pixels[0] ^= 1
+    dataset.PixelData = bytes(pixels)
+    dataset.save_as(folder / "copy.dcm")
+    with pytest.raises(errors.DuplicateSlicesError, match="differ in their pixels"):
+        read_dicom(folder)
+
+
+def test_rounded_positions_and_cosines_are_no_fault(tmp_path: Path, make_series: Make) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.ImagePositionPatient = [round(float(v), 2) for v in dataset.ImagePositionPatient]
+        cosines = [round(float(v), 4) for v in dataset.ImageOrientationPatient]
+        dataset.ImageOrientationPatient = cosines
+
+    folder = make_series(tmp_path / "s", spacing=(0.8, 0.9, 0.333), edit=edit)
+    assert read_dicom(folder).spacing[2] == pytest.approx(0.333, abs=0.003)
+
+
+def test_a_localizer_beside_a_volume_is_passed_over(tmp_path: Path, make_series: Make) -> None:
+    folder = make_series(tmp_path / "s")
+    scout = _set(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    make_series(folder, np.zeros((5, 5, 4), np.int16), series="1.9", prefix="scout", edit=scout)
+    volume = read_dicom(folder)
+    assert volume.shape == (9, 7, 6)
+    assert volume.source is not None
+    assert any("localizer" in note for note in volume.source.notes)
