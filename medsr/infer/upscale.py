@@ -88,8 +88,8 @@ def upscale(
         modality: ``"auto"``, ``"mr"`` or ``"ct"``.
         spacing: ``"iso"`` brings the slice spacing to the mean in-plane spacing; three numbers are
             mm along the array's own axes; None takes the model's own factor.
-        scale: Factors along (in-plane, in-plane, slice), whatever the array's axis order; takes
-            the place of ``spacing``.
+        scale: Factors along (in-plane, in-plane, slice), whichever array axis the slices lie
+            along (the last, where no axis has clearly thicker voxels); instead of ``spacing``.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
         max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
@@ -126,13 +126,13 @@ def upscale(
         prepare.check(volume)
 
     with watch.stage("prepare"):
-        axes = prepare.canonical_axes(volume.geometry)
-        grid = volume.geometry.permute(axes)
-        plan = _decide(volume, grid, axes, model, spacing, scale, zoo_root)
+        frame = prepare.Frame.of(volume.geometry)
+        grid = frame.canonical_geometry(volume.geometry)
+        plan = _decide(volume, frame, model, spacing, scale, zoo_root)
         for warning in plan.warnings:
             logger.warning(warning)
         normaliser = plan.model.spec.intensity.fit(volume.data)
-        lr = np.array(np.transpose(volume.data, axes), dtype=np.float32, order="C")
+        lr = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
         inputs = torch.from_numpy(normaliser.forward(lr))[None, None]
         del lr
         network = plan.model.module.to(where)
@@ -151,9 +151,8 @@ def upscale(
         if sr.shape != plan.target.shape:
             sr = resample(sr, plan.target.shape)
         normaliser.restore(sr)
-        back = prepare.inverse_axes(axes)
-        geometry = plan.target.permute(back)
-        result = volume.replace(data=np.transpose(sr, back), geometry=geometry)
+        geometry = volume.geometry.resize(frame.array_shape(plan.target.shape))
+        result = volume.replace(data=frame.array_data(sr), geometry=geometry)
 
     spec, weight_hash = plan.model.spec, plan.model.weight_hash
     with watch.stage("save"):
@@ -202,8 +201,7 @@ def _load(
 
 def _decide(
     volume: Volume,
-    grid: Geometry,
-    axes: tuple[int, int, int],
+    frame: prepare.Frame,
     model: str | Path | SRModel,
     spacing: str | Sequence[float] | None,
     scale: Sequence[float] | None,
@@ -211,8 +209,11 @@ def _decide(
 ) -> _Plan:
     """Settle the model and the target grid; refuse or warn where they do not suit the scan."""
     modality = prepare.modality_of(volume)
+    grid = frame.canonical_geometry(volume.geometry)
     if spacing is not None and not isinstance(spacing, str) and len(spacing) == 3:
-        spacing = [spacing[axis] for axis in axes]
+        spacing = frame.canonical_values(spacing)
+    if scale is not None:
+        scale = frame.canonical_scale(scale)
     target = choose.find_target(grid, spacing=spacing, scale=scale)
     if isinstance(model, str) and model == "auto":
         spec = choose.choose(zoo.specs(zoo_root), grid, modality, target)

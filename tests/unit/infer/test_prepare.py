@@ -87,16 +87,31 @@ def test_checks(phantom: NDArray[np.float32]) -> None:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_the_slice_axis_comes_last_and_axes_return(order: tuple[int, int, int]) -> None:
-    geometry = Geometry((5, 6, 7), np.diag([0.8, 1.0, 4.0, 1.0])).permute(order)
-    axes = prepare.canonical_axes(geometry)
-    canonical = geometry.permute(axes)
-    assert canonical.spacing[2] == pytest.approx(4.0)
-    assert canonical.permute(prepare.inverse_axes(axes)) == geometry
+@pytest.mark.parametrize("flips", [(), (0,), (0, 1, 2)])
+def test_the_slice_axis_comes_last_and_axes_return(
+    order: tuple[int, int, int], flips: tuple[int, ...]
+) -> None:
+    geometry = Geometry((5, 6, 7), np.diag([0.8, 1.0, 4.0, 1.0])).permute(order).flip(flips)
+    frame = prepare.Frame.of(geometry)
+    canonical = frame.canonical_geometry(geometry)
+    assert canonical.spacing == pytest.approx((0.8, 1.0, 4.0))
+    assert canonical.axcodes == ("R", "A", "S")
+    assert frame.canonical_values(geometry.spacing) == pytest.approx(canonical.spacing)
+    assert frame.array_shape(canonical.shape) == geometry.shape
+    data = np.arange(210).reshape(geometry.shape)
+    turned = frame.canonical_data(data)
+    assert turned.shape == canonical.shape
+    np.testing.assert_array_equal(frame.array_data(turned), data)
+    first = canonical.voxel_to_world((1, 2, 3))
+    index = tuple(np.rint(geometry.world_to_voxel(first)).astype(int))
+    assert turned[1, 2, 3] == data[index]
 
 
-def test_without_a_thick_axis_the_order_stays() -> None:
-    assert prepare.canonical_axes(Geometry((5, 6, 7), np.eye(4))) == (0, 1, 2)
+def test_without_a_thick_axis_the_last_is_taken() -> None:
+    geometry = Geometry((5, 6, 7), np.eye(4)).permute((1, 2, 0))
+    frame = prepare.Frame.of(geometry)
+    assert frame.axes == (0, 1, 2)
+    assert prepare.Frame((1, 0, 2), ()).canonical_scale((2, 3, 4)) == [3, 2, 4]
 
 
 @pytest.mark.parametrize(
