@@ -17,7 +17,7 @@ from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3
 
 
 def gradient_kernels() -> Tensor:
-    """Return the fixed operators: Sobel along X, Y, Z and the Laplacian, ``(4, 3, 3, 3)``.
+    """Return the fixed operators: Sobel along X, Y, Z and the Laplacian, ``(4, 1, 3, 3, 3)``.
 
     Each is scaled to unit L1 norm, so that no operator dominates at the start.
     """
@@ -30,7 +30,7 @@ def gradient_kernels() -> Tensor:
     laplacian[1, 1, :] = laplacian[1, :, 1] = laplacian[:, 1, 1] = 1.0
     laplacian[1, 1, 1] = -6.0
     kernels = torch.stack([*sobel, laplacian])
-    return kernels / kernels.abs().sum(dim=(1, 2, 3), keepdim=True)
+    return (kernels / kernels.abs().sum(dim=(1, 2, 3), keepdim=True))[:, None]
 
 
 class RepConv3d(nn.Module):
@@ -66,7 +66,7 @@ class RepConv3d(nn.Module):
     def kernel(self) -> Tensor:
         """Return the one kernel that equals all branches, ``(out, in, 3, 3, 3)``."""
         kernel = self.weight + torch.einsum("owxyz,wi->oixyz", self.expand, self.squeeze)
-        kernel = kernel + torch.einsum("goi,gxyz->oixyz", self.edge_mix, self.gradients)
+        kernel = kernel + torch.einsum("goi,gxyz->oixyz", self.edge_mix, self.gradients[:, 0])
         if self.identity is not None:
             centre = functional.pad(torch.diag(self.identity)[:, :, None, None, None], (1,) * 6)
             kernel = kernel + centre
