@@ -15,10 +15,9 @@ from monai.config.type_definitions import PathLike
 from monai.data.image_reader import ImageReader
 from monai.utils.enums import MetaKeys, SpaceKeys
 
-from medsr.errors import DimensionError, GeometryError, InputError
+from medsr.errors import GeometryError, InputError
 from medsr.io import load
 from medsr.io.inspect import format_of
-from medsr.volume import Volume
 
 
 class MedsrReader(ImageReader):
@@ -48,29 +47,26 @@ class MedsrReader(ImageReader):
             return False
         return True
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[Volume, ...]:
-        """Load one file or several.
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[Path, ...]:
+        """Take the names of one file or several; :meth:`get_data` reads them.
 
-        Raises:
-            InputError: as :func:`medsr.io.load` does.
+        ``LoadImage`` answers any exception of this method by trying MONAI's other readers, which
+        would load what medsr has refused. What ``get_data`` raises reaches the caller.
         """
-        return tuple(
-            load(path, modality=self.modality, series=self.series) for path in _paths(data)
-        )
+        return _paths(data)
 
-    def get_data(self, img: Volume | Sequence[Volume]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        """Hand over the array and MONAI's metadata.
+    def get_data(self, img: Sequence[Path]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Load the files and hand over the array and MONAI's metadata.
 
         Returns:
             One (X, Y, Z) array with ``original_channel_dim`` "no_channel", or (C, X, Y, Z) with 0
             for several files.
 
         Raises:
+            InputError: as :func:`medsr.io.load` does.
             GeometryError: if several files do not share one grid.
         """
-        volumes = (img,) if isinstance(img, Volume) else tuple(img)
-        if not volumes:
-            raise DimensionError("no volume was given to MedsrReader.get_data")
+        volumes = [load(path, modality=self.modality, series=self.series) for path in img]
         first = volumes[0]
         if not all(first.geometry.same_grid(other.geometry) for other in volumes[1:]):
             raise GeometryError(

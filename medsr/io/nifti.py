@@ -21,6 +21,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHImage
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from medsr.errors import (
     ColourError,
@@ -39,7 +40,15 @@ from medsr.volume import Derivation, Source, SourceFormat, Volume
 # A qform's quaternion in float32 can be off by 0.1 mm near half turns; a tenth of a voxel more or
 # less moves no voxel to another place. Beyond both, two viewers disagree visibly.
 _CONFLICT_MM, _CONFLICT_VOXELS = 0.2, 0.1
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, struct.error, ImageFileError, HeaderDataError)
+_DAMAGED = (
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    struct.error,
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+)
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _MAX_NIFTI1_SIZE = 32767
 _CHUNK_BYTES = 1 << 20

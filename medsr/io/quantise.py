@@ -100,9 +100,11 @@ def type_without_slope(volume: Volume) -> np.dtype[Any]:
 
 def _covering(low: float, high: float, info: np.iinfo[Any]) -> tuple[float, float]:
     """Slope and intercept that spread ``low``...``high`` over a type, exact in float32."""
+    if high == low:
+        return 1.0, float(np.float32(low))
     steps = float(info.max) - float(info.min)
     # A hair wider than needed, so that rounding to float32 (as NIfTI-1 stores it) loses no end.
-    slope = float(np.float32((high - low) / steps * (1.0 + 1e-5))) or 1.0
+    slope = float(np.float32((high - low) / steps * (1.0 + 1e-5)))
     middle = (high + low) / 2.0 - slope * (float(info.max) + float(info.min)) / 2.0
     return slope, float(np.float32(middle))
 
