@@ -37,17 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = app(args=words, prog_name="medsr", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes again at exit; give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _reader_gone()
+    except SystemExit as stop:
+        # typer turns a broken pipe into exit code 1, which means something else here.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
         return _report(error, debug=debug)
     code = result if isinstance(result, int) else 0
     if code == Interrupted.exit_code:
         _say("stopped")
     return code
+
+
+def _reader_gone() -> int:
+    """Give Python somewhere to flush to at its end; return the exit code."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 1)
+    os.close(sink)
+    return BROKEN_PIPE
 
 
 def _report(error: BaseException, *, debug: bool) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from medsr.errors import OutputNotWritableError
 from medsr.evaluate.metrics import Metrics
 from medsr.io.atomic import atomic_file, check_output
 
@@ -165,15 +166,15 @@ class Results:
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make the folder of the results and refuse it before any work is spent.
+    """Refuse a folder that cannot take results, before any work is spent on them.
 
     Raises:
-        OutputExistsError: It holds results already and ``overwrite`` is False.
+        OutputExistsError: It holds results already and ``overwrite`` is False, or is a file.
         OutputNotWritableError: It cannot be made or written.
     """
     if not folder.is_dir():
-        check_output(folder, overwrite=overwrite)
-        folder.mkdir()
+        check_output(folder, overwrite=False)
+        return
     for name in (RESULTS_FILE, TABLE_FILE):
         check_output(folder / name, overwrite=overwrite)
 
@@ -189,6 +190,10 @@ def write_results(results: Results, folder: Path, *, overwrite: bool = False) ->
         OutputNotWritableError: The folder cannot be written.
     """
     check_folder(folder, overwrite=overwrite)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritableError(f"{folder}: cannot be made ({error.strerror})") from error
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, fieldnames=_COLUMNS, lineterminator="\n")
     writer.writeheader()
