@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from medsr import __version__
+from medsr.cli.card import card_command
 from medsr.cli.degrade import degrade_command
 from medsr.cli.distill import distill_command
 from medsr.cli.evaluate import evaluate_command
@@ -60,5 +61,6 @@ app.command("inspect")(inspect_command)
 app.command("models")(models_command)
 app.command("degrade")(degrade_command)
 app.command("evaluate")(evaluate_command)
+app.command("card")(card_command)
 app.command("train")(train_command)
 app.command("distill")(distill_command)
