@@ -1,0 +1,156 @@
+"""Model cards: what a model is, what it learnt from, how it scored, and where it ends.
+
+A card is Markdown made from the model's spec and from a ``results.json`` that ``medsr evaluate``
+wrote, so no figure in it was typed by hand. Where the data came from is not known to a spec; it is
+a list that the caller gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medsr.errors import CohortError
+from medsr.evaluate.results import REFERENCE_METHOD
+from medsr.model import ModelSpec
+
+LIMITS = (
+    "Trained on the scans named above, most of them healthy adults; pathology, implants, children, "
+    "contrast agents and other body parts were not or hardly seen.",
+    "Low resolution was simulated. Real scans differ in profile, noise and motion; the further "
+    "they differ, the less the scores apply.",
+    "Detail finer than the scan is an estimate. It can be wrong, it can be absent, and small "
+    "lesions may lose contrast.",
+    "Scores are means over few people; the spread is given with them.",
+)
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Read a ``results.json``.
+
+    Raises:
+        CohortError: It cannot be read or holds no summary.
+    """
+    path = Path(path)
+    try:
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CohortError(f"{path}: is no results.json; make one with medsr evaluate") from error
+    if not isinstance(plain, dict) or "summary" not in plain or "scans" not in plain:
+        raise CohortError(f"{path}: holds no summary; make it again with medsr evaluate")
+    return plain
+
+
+def score_table(results: Mapping[str, Any], methods: Sequence[str] | None = None) -> str:
+    """Render the summary of an evaluation as a Markdown table.
+
+    Args:
+        results: Content of ``results.json``.
+        methods: Which methods, in this order; all by default.
+
+    Returns:
+        One line a method: PSNR, gain over B-spline (mean, least and most by row), SSIM, MAE,
+        seconds a scan. After ± stands the standard deviation over rows.
+    """
+    lines = [
+        "| method | PSNR dB | over B-spline dB (least … most) | SSIM | MAE | s per scan |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for method in methods or list(results["summary"]):
+        of = results["summary"][method]
+        gain = of.get("psnr_gain_over_bspline")
+        gained = "" if gain is None else "{mean:+.2f} ({min:+.2f} … {max:+.2f})".format(**gain)
+        cells = [
+            method,
+            _with_spread(of["psnr"], 2),
+            gained,
+            _with_spread(of["ssim"], 4),
+            _with_spread(of["mae"], 2),
+            f"{of['mean_seconds']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def gain_table(results: Mapping[str, Any], methods: Sequence[str]) -> str:
+    """Render the PSNR gain over B-spline of every row, one column a method."""
+    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in results["scans"]:
+        rows.setdefault((row["scan_id"], row["axis"]), {})[row["method"]] = row
+    head = " | ".join(f"{method} dB" for method in methods)
+    lines = [f"| scan | axis | B-spline dB | {head} |", "| --- " * (3 + len(methods)) + "|"]
+    for (scan, axis), found in rows.items():
+        base = found[REFERENCE_METHOD]["psnr"]
+        gains = " | ".join(f"{found[method]['psnr_gain']:+.2f}" for method in methods)
+        lines.append(f"| {scan} | {axis} | {base:.2f} | {gains} |")
+    return "\n".join(lines) + "\n"
+
+
+def model_card(
+    spec: ModelSpec,
+    results: Mapping[str, Any],
+    label: str,
+    data: Sequence[str],
+    notes: Sequence[str] = (),
+) -> str:
+    """Write a model's card.
+
+    Args:
+        spec: The model's spec.
+        results: An evaluation in which the model took part.
+        label: What the evaluation calls the model.
+        data: Training data sets with origin and licence, one sentence each.
+        notes: What else a user should know, one sentence each.
+
+    Raises:
+        CohortError: The model took no part in the evaluation.
+    """
+    if label not in results["summary"]:
+        raise CohortError(f"the results hold no method {label!r}; evaluate with --model {label}")
+    trained = spec.trained_spacing_mm
+    recipe = spec.training.get("recipe", {})
+    teacher = recipe.get("teacher")
+    learnt = f"distilled from `{Path(teacher).parent.name}`" if teacher else "trained on the truth"
+    factor = " × ".join(map(str, spec.scale))
+    about = [
+        f"- {spec.description}",
+        f"- Network: {spec.network}, {spec.parameters:,} parameters at inference, factor {factor} "
+        "(in-plane, in-plane, slice).",
+        f"- {spec.role.capitalize()}, {learnt}; {recipe.get('loop', {}).get('steps', '?')} steps "
+        "of the recipe stored in `spec.json`.",
+        f"- Input: {spec.modality}, in-plane spacing {_range(trained.in_plane)} mm, slice spacing "
+        f"{_range(trained.slice)} mm in training. Native units in, native units out, no clipping.",
+        f"- Simulated low resolution: `{json.dumps(spec.trained_degradation)}`.",
+    ]
+    cohort = results["cohort"]
+    conventions = "; ".join(f"{k}: {v}" for k, v in results["conventions"].items())
+    methods = [m for m in results["summary"] if m in ("linear", REFERENCE_METHOD, label)]
+    parts = [
+        f"# {spec.name} {spec.version}",
+        "**For research. Not for diagnosis.**",
+        "\n".join(about),
+        "## Data",
+        "\n".join(f"- {line}" for line in data),
+        "## Scores",
+        f"{cohort['scans']} scans of {cohort['patients']} people of the split "
+        f"`{cohort['split']}`, none of whom the model learnt from; "
+        f"{results['task']['axes']}. ± is the standard deviation over rows. {conventions}.",
+        score_table(results, methods).rstrip(),
+        f"Made with `{results['command']}`.",
+        "## Limits",
+        "\n".join(f"- {line}" for line in (*notes, *LIMITS)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _with_spread(metric: Mapping[str, float | None], digits: int) -> str:
+    mean, spread = metric["mean_over_rows"], metric["std_over_rows"]
+    if mean is None:
+        return "–"
+    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def _range(limits: tuple[float, float]) -> str:
+    return f"{limits[0]:.2f}–{limits[1]:.2f}"
