@@ -211,7 +211,10 @@ def _image_type_rest(dataset: Dataset, modality: str) -> list[str]:
 
 def _series_number(source: Any) -> int:
     """A number that follows from the source's: 7 gives 701; without one, 1."""
-    number = int(source) if source not in (None, "") else 0
+    try:
+        number = int(source)
+    except (TypeError, ValueError):  # absent, empty or damaged
+        number = 0
     derived = number * _SERIES_NUMBER_FACTOR + 1
     return derived if abs(derived) < 2**31 else 1
 

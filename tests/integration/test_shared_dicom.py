@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 
 from medsr import errors
 from medsr.geometry import Geometry
@@ -44,13 +44,13 @@ JUDGED = ("mr_fruit", "ct_chest_2p5mm", "ct_chest_jpegls", "mr_jpeg_lossless_fra
 
 
 def by_itk(folder: Path) -> tuple[Geometry, np.ndarray]:
-    reader = sitk.ImageSeriesReader()
+    reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     image = reader.Execute()
     geometry = Geometry.from_lps(
         image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
     )
-    return geometry, sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    return geometry, SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)
 
 
 def test_every_folder_is_in_the_table(shared_data: Path) -> None:

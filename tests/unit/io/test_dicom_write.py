@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, MRImageStorage
 
@@ -33,13 +33,13 @@ def refined(volume: Volume, scale: tuple[int, int, int]) -> Volume:
 
 def by_itk(folder: Path) -> tuple[Geometry, npt.NDArray[np.float64]]:
     """Grid and values as SimpleITK reads them."""
-    reader = sitk.ImageSeriesReader()
+    reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     image = reader.Execute()
     geometry = Geometry.from_lps(
         image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
     )
-    return geometry, sitk.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.float64)
+    return geometry, SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.float64)
 
 
 def datasets(folder: Path) -> list[pydicom.FileDataset]:
@@ -158,9 +158,8 @@ def test_what_a_derived_series_says(tmp_path: Path, make_series: Make) -> None:
     assert (equipment.Manufacturer, equipment.SoftwareVersions) == ("medsr", "1.2.3")
     assert "ab" * 32 in equipment.ContributionDescription
     # Numbers rise as z falls, as in the source; each image names the slices it lies between.
-    heights = [
-        float(d.ImagePositionPatient[2]) for d in sorted(images, key=lambda d: d.InstanceNumber)
-    ]
+    images.sort(key=lambda d: d.InstanceNumber)
+    heights = [float(d.ImagePositionPatient[2]) for d in images]
     assert heights == sorted(heights, reverse=True)
     for image in images:
         near = [
