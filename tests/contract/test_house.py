@@ -14,9 +14,8 @@ import medsr
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "medsr").rglob("*.py"))
-PYTHON = (
-    LIBRARY + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "examples").rglob("*.py"))
-)
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+PYTHON = [*LIBRARY, *sorted((ROOT / "tests").rglob("*.py")), *EXAMPLES]
 TEXTS = [
     path
     for folder in ("medsr", "configs", "tests", "docs", "examples")
