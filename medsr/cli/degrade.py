@@ -13,6 +13,7 @@ from medsr.cli.options import (
     MODALITY_NAMES,
     KindOption,
     ModalityOption,
+    hush,
     parse_whole_scale,
     write,
 )
@@ -63,6 +64,7 @@ def degrade_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No summary.")] = False,
 ) -> None:
     """Simulate a low-resolution scan; its grid covers the same space."""
+    hush(quiet)
     factor = parse_whole_scale(scale)
     if output.exists() and not overwrite:
         raise OutputExistsError(f"{output} is there already; pass --overwrite to replace it")

@@ -14,6 +14,7 @@ from medsr.cli.options import (
     KindOption,
     ModalityOption,
     PrecisionOption,
+    hush,
     parse_whole_scale,
     progress_bar,
     write,
@@ -70,6 +71,7 @@ def evaluate_command(
     Every scan is degraded, restored by every method and compared with the truth. For 1,1,N every
     sharp axis of a scan serves as slice axis in turn.
     """
+    hush(quiet)
     factor = parse_whole_scale(scale)
     wanted = None if modality is ModalityOption.auto else MODALITY_NAMES[modality]
 

@@ -183,3 +183,10 @@ def set_up_logging(*, debug: bool) -> None:
     warnings.simplefilter("ignore")
     for name in ("pydicom", "nibabel", "monai", "py.warnings"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def hush(quiet: bool) -> None:
+    """Keep back what is merely informative, where ``--quiet`` asks for it; warnings stay."""
+    root = logging.getLogger("medsr")
+    if quiet and root.level == logging.INFO:
+        root.setLevel(logging.WARNING)

@@ -14,6 +14,7 @@ from rich.table import Table
 from medsr.cli.options import (
     ModalityOption,
     PrecisionOption,
+    hush,
     parse_scale,
     parse_spacing,
     progress_bar,
@@ -27,7 +28,9 @@ def upscale_command(
     ],
     output: Annotated[
         Path,
-        typer.Argument(metavar="OUTPUT", help="File of a like format, or a DICOM folder."),
+        typer.Argument(
+            metavar="OUTPUT", help="Its ending chooses the format; without one, a DICOM folder."
+        ),
     ],
     model: Annotated[
         str, typer.Option("--model", metavar="NAME|DIR", help="auto, a shipped name or a folder.")
@@ -73,6 +76,7 @@ def upscale_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Bring a scan to a finer grid over the same space, in the same format and units."""
+    hush(quiet)
     if spacing is not None and scale is not None:
         raise UsageError("--spacing and --scale are both given; give one of them")
     factors = None if scale is None else parse_scale(scale)

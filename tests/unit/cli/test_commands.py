@@ -241,12 +241,12 @@ def test_train_and_distill_refuse_each_others_recipes(
 
 
 def test_inspect_and_models_load_neither_torch_nor_monai(thick: Path) -> None:
-    for arguments in (["inspect", str(thick)], ["models"]):
-        code = (
-            "import sys\n"
-            "from medsr.cli.main import main\n"
-            f"assert main({arguments!r}) == 0\n"
-            "sys.exit(bool({'torch', 'monai'} & set(sys.modules)))\n"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
+    code = (
+        "import sys\n"
+        "from medsr.cli.main import main\n"
+        f"for words in (['inspect', {str(thick)!r}], ['models']):\n"
+        "    assert main(words) == 0\n"
+        "sys.exit(str({'torch', 'monai'} & set(sys.modules)).replace('set()', '') or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from medsr import __version__
 from medsr.cli.main import main
-from medsr.cli.options import set_up_logging
+from medsr.cli.options import hush, set_up_logging
 from medsr.errors import MedsrError, SliceSpacingError
 
 COMMANDS = ("upscale", "inspect", "models", "degrade", "evaluate", "train", "distill")
@@ -155,6 +155,20 @@ def test_wrong_command_lines_are_one_line_and_2(
     assert error.count("\n") == 1
 
 
+def test_quiet_keeps_information_back_and_warnings_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = logging.getLogger("medsr.io")
+    for quiet in (False, True):
+        set_up_logging(debug=False)
+        hush(quiet)
+        logger.info("stored as int16")
+        logger.warning("2 voxels saturated")
+    lines = capsys.readouterr().err.splitlines()
+    warning = "medsr: warning: 2 voxels saturated"
+    assert lines == ["medsr: stored as int16", warning, warning]
+
+
 def test_warnings_reach_standard_error_once(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging(debug=False)
     for _ in range(3):
@@ -165,12 +179,12 @@ def test_warnings_reach_standard_error_once(capsys: pytest.CaptureFixture[str]) 
     assert captured.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["upscale", "--help"]])
-def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
+def test_help_and_version_load_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from medsr.cli.main import main\n"
-        f"assert main({arguments!r}) == 0\n"
+        "for words in (['--help'], ['--version'], ['upscale', '--help']):\n"
+        "    assert main(words) == 0\n"
         "heavy = {'torch', 'monai', 'nibabel', 'pydicom', 'SimpleITK'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
