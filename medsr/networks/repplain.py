@@ -9,11 +9,30 @@ the branches cost next to nothing, and once and for all by :meth:`RepPlain3D.mer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3
+
+BRANCHES = ("expand", "gradient", "identity")
+"""What may join the plain 3³ kernel in training."""
+
+
+def check_branches(branches: Sequence[str] | bool) -> tuple[str, ...]:
+    """Return the branches by name.
+
+    Raises:
+        ValueError: If one is none of :data:`BRANCHES`.
+    """
+    if isinstance(branches, bool):
+        return BRANCHES if branches else ()
+    unknown = [name for name in branches if name not in BRANCHES]
+    if unknown:
+        raise ValueError(f"branch {unknown[0]!r} is none of {', '.join(BRANCHES)}")
+    return tuple(branches)
 
 
 def gradient_kernels() -> Tensor:
@@ -39,6 +58,8 @@ class RepConv3d(nn.Module):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
+        branches: Which of :data:`BRANCHES` join the plain kernel. ``identity`` takes part only
+            where both channel counts are equal.
         expansion: The 1³ branch widens the input to ``expansion · in_channels``.
 
     Source: the branches follow Zhang et al. 2021, "Edge-oriented Convolution Block for Real-time
@@ -47,26 +68,40 @@ class RepConv3d(nn.Module):
 
     gradients: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, expansion: int = 2):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        branches: Sequence[str] = BRANCHES,
+        expansion: int = 2,
+    ):
         super().__init__()
-        wide = expansion * in_channels
         plain = conv3(in_channels, out_channels)
         self.weight = plain.weight
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.squeeze = nn.Parameter(torch.empty(wide, in_channels))
-        self.expand = nn.Parameter(torch.empty(out_channels, wide, 3, 3, 3))
-        nn.init.normal_(self.squeeze, std=in_channels**-0.5)
-        nn.init.normal_(self.expand, std=0.3 * (27 * wide) ** -0.5)
-        self.edge_mix = nn.Parameter(torch.empty(4, out_channels, in_channels))
-        nn.init.normal_(self.edge_mix, std=0.3 * in_channels**-0.5)
-        same = in_channels == out_channels
-        self.identity = nn.Parameter(torch.ones(out_channels)) if same else None
+        for name in ("squeeze", "expand", "edge_mix", "identity"):
+            self.register_parameter(name, None)
+        if "expand" in branches:
+            wide = expansion * in_channels
+            self.squeeze = nn.Parameter(torch.empty(wide, in_channels))
+            self.expand = nn.Parameter(torch.empty(out_channels, wide, 3, 3, 3))
+            nn.init.normal_(self.squeeze, std=in_channels**-0.5)
+            nn.init.normal_(self.expand, std=0.3 * (27 * wide) ** -0.5)
+        if "gradient" in branches:
+            self.edge_mix = nn.Parameter(torch.empty(4, out_channels, in_channels))
+            nn.init.normal_(self.edge_mix, std=0.3 * in_channels**-0.5)
+        if "identity" in branches and in_channels == out_channels:
+            self.identity = nn.Parameter(torch.ones(out_channels))
         self.register_buffer("gradients", gradient_kernels(), persistent=False)
 
     def kernel(self) -> Tensor:
         """Return the one kernel that equals all branches, ``(out, in, 3, 3, 3)``."""
-        kernel = self.weight + torch.einsum("owxyz,wi->oixyz", self.expand, self.squeeze)
-        kernel = kernel + torch.einsum("goi,gxyz->oixyz", self.edge_mix, self.gradients[:, 0])
+        kernel: Tensor = self.weight
+        if self.expand is not None:
+            kernel = kernel + torch.einsum("owxyz,wi->oixyz", self.expand, self.squeeze)
+        if self.edge_mix is not None:
+            edges = torch.einsum("goi,gxyz->oixyz", self.edge_mix, self.gradients[:, 0])
+            kernel = kernel + edges
         if self.identity is not None:
             centre = functional.pad(torch.diag(self.identity)[:, :, None, None, None], (1,) * 6)
             kernel = kernel + centre
@@ -81,12 +116,14 @@ class RepConv3d(nn.Module):
     def forward_branches(self, x: Tensor) -> Tensor:
         """Compute every branch as a convolution of its own; the oracle for :meth:`kernel`."""
         out = functional.conv3d(x, self.weight, self.bias, padding=1)
-        wide = functional.conv3d(x, self.squeeze[:, :, None, None, None])
-        out = out + functional.conv3d(wide, self.expand, padding=1)
-        for mix, operator in zip(self.edge_mix, self.gradients, strict=True):
-            mixed = functional.conv3d(x, mix[:, :, None, None, None])
-            depthwise = operator.expand(mixed.shape[1], 1, 3, 3, 3)
-            out = out + functional.conv3d(mixed, depthwise, padding=1, groups=mixed.shape[1])
+        if self.expand is not None:
+            wide = functional.conv3d(x, self.squeeze[:, :, None, None, None])
+            out = out + functional.conv3d(wide, self.expand, padding=1)
+        if self.edge_mix is not None:
+            for mix, operator in zip(self.edge_mix, self.gradients, strict=True):
+                mixed = functional.conv3d(x, mix[:, :, None, None, None])
+                depthwise = operator.expand(mixed.shape[1], 1, 3, 3, 3)
+                out = out + functional.conv3d(mixed, depthwise, padding=1, groups=mixed.shape[1])
         if self.identity is not None:
             out = out + x * self.identity[:, None, None, None]
         return out
@@ -109,8 +146,8 @@ class RepPlain3D(SRNetwork):
         scale: Integer factors along X, Y and Z.
         width: Channels, a multiple of 16.
         depth: Convolutions from ``width`` to ``width`` channels.
-        branches: Train through branches (``True``) or as the plain stack that
-            :meth:`merged` returns (``False``).
+        branches: Branches of the body's convolutions in training, any of :data:`BRANCHES`;
+            ``True`` for all of them, ``False`` for the plain stack that :meth:`merged` returns.
         expansion: See :class:`RepConv3d`.
         fold: Voxels folded into channels before the head, see :class:`SRNetwork`.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
@@ -121,7 +158,7 @@ class RepPlain3D(SRNetwork):
         scale: Triple,
         width: int = 32,
         depth: int = 8,
-        branches: bool = True,
+        branches: Sequence[str] | bool = True,
         expansion: int = 2,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
@@ -130,10 +167,12 @@ class RepPlain3D(SRNetwork):
         check_width(width)
         self.width = width
         self.radius = depth + 2
-        self.branches = branches
+        self.branches = check_branches(branches)
 
         def convolution() -> nn.Module:
-            return RepConv3d(width, width, expansion) if branches else conv3(width, width)
+            if not self.branches:
+                return conv3(width, width)
+            return RepConv3d(width, width, self.branches, expansion)
 
         self.head = conv3(self.in_channels, width)
         self.body = nn.ModuleList(convolution() for _ in range(depth))
