@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from medsr.geometry import Geometry
     from medsr.infer.engine import TiledInferer
     from medsr.infer.upscale import UpscaleResult, upscale
-    from medsr.io import Inspection, inspect, load, save
+    from medsr.io import Inspection, load, save
+    from medsr.io.inspect import inspect
     from medsr.model import ModelSpec, SRModel
     from medsr.recipe import Recipe, read_recipe
     from medsr.volume import Volume

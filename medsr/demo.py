@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +21,8 @@ from rich.table import Table
 from medsr.errors import MedsrError, MissingExtraError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from medsr.geometry import Geometry
     from medsr.infer.upscale import UpscaleResult
     from medsr.volume import Volume
@@ -75,7 +77,9 @@ def _template(console: Console, out: Path, model: str) -> None:
     if not result.volume.geometry.same_grid(truth.geometry):
         console.print("The result lies on another grid than the template: no scores.")
         return
-    restored = {method: resample(thick, truth.geometry, method).data for method in BASELINES}
+    restored: dict[str, NDArray[Any]] = {
+        method: resample(thick, truth.geometry, method).data for method in BASELINES
+    }
     restored["medsr"] = result.volume.data
     reference = reference_for(truth.data, "MR")
     labels = {"linear": "linear", "bspline": "cubic B-spline", "medsr": _model_name(result)}
@@ -104,11 +108,11 @@ def _simulated() -> tuple[Volume, Volume]:
     from medsr.degrade import build_degradation, degrade_volume
 
     image = load_mni152_template(resolution=1)
-    data = np.asarray(image.dataobj, dtype=np.float32)
+    data: NDArray[np.float32] = np.asarray(image.dataobj, dtype=np.float32)
     geometry = medsr.Geometry(data.shape[:3], image.affine)
     # The last few slices that do not fill a thick one are left out.
     whole = (*data.shape[:2], data.shape[2] // SLICE_FACTOR * SLICE_FACTOR)
-    data = np.maximum(data, 0) * (TEMPLATE_SCALE / float(data.max()))
+    data = np.maximum(data, 0) * np.float32(TEMPLATE_SCALE / float(data.max()))
     truth = medsr.Volume(data, geometry, modality="MR").crop((0, 0, 0), whole)
     profile = build_degradation("slice_profile", (1, 1, SLICE_FACTOR))
     thick = degrade_volume(truth, profile)
