@@ -8,7 +8,8 @@ resolved recipe is saved beside every checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from medsr.errors import RecipeError
+from medsr.errors import MedsrError, RecipeError
 
 Modality = Literal["MR", "CT"]
 Triple = tuple[
@@ -25,6 +26,7 @@ Triple = tuple[
 ]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 _CONFIG = ConfigDict(extra="forbid")
@@ -113,13 +115,17 @@ class WeightedTerm:
 
 @dataclass(frozen=True, config=_CONFIG)
 class OptimiserRecipe:
-    """AdamW with warm-up and a cosine to (nearly) zero.
+    """Muon for hidden kernels and AdamW for the rest: warm-up, plateau, cosine.
 
     Attributes:
-        learning_rate: Peak learning rate.
-        final_share: The cosine ends at this share of the peak.
+        learning_rate: AdamW's peak learning rate.
+        muon_learning_rate: Muon's peak learning rate, on AdamW's scale (its updates have the same
+            root mean square); 0 leaves all parameters to AdamW.
+        plateau: Share of the steps at the peak before the cosine begins.
+        final_share: The cosine ends at this share of the peaks.
         warmup_steps: Linear warm-up.
-        weight_decay: Decoupled weight decay.
+        weight_decay: AdamW's decoupled weight decay.
+        muon_weight_decay: Muon's decoupled weight decay.
         betas: Adam's momenta.
         clip_norm: Gradients are scaled to at most this norm.
         ema_decay: Decay of the moving average of the weights, which is what is validated and
@@ -127,12 +133,15 @@ class OptimiserRecipe:
     """
 
     learning_rate: Positive = 1e-3
+    muon_learning_rate: Annotated[float, Field(ge=0)] = 2e-3
+    plateau: Annotated[float, Field(ge=0, lt=1)] = 0.3
     final_share: Fraction = 0.01
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    muon_weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
-    clip_norm: Positive = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    clip_norm: Positive = 0.5
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -161,7 +170,7 @@ class Recipe:
     Attributes:
         name: Name of the model that comes out.
         role: ``teacher`` or ``student``; recorded in the model's spec.
-        seed: Seed of initialisation, data order and noise.
+        seed: Seed of initialisation, data order and noise, from 0.
         data: Which scans.
         degradation: How low resolution is simulated.
         network: What is trained.
@@ -179,7 +188,7 @@ class Recipe:
     degradation: DegradationRecipe
     network: NetworkRecipe
     role: Literal["teacher", "student"] = "student"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     losses: tuple[WeightedTerm, ...] = (WeightedTerm("l1"),)
     teacher: str | None = None
     terms: tuple[WeightedTerm, ...] = ()
@@ -230,6 +239,8 @@ def recipe_from_dict(plain: Mapping[str, Any], source: str = "recipe") -> Recipe
             message = "unknown key; remove it or correct its spelling"
         elif first["type"] in ("missing", "missing_argument"):
             message = "missing; give it a value"
+        elif not first["loc"]:
+            message = first["msg"].removeprefix("Value error, ")
         else:
             message = f"{first['msg']}, found {_short(first['input'])}"
         raise RecipeError(f"{source}: {path}: {message}{more}") from error
@@ -253,7 +264,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"recipe {path}: cannot be read ({error.strerror}); check the path"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13, or no UTF-8
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise RecipeError(f"recipe {path}: is no valid YAML{where}; correct the file") from error
@@ -264,6 +275,22 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe_from_dict(plain, source=path.name)
 
 
+@contextmanager
+def at_key(path: str) -> Iterator[None]:
+    """Name a recipe's key in whatever is refused while its value is put to use.
+
+    Args:
+        path: Dotted path such as ``losses.0``.
+
+    Raises:
+        RecipeError: What was built within the ``with`` block did not take its name or options.
+    """
+    try:
+        yield
+    except (MedsrError, TypeError, ValueError) as error:
+        raise RecipeError(f"recipe: {path}: {error}") from error
+
+
 def _apply_override(plain: dict[str, Any], override: str) -> None:
     """Set one dotted key in place."""
     key, separator, text = override.partition("=")
@@ -271,19 +298,19 @@ def _apply_override(plain: dict[str, Any], override: str) -> None:
         raise RecipeError(f"override {override!r}: write it as key=value, such as loop.steps=100")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"override {key}: {text!r} is no valid YAML value") from error
     *parents, last = key.split(".")
     node: Any = plain
     for depth, parent in enumerate(parents):
-        index: Any = int(parent) if isinstance(node, list) and parent.isdigit() else parent
+        index: Any = int(parent) if isinstance(node, list) and parent.isdecimal() else parent
         try:
             node = node.setdefault(index, {}) if isinstance(node, dict) else node[index]
         except (IndexError, TypeError, KeyError) as error:
             raise RecipeError(
                 f"override {key}: {'.'.join(parents[: depth + 1])} is absent"
             ) from error
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+    if isinstance(node, list) and last.isdecimal() and int(last) < len(node):
         node[int(last)] = value
     elif isinstance(node, dict):
         node[last] = value
@@ -292,5 +319,5 @@ def _apply_override(plain: dict[str, Any], override: str) -> None:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=str, skipkeys=True)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from medsr.errors import CheckpointError
+from medsr.errors import CheckpointError, OutputNotWritableError
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -19,14 +19,23 @@ def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
     Args:
         state: Tensors and plain values.
         folder: Run folder.
+
+    Raises:
+        OutputNotWritableError: The disk is full or the folder not writable; the old one is kept.
     """
     target = folder / CHECKPOINT_FILE
     temporary = target.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(target)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"checkpoint in {folder.name}: cannot be written ({error.strerror}); "
+            "free some space or choose another --out"
+        ) from error
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -45,3 +54,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             f"checkpoint {path.name} in {folder.name}: damaged; start again with --restart"
         ) from error
     return state
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Take a run folder's checkpoint away, so that nothing can go on from it."""
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -32,7 +33,9 @@ class RunLog:
     def __init__(
         self, folder: Path, start: int, steps: int, *, main: bool = True, quiet: bool = False
     ):
-        self._file = _open_csv(folder / LOG_FILE, start) if main else None
+        kept = _rows_before(folder / LOG_FILE, start) if main else []
+        self._known = {(int(row[0]), row[1]) for row in kept}
+        self._file = _open_csv(folder / LOG_FILE, kept) if main else None
         self._board = _open_board(folder / "tensorboard", start) if main else None
         quiet = quiet or not main
         console = Console(stderr=True)
@@ -43,7 +46,8 @@ class RunLog:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=quiet or not console.is_terminal,
+            # Not console.is_terminal: FORCE_COLOR, which many CI services set, makes that true.
+            disable=quiet or not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task("training", total=steps, completed=start, note="")
 
@@ -63,6 +67,10 @@ class RunLog:
         if self._board is not None:
             self._board.close()
 
+    def knows(self, step: int, prefix: str) -> bool:
+        """Whether an earlier run logged a value of this step whose name starts so."""
+        return any(known == step and name.startswith(prefix) for known, name in self._known)
+
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log values of one step."""
         if self._file is not None:
@@ -79,11 +87,12 @@ class RunLog:
         self._progress.update(self._task, completed=step, note=note)
 
 
-def _open_csv(path: Path, start: int) -> TextIO:
+def _open_csv(path: Path, kept: list[list[str]]) -> TextIO:
     """Open the log for appending, without the lines that a resumed run will write again."""
-    kept = _rows_before(path, start)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS, *kept])
+    temporary.replace(path)
     return path.open("a", newline="", encoding="utf-8")
 
 
@@ -94,13 +103,14 @@ def _open_board(folder: Path, start: int) -> Any:
     except ImportError:
         logger.info("tensorboard is not installed; pip install 'medsr[train]' adds it")
         return None
-    return SummaryWriter(str(folder), purge_step=start)
+    return SummaryWriter(str(folder), purge_step=start + 1)
 
 
 def _rows_before(path: Path, step: int) -> list[list[str]]:
     """Return the rows of an earlier log whose step lies at or before ``step``."""
     if step == 0 or not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    return [row for row in rows if len(row) == len(COLUMNS) and int(row[0]) <= step]
+    # A machine that lost power may leave the last line torn, or filled with zero bytes.
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+    rows = [row for row in csv.reader(text.splitlines()) if len(row) == len(COLUMNS)]
+    return [row for row in rows if row[0].isdecimal() and int(row[0]) <= step]

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medsr.data.patches import Batch, PatchStream
-from medsr.degrade import build_degradation
-from medsr.errors import Interrupted, MedsrError, MissingExtraError
+from medsr.degrade import Degradation, build_degradation
+from medsr.errors import Interrupted, MedsrError, MissingExtraError, OutputNotWritableError
 from medsr.infer.engine import resolve_device, resolve_precision
-from medsr.recipe import Recipe, read_recipe
+from medsr.recipe import Recipe, at_key, read_recipe
+from medsr.train.checkpoint import remove_checkpoint
 from medsr.train.cohort import Cohort, load_cohort
 from medsr.train.finish import save_model
 from medsr.train.logs import RunLog
-from medsr.train.schedule import learning_rate
+from medsr.train.schedule import learning_rate_share
 from medsr.train.state import TrainState
 from medsr.train.stop import StopRequest
 from medsr.train.validate import validate
@@ -56,8 +57,9 @@ def run(
         overrides: ``key=value`` strings, only with a path.
         out: Run folder; by default ``runs/<name>``.
         resume: Go on from the folder's checkpoint; otherwise start again.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        devices: Processes or GPUs, started by Fabric's launcher.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        devices: Processes or GPUs, started by Fabric's launcher, which runs the script again in
+            each of them.
         quiet: No progress bar.
 
     Returns:
@@ -67,6 +69,7 @@ def run(
         RecipeError: The recipe is wrong.
         CohortError: The manifest is wrong or a patient stands in two splits.
         CheckpointError: The folder's checkpoint is damaged or belongs to another recipe.
+        OutputNotWritableError: The run folder cannot be made or written.
         MissingExtraError: The extra ``train`` is not installed.
         Interrupted: Ctrl-C; the checkpoint of the last finished step is kept.
     """
@@ -81,19 +84,52 @@ def run(
     found = resolve_device(device)
     half = resolve_precision(recipe.loop.precision, found) == "bf16"
     fabric = Fabric(
-        accelerator=found.type, devices=devices, precision="bf16-mixed" if half else "32-true"
+        accelerator=found.type,
+        devices=[found.index] if ":" in str(found) and devices == 1 else devices,
+        precision="bf16-mixed" if half else "32-true",
     )
     fabric.launch()
-    cohort = load_cohort(recipe)
+    # What a wrong recipe or checkpoint can show is looked at before the scans are loaded.
     folder = Path(out) if out is not None else Path("runs") / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
+    simulation(recipe)
     state = TrainState.fresh(recipe, fabric.device)
     if resume:
         state.restore(folder, recipe)
+    cohort = load_cohort(recipe)
+    if fabric.is_global_zero:
+        prepare_folder(folder, keep=resume)
     fit(fabric, recipe, cohort, state, folder, quiet=quiet)
     if fabric.is_global_zero:
         save_model(state.averaged(), recipe, cohort, folder / MODEL_FOLDER)
+    fabric.barrier()
     return folder / MODEL_FOLDER
+
+
+def simulation(recipe: Recipe) -> Degradation[Any]:
+    """Return the recipe's degradation.
+
+    Raises:
+        RecipeError: It is unknown or does not take its options.
+    """
+    with at_key("degradation"):
+        kind, factor = recipe.degradation.kind, recipe.degradation.factor
+        return build_degradation(kind, factor, **recipe.degradation.options)
+
+
+def prepare_folder(folder: Path, *, keep: bool) -> None:
+    """Make the run folder; take an old checkpoint away unless it is to be kept.
+
+    Raises:
+        OutputNotWritableError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not keep:
+            remove_checkpoint(folder)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"run folder {folder}: cannot be made ({error.strerror}); choose another --out"
+        ) from error
 
 
 def fit(
@@ -116,65 +152,80 @@ def fit(
         quiet: No progress bar.
 
     Raises:
-        MedsrError: The loss is not finite.
+        MedsrError: The loss or its gradient is not finite.
         Interrupted: Ctrl-C, after the step in hand was finished and saved.
     """
-    loop = recipe.loop
-    degradation = build_degradation(
-        recipe.degradation.kind, recipe.degradation.factor, **recipe.degradation.options
-    )
+    loop, main = recipe.loop, fabric.is_global_zero
+    degradation = simulation(recipe)
     stream = PatchStream(cohort.train, degradation, recipe.patches, recipe.seed, fabric.global_rank)
-    module, optimiser = fabric.setup(state.objective, state.optimiser)
-    log = RunLog(folder, state.step, loop.steps, main=fabric.is_global_zero, quiet=quiet)
-    if fabric.is_global_zero:
+    module = fabric.setup_module(state.objective)
+    log = RunLog(folder, state.step, loop.steps, main=main, quiet=quiet)
+    if main:
         (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
-    clock = time.perf_counter()
+
+    def look() -> None:
+        """Validate where this step is due."""
+        due = state.step == loop.steps or state.step % loop.validate_every == 0
+        if main and due and not log.knows(state.step, "validation/"):
+            # Merging a network draws initial weights; the training's random state stays untouched.
+            with torch.random.fork_rng(devices=[]):
+                scores = validate(state.averaged(), cohort.validation, degradation, recipe)
+            log.write(state.step, scores)
+            logger.info("step %d: %s", state.step, scores)
+
     with StopRequest() as stop, log, ThreadPoolExecutor(1) as ahead:
+        if state.step > 0:
+            look()  # A step is saved before it is validated, and the run may have ended in between.
+        clock, since = time.perf_counter(), state.step
         upcoming = ahead.submit(stream.batch, state.step)
         while state.step < loop.steps:
             batch, upcoming = upcoming.result(), ahead.submit(stream.batch, state.step + 1)
-            values = take_step(fabric, recipe, module, optimiser, batch, state)
+            values = take_step(fabric, recipe, module, batch, state)
             for name, value in values.items():
-                state.running[name] = state.running.get(name, 0.0) + float(value)
+                state.running[name] = state.running.get(name, 0.0) + value
             if state.step % loop.log_every == 0:
                 means = {f"train/{k}": v / loop.log_every for k, v in state.running.items()}
-                if not math.isfinite(sum(means.values())):
-                    raise MedsrError(
-                        f"the loss is not finite at step {state.step}; "
-                        "lower optimiser.learning_rate and start again with --restart"
-                    )
-                rate = loop.log_every / (time.perf_counter() - clock)
+                rate = (state.step - since) / (time.perf_counter() - clock)
                 log.write(state.step, means | {"train/steps_per_second": rate})
                 log.advance(state.step, means)
-                state.running, clock = {}, time.perf_counter()
-            last = stop.asked or state.step == loop.steps
-            if fabric.is_global_zero and (last or state.step % loop.checkpoint_every == 0):
+                state.running, clock, since = {}, time.perf_counter(), state.step
+            stopped, last = agreed(fabric, stop.asked), state.step == loop.steps
+            if main and (stopped or last or state.step % loop.checkpoint_every == 0):
                 state.save(folder, recipe)
-            if stop.asked and state.step < loop.steps:
+            if stopped and not last:
+                fabric.barrier()
                 raise Interrupted(f"stopped after step {state.step}; the same command goes on")
-            if fabric.is_global_zero and (last or state.step % loop.validate_every == 0):
-                scores = validate(state.averaged(), cohort.validation, degradation, recipe)
-                log.write(state.step, scores)
-                logger.info("step %d: %s", state.step, scores)
-                clock = time.perf_counter()
+            before = time.perf_counter()
+            look()
+            clock += time.perf_counter() - before
 
 
 def take_step(
-    fabric: Fabric,
-    recipe: Recipe,
-    module: Any,
-    optimiser: Any,
-    batch: Batch,
-    state: TrainState,
-) -> dict[str, torch.Tensor]:
-    """Take one optimiser step and return its weighted losses by name."""
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(state.step, recipe.loop.steps, recipe.optimiser)
-    values: dict[str, torch.Tensor] = module(batch.lr.to(fabric.device), batch.hr.to(fabric.device))
-    fabric.backward(torch.stack(list(values.values())).sum())
-    fabric.clip_gradients(module, optimiser, max_norm=recipe.optimiser.clip_norm)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    fabric: Fabric, recipe: Recipe, module: Any, batch: Batch, state: TrainState
+) -> dict[str, float]:
+    """Take one optimiser step and return its weighted losses by name.
+
+    Raises:
+        MedsrError: The loss or its gradient is not finite; the weights are left as they were.
+    """
+    losses: dict[str, torch.Tensor] = module(batch.lr.to(fabric.device), batch.hr.to(fabric.device))
+    fabric.backward(torch.stack(list(losses.values())).sum())
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
+    norm = state.optimiser.clip(recipe.optimiser.clip_norm)
+    if not (math.isfinite(sum(values.values())) and math.isfinite(norm)):
+        raise MedsrError(
+            f"the loss or its gradient is not finite at step {state.step + 1}; lower "
+            "optimiser.learning_rate and optimiser.muon_learning_rate"
+        )
+    state.optimiser.step(learning_rate_share(state.step, recipe.loop.steps, recipe.optimiser))
     state.ema.update_parameters(state.objective.network)
     state.step += 1
-    return {name: value.detach() for name, value in values.items()}
+    return values
+
+
+def agreed(fabric: Fabric, asked: bool) -> bool:
+    """Return whether any process was asked to stop, so that all stop after the same step."""
+    if fabric.world_size == 1:
+        return asked
+    votes = fabric.all_reduce(torch.tensor(float(asked), device=fabric.device), reduce_op="sum")
+    return bool(torch.as_tensor(votes).item() > 0)

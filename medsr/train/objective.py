@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from medsr.distill import Distiller, build_term
-from medsr.errors import CheckpointError, UsageError
+from medsr.errors import CheckpointError, RecipeError
 from medsr.losses import build_loss
 from medsr.model import SRModel
 from medsr.networks import SRNetwork, build_network
-from medsr.recipe import Recipe
+from medsr.recipe import Recipe, at_key
 
 
 class Objective(nn.Module):
@@ -70,25 +70,35 @@ def build_objective(recipe: Recipe) -> Objective:
 
     Raises:
         CheckpointError: The weights to start from do not fit.
-        MedsrError: A network, loss or term does not take its options.
+        ModelError: The teacher cannot be loaded.
+        RecipeError: A network, loss or term is unknown or does not take its options.
     """
     torch.manual_seed(recipe.seed)
-    student = build_network(
-        recipe.network.name, recipe.degradation.factor, **recipe.network.options
-    )
+    with at_key("network"):
+        student = build_network(
+            recipe.network.name, recipe.degradation.factor, **recipe.network.options
+        )
     if recipe.network.start is not None:
         warm_start(student, recipe.network.start)
-    losses = {
-        term.name: (term.weight, build_loss(term.name, **term.options)) for term in recipe.losses
-    }
-    if len(losses) != len(recipe.losses):
-        raise UsageError("losses: a name is given twice; join them into one with a summed weight")
+    losses: dict[str, tuple[float, nn.Module]] = {}
+    for number, loss in enumerate(recipe.losses):
+        if loss.name in losses:
+            raise RecipeError(
+                f"recipe: losses.{number}: {loss.name} is given twice; join them into one"
+            )
+        with at_key(f"losses.{number}"):
+            losses[loss.name] = (loss.weight, build_loss(loss.name, **loss.options))
     if recipe.teacher is None:
         return Objective(student, losses)
-    terms = [(term.weight, build_term(term.name, **term.options)) for term in recipe.terms]
+    terms = []
+    for number, term in enumerate(recipe.terms):
+        with at_key(f"terms.{number}"):
+            terms.append((term.weight, build_term(term.name, **term.options)))
     teacher = SRModel.load(recipe.teacher).module
     teacher = teacher.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return Objective(student, losses, Distiller(student, teacher, terms))
+    with at_key("terms"):
+        distiller = Distiller(student, teacher, terms)
+    return Objective(student, losses, distiller)
 
 
 def warm_start(network: SRNetwork, start: str) -> None:

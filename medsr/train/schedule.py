@@ -7,16 +7,16 @@ import math
 from medsr.recipe import OptimiserRecipe
 
 
-def learning_rate(step: int, steps: int, recipe: OptimiserRecipe) -> float:
-    """Linear warm-up, then a half cosine down to ``final_share`` of the peak.
+def learning_rate_share(step: int, steps: int, recipe: OptimiserRecipe) -> float:
+    """Return the share of the peak learning rate: linear warm-up, plateau, cosine to the end.
 
     Args:
         step: Step about to be taken, from 0.
         steps: Steps in all.
-        recipe: Peak, warm-up and final share.
+        recipe: Warm-up, length of the plateau and final share.
     """
     warm = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
-    progress = min(1.0, step / max(1, steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    share = recipe.final_share + (1 - recipe.final_share) * cosine
-    return recipe.learning_rate * warm * share
+    progress = step / max(1, steps)
+    falling = max(0.0, progress - recipe.plateau) / max(1e-9, 1 - recipe.plateau)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, falling)))
+    return warm * (recipe.final_share + (1 - recipe.final_share) * cosine)

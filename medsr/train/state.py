@@ -15,6 +15,7 @@ from medsr.networks import SRNetwork, build_network
 from medsr.recipe import Recipe
 from medsr.train.checkpoint import load_checkpoint, save_checkpoint
 from medsr.train.objective import Objective, build_objective
+from medsr.train.optimiser import Optimiser
 
 FREE_KEYS = ("log_every", "checkpoint_every", "validate_every")
 
@@ -25,14 +26,14 @@ class TrainState:
 
     Attributes:
         objective: Student, losses and terms.
-        optimiser: AdamW over the objective's parameters.
+        optimiser: Muon and AdamW over the objective's parameters.
         ema: Moving average of the student's weights.
         step: Steps taken.
         running: Sums of the losses since the last line of the log.
     """
 
     objective: Objective
-    optimiser: torch.optim.Optimizer
+    optimiser: Optimiser
     ema: AveragedModel
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)
@@ -41,13 +42,7 @@ class TrainState:
     def fresh(cls, recipe: Recipe, device: torch.device) -> TrainState:
         """Build everything as the recipe says; the seed decides the initial weights."""
         objective = build_objective(recipe).to(device)
-        objective = objective.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        optimiser = torch.optim.AdamW(
-            objective.trainable_parameters(),
-            lr=recipe.optimiser.learning_rate,
-            betas=recipe.optimiser.betas,
-            weight_decay=recipe.optimiser.weight_decay,
-        )
+        optimiser = Optimiser(objective, recipe.optimiser)
         shadow = build_network(
             recipe.network.name, objective.network.scale, **recipe.network.options
         )
@@ -85,11 +80,22 @@ class TrainState:
         saved = load_checkpoint(folder)
         if saved is None:
             return
-        if _comparable(saved["recipe"]) != _comparable(recipe.to_yaml()):
+        try:
+            same = _comparable(saved["recipe"]) == _comparable(recipe.to_yaml())
+            if same:
+                self._take(saved)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CheckpointError(
+                f"checkpoint in {folder.name}: is none of this version of medsr; "
+                "choose another --out or start again with --restart"
+            ) from error
+        if not same:
             raise CheckpointError(
                 f"run folder {folder.name} holds a checkpoint of another recipe; "
                 "choose another --out or start again with --restart"
             )
+
+    def _take(self, saved: dict[str, Any]) -> None:
         self.objective.load_state_dict(saved["objective"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.ema.module.load_state_dict(saved["ema"])
