@@ -22,6 +22,7 @@ from medsr.errors import (
     ColourError,
     CorruptFileError,
     InputNotFoundError,
+    MedsrError,
     UnsupportedFormatError,
 )
 from medsr.io.dicom_header import HEADER_TAGS, READABLE, SliceHeader, is_colour, slice_headers
@@ -85,7 +86,10 @@ def find_slices(path: Path) -> FoundSlices:
         first = _read_header(path)
         if first is None:
             raise UnsupportedFormatError(f"{path.name} is not a DICOM file")
-        series = str(first.get("SeriesInstanceUID", ""))
+        try:
+            series = str(first.get("SeriesInstanceUID", ""))
+        except Exception as error:  # values are parsed on access, and fail in many ways
+            raise _damaged(path, error) from None
         siblings = sorted(entry for entry in path.parent.iterdir() if entry.is_file())
         found = _read_headers(iter(siblings if series else [path]), series=series)
     else:
@@ -134,19 +138,24 @@ def _read_headers(files: Iterator[Path], *, series: str | None) -> FoundSlices:
         if header is None:
             not_dicom += series is None
             continue
-        if series and header.get("SeriesInstanceUID") != series:
-            continue
-        sop_class = header.get("SOPClassUID") or _media_class(header)
-        if not sop_class:
-            raise CorruptFileError(
-                f"{file.name}: SOPClassUID is missing; the file is cut short or damaged, "
-                "export it again or take it out of the folder"
-            )
-        if str(sop_class) in READABLE:
-            slices.extend(slice_headers(header, file))
-        else:
-            others[UID(sop_class).name] += 1
-            colour += is_colour(header)
+        try:
+            if series and header.get("SeriesInstanceUID") != series:
+                continue
+            sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
+            if not sop_class:
+                raise CorruptFileError(
+                    f"{file.name}: SOPClassUID is missing; the file is cut short or damaged, "
+                    "export it again or take it out of the folder"
+                )
+            if sop_class in READABLE:
+                slices.extend(slice_headers(header, file))
+            else:
+                others[UID(sop_class).name] += 1
+                colour += is_colour(header)
+        except MedsrError:
+            raise
+        except Exception as error:  # values are parsed on access, and fail in many ways
+            raise _damaged(file, error) from None
     return FoundSlices(tuple(slices), not_dicom, others, colour)
 
 

@@ -18,7 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medsr.errors import CorruptFileError, MissingDecoderError
+from medsr.errors import CorruptFileError, MedsrError, MissingDecoderError
 from medsr.io.dicom_files import read_dataset
 from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_stack import Stack
@@ -126,6 +126,10 @@ def _decode(dataset: FileDataset, header: SliceHeader) -> Array:
     _require_decoder(syntax)
     try:
         pixels = pixel_array(dataset, raw=True)
+        if pixels.dtype.kind in "iu":
+            pixels = _used_bits(pixels, dataset)
+    except MedsrError:
+        raise
     except Exception as error:  # every decoder has exceptions of its own
         raise CorruptFileError(
             f"{header.label}: the pixel data are truncated or damaged "
@@ -133,7 +137,7 @@ def _decode(dataset: FileDataset, header: SliceHeader) -> Array:
         ) from None
     if header.frame is not None and pixels.ndim == 2:
         pixels = pixels[np.newaxis]
-    return _used_bits(pixels, dataset) if pixels.dtype.kind in "iu" else pixels
+    return pixels
 
 
 def _require_decoder(syntax: UID) -> None:

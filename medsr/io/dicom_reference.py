@@ -31,6 +31,7 @@ _PIXEL_TAGS = {
         "IconImageSequence",
     )
 }
+_LOSSY = Tag("LossyImageCompression")
 _WINDOW_TAGS = {
     Tag(name) for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
 }
@@ -179,9 +180,11 @@ def _decoded(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
 
 def _is_lossy(dataset: FileDataset) -> bool:
     """Source: DICOM PS3.3 C.7.6.1.1.5, LossyImageCompression."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
     always = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
-    return dataset.get("LossyImageCompression") == "01" or syntax in always
+    if dataset.file_meta.get("TransferSyntaxUID") in always:
+        return True
+    stated = _decoded(dataset, [tag for tag in (_LOSSY,) if tag in dataset])
+    return bool(stated.get("LossyImageCompression") == "01")
 
 
 def _same(first: Any, other: Any) -> bool:

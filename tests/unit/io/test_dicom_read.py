@@ -417,3 +417,24 @@ def test_a_localizer_beside_a_volume_is_passed_over(tmp_path: Path, make_series:
     assert volume.shape == (9, 7, 6)
     assert volume.source is not None
     assert any("localizer" in note for note in volume.source.notes)
+
+
+def test_damaged_files_never_show_a_traceback(tmp_path: Path, make_series: Make) -> None:
+    folder = make_series(tmp_path / "s", suffix="")
+    victim = folder / "slice001"
+    whole = victim.read_bytes()
+    rng = np.random.default_rng(5)
+    outcomes = set()
+    for trial in range(60):
+        damaged = bytearray(whole)
+        if trial % 2:
+            damaged = damaged[: int(rng.integers(len(whole)))]
+        else:
+            for place in rng.integers(132, len(whole), size=8):
+                damaged[place] = int(rng.integers(256))
+        victim.write_bytes(bytes(damaged))
+        try:
+            outcomes.add(read_dicom(folder).shape[2])
+        except errors.MedsrError as error:
+            outcomes.add(type(error))
+    assert errors.CorruptFileError in outcomes
