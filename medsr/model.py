@@ -124,15 +124,11 @@ class Intensity:
         if self.kind == "linear":
             return Normaliser(self.offset, self.divisor)
         values = np.asarray(data)
-        if values.size == 0:
-            return Normaliser(self.offset, self.divisor)
         threshold = self.offset + self.foreground * (float(values.max()) - self.offset)
         foreground = values[values > threshold]
-        width = (
-            float(np.percentile(foreground, self.percentile)) - self.offset
-            if foreground.size
-            else 0.0
-        )
+        width = 0.0
+        if foreground.size:
+            width = float(np.percentile(foreground, self.percentile)) - self.offset
         # An empty scan has no scale of its own; any positive divisor restores it exactly.
         return Normaliser(self.offset, width if width > 0 else self.divisor)
 
@@ -291,8 +287,7 @@ class SRModel:
             The folder.
 
         Raises:
-            ModelFileError: The network that the spec describes has other parameters than
-                ``module``, or the folder cannot be written.
+            ModelFileError: The spec describes another network, or the folder is not writable.
         """
         state = self.module.state_dict()
         expected = _build(self.spec).state_dict()
@@ -341,12 +336,11 @@ class SRModel:
                 f"{path}: cannot be read ({error.strerror}); copy the whole model folder again"
             ) from error
         except SafetensorError as error:
-            raise ModelFileError(
-                f"{path}: damaged weights ({error}); copy the file again"
-            ) from error
+            raise ModelFileError(f"{path}: damaged weights ({error}); copy it again") from error
         network = _build(spec)
         _check_keys(state, network.state_dict(), spec.name)
-        network.load_state_dict({key: _widen(value) for key, value in state.items()}, strict=True)
+        # Copies into the network's own float32, whatever type is stored.
+        network.load_state_dict(state, strict=True)
         module = network.eval().merged().eval().requires_grad_(False).to(device)
         return cls(module, spec, weight_hash=hashlib.sha256(content).hexdigest())
 
@@ -382,11 +376,6 @@ def _check_keys(
                 f"model {name}: parameter {key} has shape {tuple(found[key].shape)}, the network "
                 f"needs {tuple(value.shape)}; the weights belong to other options"
             )
-
-
-def _widen(value: torch.Tensor) -> torch.Tensor:
-    """Half-precision storage is computed with in float32."""
-    return value.float() if value.is_floating_point() else value
 
 
 def _serialise(state: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> bytes:

@@ -146,7 +146,7 @@ def choose_core(
 
 
 def _usual_core(size: int, halo: int, multiple: int) -> int:
-    core = math.ceil(max(DEFAULT_CORE, 4 * halo) / multiple) * multiple
+    core = math.ceil(max(DEFAULT_CORE, 6 * halo) / multiple) * multiple
     return size if size <= core + core // 2 else core
 
 

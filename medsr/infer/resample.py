@@ -98,5 +98,6 @@ def _apply(data: NDArray[Any], rows: list[FloatArray]) -> FloatArray:
         elif axis == 1:
             result = matrix @ result
         else:
-            result = result @ matrix.T
+            flat = result.reshape(-1, matrix.shape[1]) @ matrix.T
+            result = flat.reshape(*result.shape[:2], -1)
     return np.ascontiguousarray(result)

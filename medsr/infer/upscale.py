@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 FloatArray = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
+RESERVE_BYTES = 96 * 2**20
+"""Kept free under a memory limit for kernels and libraries that load while the network runs."""
+
 __all__ = ["UpscaleResult", "upscale"]
 
 
@@ -239,7 +242,7 @@ def _left_for_engine(limit: int | None, grid: Geometry, plan: _Plan) -> int | No
     """
     if limit is None:
         return None
-    used = int(psutil.Process().memory_info().rss)
+    used = int(psutil.Process().memory_info().rss) + RESERVE_BYTES
     scale = plan.model.spec.scale
     enlarged = 4 * int(np.prod([n * s for n, s in zip(grid.shape, scale, strict=True)]))
     wanted = 4 * int(np.prod(plan.target.shape))
