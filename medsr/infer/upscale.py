@@ -127,6 +127,8 @@ def upscale(
     with watch.stage("load"):
         volume = _load(scan, modality, affine, array_spacing, series)
         prepare.check(volume)
+        if paths[0] is not None:
+            io.check_writable(volume, paths[0])
 
     with watch.stage("prepare"):
         frame = prepare.Frame.of(volume.geometry)

@@ -20,6 +20,7 @@ from medsr.volume import Derivation, Modality, SourceFormat, Volume
 __all__ = [
     "Inspection",
     "check_output",
+    "check_writable",
     "inspect",
     "load",
     "output_format",
@@ -166,6 +167,18 @@ def output_format(path: str | Path, *, format: SourceFormat | None = None) -> So
     if format is not None and format != named:
         raise OutputFormatError(f"{path}: the name says {named} and the format asked for {format}")
     return named
+
+
+def check_writable(volume: Volume, path: str | Path) -> None:
+    """Refuse a format that cannot hold this volume, before anything is computed.
+
+    Raises:
+        OutputFormatError: if ``path`` is a DICOM folder and the volume did not come from DICOM.
+    """
+    if output_format(path) == "dicom":
+        from medsr.io.dicom_write import check_writable as check_source
+
+        check_source(volume)
 
 
 def _unknown_output(path: Path) -> str:

@@ -80,6 +80,32 @@ _MAY_BE_EMPTY = {
 
 
 @quiet
+def check_writable(volume: Volume) -> DicomReference:
+    """Refuse what no derived series can be made of, before anything is computed.
+
+    Args:
+        volume: the volume to write, or the scan that it will be computed from.
+
+    Returns:
+        The reference to the source series.
+
+    Raises:
+        OutputFormatError: if the volume did not come from DICOM or its axes are not orthogonal.
+    """
+    reference = None if volume.source is None else volume.source.header
+    if not isinstance(reference, DicomReference):
+        raise OutputFormatError(
+            "DICOM output needs DICOM input, whose patient and study it belongs to; "
+            "write .nii.gz, .nrrd or .mha instead"
+        )
+    if not volume.geometry.is_orthogonal():
+        raise OutputFormatError(
+            "the axes of the volume are not orthogonal, which a DICOM series cannot hold; "
+            "write .nii.gz instead"
+        )
+    return reference
+
+
 def write_dicom(volume: Volume, folder: Path, *, derivation: Derivation | None = None) -> None:
     """Write a derived series, one file per slice along array axis 2.
 
@@ -100,17 +126,7 @@ def write_dicom(volume: Volume, folder: Path, *, derivation: Derivation | None =
 
     Source: DICOM PS3.3 C.7.6.1 (derivation), C.7.6.2 (plane), C.11.1 (modality LUT).
     """
-    reference = None if volume.source is None else volume.source.header
-    if not isinstance(reference, DicomReference):
-        raise OutputFormatError(
-            "DICOM output needs DICOM input, whose patient and study it belongs to; "
-            "write .nii.gz, .nrrd or .mha instead"
-        )
-    if not volume.geometry.is_orthogonal():
-        raise OutputFormatError(
-            "the axes of the volume are not orthogonal, which a DICOM series cannot hold; "
-            "write .nii.gz instead"
-        )
+    reference = check_writable(volume)
     if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
         raise NonFiniteError("the result holds NaN or infinity, which DICOM cannot store")
     folder.mkdir(parents=True, exist_ok=True)

@@ -274,3 +274,12 @@ def test_real_scans_keep_their_place(shared_data: Path, root: Path, tmp_path: Pa
     result = upscale(part, spacing=None, model="plain-z4", zoo_root=root).volume
     assert result.geometry.extent_mm == pytest.approx(part.geometry.extent_mm)
     np.testing.assert_allclose(result.geometry.corners_mm(), part.geometry.corners_mm(), atol=1e-6)
+
+
+def test_dicom_output_of_a_scan_that_is_none_is_refused_before_any_work(
+    thick: Volume, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medsr.infer.upscale.TiledInferer", None)
+    with pytest.raises(OutputFormatError, match="DICOM input"):
+        upscale(thick, tmp_path / "series", scale=(1, 1, 4), zoo_root=root)
+    assert list(tmp_path.iterdir()) == []
