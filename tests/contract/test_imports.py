@@ -27,6 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"infer", "distill", "data"}),
     frozenset({"train", "evaluate", "benchmark"}),
     frozenset({"cli", "demo"}),
+    frozenset({"__main__"}),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
