@@ -133,7 +133,7 @@ class OptimiserRecipe:
     """
 
     learning_rate: Positive = 1e-3
-    muon_learning_rate: Annotated[float, Field(ge=0)] = 2e-3
+    muon_learning_rate: Annotated[float, Field(ge=0)] = 1e-3
     plateau: Annotated[float, Field(ge=0, lt=1)] = 0.3
     final_share: Fraction = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 50

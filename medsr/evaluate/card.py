@@ -35,12 +35,12 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plain: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CohortError(f"{path}: is no results.json; make one with medsr evaluate") from error
     if not isinstance(plain, dict) or "summary" not in plain or "scans" not in plain:
         raise CohortError(f"{path}: holds no summary; make it again with medsr evaluate")
-    return plain
+    return dict(plain)
 
 
 def score_table(results: Mapping[str, Any], methods: Sequence[str] | None = None) -> str:
