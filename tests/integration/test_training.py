@@ -18,7 +18,7 @@ import torch
 
 import medsr.train.loop
 from medsr.cli.main import main
-from medsr.errors import CheckpointError, Interrupted, MedsrError, OutputNotWritableError
+from medsr.errors import CheckpointError, MedsrError, OutputNotWritableError
 from medsr.model import SRModel
 from medsr.train import run
 from medsr.train.checkpoint import CHECKPOINT_FILE
