@@ -12,7 +12,8 @@ from medsr.distill import Distiller, build_term
 from medsr.errors import CheckpointError, RecipeError
 from medsr.losses import build_loss
 from medsr.model import SRModel
-from medsr.networks import SRNetwork, build_network
+from medsr.networks import RepPlain3D, SRNetwork, build_network
+from medsr.networks.grow import grow
 from medsr.recipe import Recipe, at_key
 
 
@@ -105,9 +106,21 @@ def warm_start(network: SRNetwork, start: str) -> None:
     """Take over the weights of a model (folder or shipped name).
 
     A network with training-time branches takes a merged model's kernels into its plain branch and
-    silences the others, so that it starts as exactly the same function.
+    silences the others; a larger ``RepPlain3D`` is grown from a smaller one. Either way it starts
+    as exactly the same function.
+
+    Raises:
+        CheckpointError: The weights do not fit the network.
     """
-    state = SRModel.load(start).module.state_dict()
+    module = SRModel.load(start).module
+    plain = isinstance(module, RepPlain3D) and isinstance(network, RepPlain3D)
+    if plain and _size(module) != _size(network):
+        try:
+            grow(cast("RepPlain3D", module), cast("RepPlain3D", network))
+        except ValueError as error:
+            raise CheckpointError(f"network.start: {error}; mend network.options") from error
+        return
+    state = module.state_dict()
     own = network.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if len(fitting) != len(state):
@@ -121,3 +134,9 @@ def warm_start(network: SRNetwork, start: str) -> None:
                 parameter.copy_(fitting[name])
             elif name.rpartition(".")[2] in ("expand", "edge_mix", "identity"):
                 parameter.zero_()
+
+
+def _size(network: SRNetwork) -> tuple[int, int]:
+    """Width and depth of a plain network."""
+    plain = cast("RepPlain3D", network)
+    return plain.width, len(plain.body)
