@@ -76,7 +76,7 @@ def find_target(
     if scale is not None:
         if spacing is not None and not isinstance(spacing, str):
             raise UsageError("both spacing and scale are given; give one of them")
-        ratio = _positive_triple(scale, "scale")
+        ratio = positive_triple(scale, "scale")
     elif isinstance(spacing, str):
         if spacing != "iso":
             raise UsageError(f"spacing {spacing!r} is unknown; use 'iso' or three numbers in mm")
@@ -84,7 +84,7 @@ def find_target(
             return Target(None, None)
         ratio = (1.0, 1.0, geometry.spacing[2] / in_plane_spacing(geometry))
     elif spacing is not None:
-        wanted = _positive_triple(spacing, "spacing")
+        wanted = positive_triple(spacing, "spacing")
         x, y, z = (old / new for old, new in zip(geometry.spacing, wanted, strict=True))
         ratio = (x, y, z)
     else:
@@ -225,11 +225,16 @@ def named_target(target: Target, spec: ModelSpec, *, default: bool) -> Target:
     return target
 
 
-def _refined_axes(ratio: Sequence[float]) -> tuple[bool, ...]:
-    return tuple(value > 1 + ALMOST for value in ratio)
+def positive_triple(values: Sequence[float], what: str) -> Triple:
+    """Return three positive numbers, whatever kind of sequence holds them.
 
+    Args:
+        values: What the user gave.
+        what: Name of the option, for the message.
 
-def _positive_triple(values: Sequence[float], what: str) -> Triple:
+    Raises:
+        UsageError: They are anything else.
+    """
     try:
         x, y, z = (float(value) for value in values)
     except (TypeError, ValueError) as error:
@@ -237,6 +242,10 @@ def _positive_triple(values: Sequence[float], what: str) -> Triple:
     if not all(math.isfinite(value) and value > 0 for value in (x, y, z)):
         raise UsageError(f"{what} {values!r} must be three positive numbers")
     return (x, y, z)
+
+
+def _refined_axes(ratio: Sequence[float]) -> tuple[bool, ...]:
+    return tuple(value > 1 + ALMOST for value in ratio)
 
 
 def _mm(spacing: Sequence[float]) -> str:

@@ -59,11 +59,13 @@ def volume_from_array(
         raise DimensionError(f"the array has shape {data.shape}; one 3D volume is needed")
     if data.dtype.kind not in "biuf":
         raise DimensionError(f"the array holds {data.dtype}; real numbers are needed")
-    stored = data.dtype
     if data.dtype.kind == "b":
         data = data.astype(np.uint8)
-    elif data.dtype.kind == "f":
+    stored = data.dtype
+    if data.dtype.kind == "f":
         data = data.astype(np.float32, copy=False)
+        # No file format holds half precision or more than double.
+        stored = stored if stored == np.float64 else data.dtype
     geometry = Geometry((data.shape[0], data.shape[1], data.shape[2]), np.asarray(affine))
     kind = parse_modality(modality) or guess_modality(data)
     return Volume(

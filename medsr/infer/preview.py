@@ -6,7 +6,6 @@ up) with true proportions in millimetres. Drawn with Pillow; nothing here comput
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medsr.geometry import Geometry
 from medsr.infer.resample import resample_plane
-from medsr.io.atomic import atomic_file
 from medsr.volume import Volume
 
 PANEL_PIXELS = 420
@@ -31,34 +29,13 @@ _SUBTITLE = (150, 156, 168)
 _PLANES = (("coronal", 1), ("sagittal", 0), ("axial", 2))
 
 
-def write_preview(
-    before: Volume, after: Volume, path: Path, *, method: str, overwrite: bool = False
-) -> None:
-    """Write the picture as PNG, whole or not at all.
-
-    Args:
-        before: The scan as acquired.
-        after: The result on a finer grid over the same extent, axes in the same order.
-        path: The file to write.
-        method: What the last column is called, for example the model's name.
-        overwrite: Whether an existing file may be replaced.
-
-    Raises:
-        OutputExistsError: The file is there and ``overwrite`` is False.
-        OutputNotWritableError: The file cannot be written.
-    """
-    picture = draw_preview(before, after, method=method)
-    with atomic_file(path, overwrite=overwrite) as temporary:
-        picture.save(temporary, format="PNG")
-
-
 def draw_preview(before: Volume, after: Volume, *, method: str) -> Image.Image:
-    """Draw the picture that :func:`write_preview` writes.
+    """Draw the picture.
 
     Args:
         before: The scan as acquired.
         after: The result on a finer grid over the same extent, axes in the same order.
-        method: What the last column is called.
+        method: What the last column is called, for example the model's name.
     """
     before, after = _to_ras(before), _to_ras(after)
     low, high = _window(before.data)

@@ -5,7 +5,6 @@ It holds no patient identifier and nothing that could hide one: no file or folde
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import time
@@ -13,12 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from medsr import __version__
 from medsr.geometry import Geometry
-from medsr.io.atomic import atomic_file
 from medsr.model import ModelSpec
 from medsr.volume import Volume
 
@@ -128,14 +125,3 @@ def build_report(
 def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     """Return the report with seconds by stage and the peak memory."""
     return {**report, "seconds": watch.rounded(), "peak_memory_bytes": peak_memory_bytes()}
-
-
-def write_report(report: dict[str, Any], path: Path, *, overwrite: bool = False) -> None:
-    """Write a report as JSON, whole or not at all.
-
-    Raises:
-        OutputExistsError: The file is there and ``overwrite`` is False.
-        OutputNotWritableError: The file cannot be written.
-    """
-    with atomic_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -6,8 +6,10 @@ in its own module; here is only their order.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from medsr import __version__, io, zoo
-from medsr.errors import MemoryLimitError
+from medsr.errors import MemoryLimitError, OutputExistsError, UsageError
 from medsr.geometry import Geometry
 from medsr.infer import choose, prepare
 from medsr.infer.engine import TiledInferer, resolve_device, resolve_precision
-from medsr.infer.preview import write_preview
-from medsr.infer.report import Stopwatch, build_report, finish_report, write_report
+from medsr.infer.preview import draw_preview
+from medsr.infer.report import Stopwatch, build_report, finish_report
 from medsr.infer.resample import resample
+from medsr.io.atomic import atomic_file
 from medsr.model import ModelSpec, SRModel
 from medsr.volume import Derivation, Volume
 
@@ -50,6 +53,31 @@ class UpscaleResult:
 
     volume: Volume
     report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Where the result goes; None for what is not wanted."""
+
+    scan: Path | None
+    report: Path | None
+    preview: Path | None
+    overwrite: bool
+
+    def check(self) -> None:
+        """Refuse names that cannot be written, or that would overwrite each other."""
+        files = [path for path in (self.report, self.preview) if path is not None]
+        paths = [*files, *([] if self.scan is None else [self.scan])]
+        if self.scan is not None and io.output_format(self.scan) != "dicom":
+            files.append(self.scan)
+        for path in paths:
+            io.check_output(path, overwrite=self.overwrite)
+        for path in files:
+            if path.is_dir():
+                raise OutputExistsError(f"{path} is a folder; choose a file name")
+            around = (path.absolute(), *path.absolute().parents)
+            if sum(other.absolute() in around for other in paths) > 1:
+                raise UsageError(f"{path} collides with another output; give each its own place")
 
 
 @dataclass(frozen=True)
@@ -118,17 +146,15 @@ def upscale(
     limit = prepare.parse_bytes(max_memory)
     where = resolve_device(device)
     computed = resolve_precision(precision, where)
-    paths = [None if path is None else Path(path) for path in (output, report, preview)]
-    if paths[0] is not None:
-        io.output_format(paths[0])
-    for path in filter(None, paths):
-        io.check_output(path, overwrite=overwrite)
+    names = (None if path is None else Path(path) for path in (output, report, preview))
+    outputs = _Outputs(*names, overwrite=overwrite)
+    outputs.check()
 
     with watch.stage("load"):
         volume = _load(scan, modality, affine, array_spacing, series)
         prepare.check(volume)
-        if paths[0] is not None:
-            io.check_writable(volume, paths[0])
+        if outputs.scan is not None:
+            io.check_writable(volume, outputs.scan)
 
     with watch.stage("prepare"):
         frame = prepare.Frame.of(volume.geometry)
@@ -160,14 +186,6 @@ def upscale(
         result = volume.replace(data=frame.array_data(sr), geometry=geometry)
 
     spec, weight_hash = plan.model.spec, plan.model.weight_hash
-    with watch.stage("save"):
-        if paths[0] is not None:
-            derivation = _derivation(volume, geometry, spec, weight_hash)
-            io.save(result, paths[0], overwrite=overwrite, derivation=derivation)
-        if paths[2] is not None:
-            write_preview(
-                volume, result, paths[2], method=f"medsr {spec.name}", overwrite=overwrite
-            )
     summary = build_report(
         before=volume,
         after=geometry,
@@ -179,9 +197,22 @@ def upscale(
         tile_shape=max((tile.shape for tile in tiles), key=lambda shape: np.prod(shape)),
         warnings=plan.warnings,
     )
-    summary = finish_report(summary, watch)
-    if paths[1] is not None:
-        write_report(summary, paths[1], overwrite=overwrite)
+    # All outputs lie under temporary names until the last of them is written.
+    with ExitStack() as appearing:
+        with watch.stage("save"):
+            if outputs.scan is not None:
+                derivation = _derivation(volume, geometry, spec, weight_hash)
+                appearing.enter_context(
+                    io.saving(result, outputs.scan, overwrite=overwrite, derivation=derivation)
+                )
+            if outputs.preview is not None:
+                picture = draw_preview(volume, result, method=f"medsr {spec.name}")
+                file = appearing.enter_context(atomic_file(outputs.preview, overwrite=overwrite))
+                picture.save(file, format="PNG")
+        summary = finish_report(summary, watch)
+        if outputs.report is not None:
+            file = appearing.enter_context(atomic_file(outputs.report, overwrite=overwrite))
+            file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return UpscaleResult(result, summary)
 
 
@@ -215,10 +246,10 @@ def _decide(
     """Settle the model and the target grid; refuse or warn where they do not suit the scan."""
     modality = prepare.modality_of(volume)
     grid = frame.canonical_geometry(volume.geometry)
-    if spacing is not None and not isinstance(spacing, str) and len(spacing) == 3:
-        spacing = frame.canonical_values(spacing)
+    if spacing is not None and not isinstance(spacing, str):
+        spacing = frame.canonical_values(choose.positive_triple(spacing, "spacing"))
     if scale is not None:
-        scale = frame.canonical_scale(scale)
+        scale = frame.canonical_scale(choose.positive_triple(scale, "scale"))
     target = choose.find_target(grid, spacing=spacing, scale=scale)
     if isinstance(model, str) and model == "auto":
         spec = choose.choose(zoo.specs(zoo_root), grid, modality, target)

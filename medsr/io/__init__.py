@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +27,7 @@ __all__ = [
     "load",
     "output_format",
     "save",
+    "saving",
 ]
 
 logger = logging.getLogger(__name__)
@@ -116,6 +119,24 @@ def save(
         NonFiniteError: if the voxels hold NaN or infinity.
     """
     path = Path(path)
+    with saving(volume, path, overwrite=overwrite, format=format, derivation=derivation):
+        return path
+
+
+@contextmanager
+def saving(
+    volume: Volume,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    format: SourceFormat | None = None,
+    derivation: Derivation | None = None,
+) -> Iterator[None]:
+    """Write a scan under a temporary name, which becomes ``path`` when the block ends well.
+
+    So several outputs can appear together, or none of them. Arguments and errors are those of
+    :func:`save`.
+    """
     kind = output_format(path, format=format)
     check_output(path, overwrite=overwrite)
     check_finite(volume.data, "the volume to be written")
@@ -124,7 +145,8 @@ def save(
 
         with atomic_folder(path, overwrite=overwrite, replaceable=_is_dicom_name) as folder:
             write_dicom(volume, folder, derivation=derivation)
-        return path
+            yield
+        return
     suffix = suffix_of(path) if suffix_of(path) in WRITABLE[kind] else WRITABLE[kind][0]
     with atomic_file(path, overwrite=overwrite, suffix=suffix) as file:
         if kind == "nifti":
@@ -139,9 +161,10 @@ def save(
             from medsr.io.itk import write_itk
 
             stored = write_itk(volume, file)
-    for note in stored.notes:
-        logger.info("%s", note)
-    return path
+        for note in stored.notes:
+            logger.info("%s", note)
+        del stored  # the numbers as stored may be large, and are in the file
+        yield
 
 
 def output_format(path: str | Path, *, format: SourceFormat | None = None) -> SourceFormat:

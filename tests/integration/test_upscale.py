@@ -11,10 +11,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from monai.data.meta_tensor import MetaTensor
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from medsr import io
 from medsr.errors import (
@@ -26,6 +29,7 @@ from medsr.errors import (
     OutputFormatError,
     OutputNotWritableError,
     UnknownModelError,
+    UsageError,
 )
 from medsr.geometry import Geometry
 from medsr.infer.upscale import upscale
@@ -264,6 +268,78 @@ def test_nothing_is_written_when_it_cannot_be_done(
         upscale(thick, tmp_path / "a.nii", progress=interrupt, zoo_root=root)
     assert [p.name for p in tmp_path.iterdir()] == ["there.nii.gz"]
     assert there.read_bytes() == b"kept"
+
+
+def test_outputs_appear_together_or_not_at_all(
+    root: Path, thick: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {"report": tmp_path / "a.json", "preview": tmp_path / "a.png"}
+    output = tmp_path / "a.nii"
+
+    def full(*_: Any, **__: Any) -> str:
+        assert {p.suffix for p in tmp_path.iterdir()} == {".nii", ".png"}
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medsr.infer.upscale.json.dumps", full)
+        with pytest.raises(OutputNotWritableError, match=r"a\.json.*No space left"):
+            upscale(thick, output, zoo_root=root, **paths)
+    assert list(tmp_path.iterdir()) == []
+    upscale(thick, output, zoo_root=root, **paths)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.nii", "a.png"]
+
+
+def test_outputs_that_would_overwrite_each_other_are_refused(
+    root: Path, thick: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medsr.infer.upscale.TiledInferer", None)
+    folder = tmp_path / "folder.nii"
+    folder.mkdir()
+    a = tmp_path / "a.nii"
+    cases: list[tuple[type[MedsrError], Path, dict[str, Any]]] = [
+        (UsageError, a, {"report": a}),
+        (UsageError, a, {"report": tmp_path / "b", "preview": tmp_path / "b"}),
+        (UsageError, folder.with_suffix(""), {"report": folder.with_suffix("") / "r.json"}),
+        (OutputExistsError, folder, {}),
+        (OutputExistsError, a, {"report": folder}),
+    ]
+    folder.with_suffix("").mkdir()
+    for error, output, options in cases:
+        with pytest.raises(error):
+            upscale(thick, output, zoo_root=root, overwrite=True, **options)
+
+
+@pytest.mark.parametrize("options", [{"scale": 4}, {"spacing": 1.0}, {"scale": (1, 4)}])
+def test_grids_that_are_not_three_numbers(
+    root: Path, thick: Volume, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="three numbers"):
+        upscale(thick, zoo_root=root, **options)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL", "ILA"])
+def test_a_written_file_lies_over_its_source(
+    root: Path, thick: Volume, tmp_path: Path, codes: str
+) -> None:
+    """ITK, which reads the files by itself, finds the same values at the same places."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", (8, -12, 20), degrees=True).as_matrix()
+    affine = affine @ np.diag([0.9, 1.0, 3.8, 1.0])
+    affine[:3, 3] = (-30.0, 20.0, -12.0)
+    image = nib.Nifti1Image(thick.data, affine)
+    turned = image.as_reoriented(
+        ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(codes)))
+    )
+    turned.to_filename(tmp_path / "in.nii.gz")
+    options = {"model": "plain-z4", "scale": (1, 1, 4), "precision": "fp32", "zoo_root": root}
+    upscale(tmp_path / "in.nii.gz", tmp_path / "out.nii.gz", **options)
+    before, after = (SimpleITK.ReadImage(tmp_path / f"{n}.nii.gz") for n in ("in", "out"))
+    # The model repeats every slice four times, which nearest-neighbour resampling does as well.
+    expected = SimpleITK.Resample(before, after, interpolator=SimpleITK.sitkNearestNeighbor)
+    found, wanted = (SimpleITK.GetArrayFromImage(i).astype(int) for i in (after, expected))
+    assert found.size == 4 * thick.data.size
+    assert np.abs(found - wanted).max() <= 1
+    assert wanted.std() > 100
 
 
 def test_real_scans_keep_their_place(shared_data: Path, root: Path, tmp_path: Path) -> None:

@@ -40,14 +40,21 @@ def test_a_meta_tensor_brings_its_affine(phantom: NDArray[np.float32]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [(np.float64, np.float32), (np.float16, np.float32), (np.int16, np.int16), (bool, np.uint8)],
+    ("dtype", "expected", "stored"),
+    [
+        (np.float64, np.float32, np.float64),
+        (np.float16, np.float32, np.float32),
+        (np.int16, np.int16, np.int16),
+        (bool, np.uint8, np.uint8),
+    ],
 )
-def test_types(dtype: Any, expected: Any) -> None:
+def test_types(dtype: Any, expected: Any, stored: Any) -> None:
     volume = prepare.volume_from_array(
         np.ones((5, 5, 5), dtype), modality="auto", array_spacing=(1, 1, 1)
     )
     assert volume.data.dtype == expected
+    assert volume.source is not None
+    assert volume.source.dtype == stored
 
 
 def test_the_modality_is_guessed_from_the_values(phantom: NDArray[np.float32]) -> None:
