@@ -106,6 +106,7 @@ def check_writable(volume: Volume) -> DicomReference:
     return reference
 
 
+@quiet
 def write_dicom(volume: Volume, folder: Path, *, derivation: Derivation | None = None) -> None:
     """Write a derived series, one file per slice along array axis 2.
 

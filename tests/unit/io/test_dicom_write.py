@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,6 +177,17 @@ def test_non_ascii_names_survive(tmp_path: Path, make_series: Make) -> None:
 
     write_dicom(read_dicom(make_series(tmp_path / "s", edit=edit)), tmp_path / "out")
     assert str(datasets(tmp_path / "out")[0].PatientName) == "Müller^Jörg"
+
+
+def test_writing_warns_of_no_value(tmp_path: Path, make_series: Make) -> None:
+    volume = read_dicom(make_series(tmp_path / "s"))
+    assert volume.source is not None
+    # No character set is named that could hold it: pydicom would warn of the name.
+    volume.source.header.attributes.PatientName = "土井^花子"  # type: ignore[union-attr]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_dicom(volume, tmp_path / "out")
+    assert len(datasets(tmp_path / "out")) == volume.shape[2]
 
 
 def test_enhanced_source_gives_single_frame_images(tmp_path: Path, make_enhanced: Make) -> None:
