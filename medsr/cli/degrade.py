@@ -11,13 +11,12 @@ import typer
 
 from medsr.cli.options import (
     MODALITY_NAMES,
-    KindOption,
     ModalityOption,
     hush,
     parse_whole_scale,
     write,
 )
-from medsr.errors import OutputExistsError, UsageError
+from medsr.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,8 @@ def degrade_command(
         str, typer.Option("--scale", help="Whole factors in-plane, in-plane, through-plane.")
     ],
     kind: Annotated[
-        KindOption, typer.Option("--kind", case_sensitive=False, help="Physics of the loss.")
+        str,
+        typer.Option("--kind", metavar="KIND", help="Physics: slice_profile, kspace or ct_slab."),
     ],
     axis: Annotated[
         AxisOption,
@@ -66,14 +66,18 @@ def degrade_command(
     """Simulate a low-resolution scan; its grid covers the same space."""
     hush(quiet)
     factor = parse_whole_scale(scale)
-    if output.exists() and not overwrite:
-        raise OutputExistsError(f"{output} is there already; pass --overwrite to replace it")
+
+    from medsr.io import check_output, check_writable, load, output_format, save
+
+    output_format(output)
+    check_output(output, overwrite=overwrite)
 
     from medsr.degrade import build_degradation, degrade_volume
-    from medsr.io import load, save
 
-    degradation = build_degradation(kind.value, factor, noise=noise)
+    # Degradations from elsewhere may know no noise.
+    degradation = build_degradation(kind, factor, **({"noise": noise} if noise > 0 else {}))
     volume = load(scan, modality=MODALITY_NAMES[modality])
+    check_writable(volume, output)
     slices = _slice_axis(axis, volume.geometry.slice_axis())
     order = [i for i in range(3) if i != slices] + [slices]
     for size, step, i in zip((volume.shape[i] for i in order), factor, order, strict=True):
@@ -90,7 +94,7 @@ def degrade_command(
     if not quiet:
         before = " x ".join(f"{value:.3g}" for value in volume.spacing)
         after = " x ".join(f"{value:.3g}" for value in result.spacing)
-        write(f"spacing {before} -> {after} mm by {kind.value}, slices along {'xyz'[slices]}")
+        write(f"spacing {before} -> {after} mm by {kind}, slices along {'xyz'[slices]}")
 
 
 def _slice_axis(option: AxisOption, found: int | None) -> int:

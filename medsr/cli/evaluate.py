@@ -11,7 +11,6 @@ from rich.table import Table
 
 from medsr.cli.options import (
     MODALITY_NAMES,
-    KindOption,
     ModalityOption,
     PrecisionOption,
     hush,
@@ -41,10 +40,10 @@ def evaluate_command(
         ModalityOption, typer.Option("--modality", case_sensitive=False)
     ] = ModalityOption.auto,
     kind: Annotated[
-        KindOption | None,
+        str | None,
         typer.Option(
             "--kind",
-            case_sensitive=False,
+            metavar="KIND",
             help="Degradation. Default: CT ct_slab, MR slice_profile, MR isotropic kspace.",
         ),
     ] = None,
@@ -87,7 +86,7 @@ def evaluate_command(
             scale=factor,
             models=model or [],
             modality=wanted,
-            kind=kind.value if kind else None,
+            kind=kind,
             limit=limit,
             device=device,
             precision=precision.value,

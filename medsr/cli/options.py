@@ -40,14 +40,6 @@ class PrecisionOption(StrEnum):
     bf16 = "bf16"
 
 
-class KindOption(StrEnum):
-    """Values of ``--kind``: the physics by which low resolution is made."""
-
-    slice_profile = "slice_profile"
-    kspace = "kspace"
-    ct_slab = "ct_slab"
-
-
 MODALITY_NAMES: dict[ModalityOption, Any] = {
     ModalityOption.auto: "auto",
     ModalityOption.mr: "MR",

@@ -167,11 +167,14 @@ def _run(
         truth = _truth(scan, job.axis, scale)
         lr = degrade_volume(truth, degradation, params)
         problem = _problem(job, truth, lr)
+        try:
+            reference = metrics.reference_for(truth.data, modality)
+        except ValueError as error:
+            problem = problem or f"{_where(job)}: {error}; not scored"
         if problem:
             logger.warning("%s", problem)
             skipped.append(problem)
             continue
-        reference = metrics.reference_for(truth.data, modality)
         for name, restore in methods.items():
             if progress is not None:
                 progress(done, len(jobs), f"{job.record.scan_id} {job.label} {name}")
@@ -180,8 +183,8 @@ def _run(
             seconds = time.perf_counter() - started
             if not sr.geometry.same_grid(truth.geometry):
                 raise CohortError(
-                    f"{job.record.scan_id}, axis {job.label}: the result of {name} does not lie "
-                    "on the truth's grid and cannot be scored"
+                    f"{_where(job)}: the result of {name} does not lie on the truth's grid and "
+                    "cannot be scored"
                 )
             cases.append(
                 CaseResult(
@@ -302,13 +305,17 @@ def _truth(scan: Volume, axis: int | None, scale: Scale) -> Volume:
 
 def _problem(job: Job, truth: Volume, lr: Volume) -> str | None:
     """Why a job cannot be scored, if so."""
-    where = f"{job.record.scan_id}, axis {job.label}"
+    where = _where(job)
     if min(truth.shape) < metrics.SSIM_WINDOW:
         return f"{where}: fewer than {metrics.SSIM_WINDOW} voxels along an axis; not scored"
     if job.axis is not None and lr.geometry.slice_axis() not in (None, 2):
         # Upscaling takes the thickest axis for the slice axis, which would be another one here.
         return f"{where}: another axis is thicker even after degradation; not scored"
     return None
+
+
+def _where(job: Job) -> str:
+    return f"{job.record.scan_id}, axis {job.label}"
 
 
 def _baseline(name: Interpolation) -> Restore:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from medsr import zoo
 from medsr.cli import app
 from medsr.cli.main import main
 from medsr.degrade import build_degradation, degrade_volume
-from medsr.errors import OutputExistsError, RecipeError
+from medsr.errors import (
+    OutputExistsError,
+    OutputFormatError,
+    OutputNotWritableError,
+    RecipeError,
+    UsageError,
+)
 from medsr.io import load
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
@@ -155,6 +162,36 @@ def test_degrade_equals_the_library_along_any_axis(sharp: Path, tmp_path: Path, 
     assert written.geometry.same_grid(expected.geometry)
     assert written.spacing[index] == pytest.approx(3.6)
     np.testing.assert_allclose(written.data, expected.data, atol=0.51)
+
+
+def test_degrade_takes_kinds_from_elsewhere(
+    sharp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entry_points(*, group: str) -> tuple[EntryPoint, ...]:
+        assert group == "medsr.degradations"
+        return (EntryPoint("mine", "medsr.degrade.ct_slab:CTSlab", group),)
+
+    monkeypatch.setattr("medsr.degrade.entry_points", entry_points)
+    outputs = tmp_path / "mine.nii", tmp_path / "slab.nii"
+    for kind, output in zip(("mine", "ct_slab"), outputs, strict=True):
+        assert call("degrade", sharp, output, "--scale", "1,1,2", "--kind", kind).exception is None
+    mine, slab = (np.asanyarray(nib.load(output).dataobj) for output in outputs)
+    np.testing.assert_array_equal(mine, slab)
+    unknown = call("degrade", sharp, tmp_path / "c.nii", "--scale", "1,1,2", "--kind", "other")
+    assert isinstance(unknown.exception, UsageError)
+    assert "mine" in str(unknown.exception)
+
+
+def test_degrade_refuses_an_output_before_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "there.nii").write_bytes(b"older")
+    for name, error in (
+        ("there.nii", OutputExistsError),
+        ("a.png", OutputFormatError),
+        ("no/a.nii", OutputNotWritableError),
+    ):
+        options = ("--scale", "1,1,2", "--kind", "kspace")
+        done = call("degrade", tmp_path / "absent.nii", tmp_path / name, *options)
+        assert isinstance(done.exception, error)
 
 
 def test_degrade_noise_depends_on_the_seed_alone(sharp: Path, tmp_path: Path) -> None:

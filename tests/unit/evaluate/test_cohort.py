@@ -154,6 +154,14 @@ def test_axis_that_stays_thinner_than_another_is_skipped_and_said(tmp_path: Path
         evaluate(manifest, split="dev", scale=(1, 1, 2))
 
 
+def test_a_blank_scan_is_skipped_and_said(cohort: Path) -> None:
+    write_scan(cohort.parent / "one.nii.gz", np.zeros((16, 16, 16), np.float32))
+    results = evaluate(cohort, split="dev", scale=(1, 1, 4), modality="MR")
+    assert {case.scan_id for case in results.cases} == {"two"}
+    assert len(results.skipped) == 3
+    assert all("no foreground" in text for text in results.skipped)
+
+
 def test_refusals(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="split train"):
         evaluate(cohort, split="train", scale=(1, 1, 4))
