@@ -6,7 +6,6 @@ degradations by an entry point in the group ``medsr.degradations``.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from medsr.degrade.ct_slab import CTSlab, CTSlabParams
 from medsr.degrade.kspace import KSpaceCrop, KSpaceParams
 from medsr.degrade.slice_profile import SliceProfile, SliceProfileParams
 from medsr.errors import UsageError
+from medsr.plugins import look_up
 from medsr.volume import Volume
 
 DEGRADATIONS: dict[str, type[Any]] = {
@@ -50,13 +50,9 @@ def build_degradation(kind: str, factor: Triple, **options: Any) -> Degradation[
     Raises:
         UsageError: If the kind is unknown or an option is none of its own.
     """
-    cls = DEGRADATIONS.get(kind)
-    if cls is None:
-        found = {point.name: point for point in entry_points(group="medsr.degradations")}
-        if kind not in found:
-            known = ", ".join(sorted({*DEGRADATIONS, *found}))
-            raise UsageError(f"degradation {kind!r} is unknown; known are {known}")
-        cls = found[kind].load()
+    cls = look_up(
+        kind, DEGRADATIONS, group="medsr.degradations", what="degradation", error=UsageError
+    )
     try:
         built: Degradation[Any] = cls(factor=factor, **options)
     except (TypeError, ValueError) as error:

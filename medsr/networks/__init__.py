@@ -8,7 +8,6 @@ A network maps a normalised low-resolution tensor ``(B, 1, X, Y, Z)`` to
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 from medsr.errors import ModelError
@@ -16,6 +15,7 @@ from medsr.networks.blocks import SRNetwork, Triple
 from medsr.networks.repplain import RepPlain3D
 from medsr.networks.resnet import ResNet3D
 from medsr.networks.rrdb import RRDBNet3D
+from medsr.plugins import look_up
 
 NETWORKS: dict[str, type[SRNetwork]] = {
     "RepPlain3D": RepPlain3D,
@@ -40,13 +40,7 @@ def build_network(name: str, scale: Triple, **options: Any) -> SRNetwork:
     Raises:
         ModelError: If the name is unknown or an option is none of the network's.
     """
-    cls = NETWORKS.get(name)
-    if cls is None:
-        found = {point.name: point for point in entry_points(group="medsr.networks")}
-        if name not in found:
-            known = ", ".join(sorted({*NETWORKS, *found}))
-            raise ModelError(f"network {name!r} is unknown; known are {known}")
-        cls = found[name].load()
+    cls = look_up(name, NETWORKS, group="medsr.networks", what="network", error=ModelError)
     try:
         return cls(scale, **options)
     except (TypeError, ValueError) as error:

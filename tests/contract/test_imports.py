@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up: a module may import any module of a lower floor.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"geometry"}),
+    frozenset({"geometry", "plugins"}),
     frozenset({"networks", "losses", "volume"}),
     frozenset({"model", "zoo", "degrade", "recipe", "io"}),
     frozenset({"infer", "distill", "data"}),

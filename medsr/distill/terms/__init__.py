@@ -8,13 +8,13 @@ when a name misses the table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any, cast
+from typing import Any
 
 from medsr.distill.taps import DistillTerm
 from medsr.distill.terms.feature import FeatureTerm
 from medsr.distill.terms.output import OutputTerm
 from medsr.errors import UsageError
+from medsr.plugins import look_up
 
 __all__ = ["ENTRY_POINTS", "TERMS", "FeatureTerm", "OutputTerm", "build_term"]
 
@@ -41,13 +41,7 @@ def build_term(name: str, **options: Any) -> DistillTerm:
     Raises:
         UsageError: If no term has this name, or it does not take these options.
     """
-    factory = TERMS.get(name)
-    if factory is None:
-        offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-        if name not in offered:
-            known = ", ".join(sorted({*TERMS, *offered}))
-            raise UsageError(f"distillation term {name!r} is unknown; choose one of {known}")
-        factory = cast("Callable[..., DistillTerm]", offered[name].load())
+    factory = look_up(name, TERMS, group=ENTRY_POINTS, what="distillation term", error=UsageError)
     try:
         return factory(**options)
     except TypeError as error:

@@ -171,7 +171,7 @@ def test_degrade_takes_kinds_from_elsewhere(
         assert group == "medsr.degradations"
         return (EntryPoint("mine", "medsr.degrade.ct_slab:CTSlab", group),)
 
-    monkeypatch.setattr("medsr.degrade.entry_points", entry_points)
+    monkeypatch.setattr("medsr.plugins.entry_points", entry_points)
     outputs = tmp_path / "mine.nii", tmp_path / "slab.nii"
     for kind, output in zip(("mine", "ct_slab"), outputs, strict=True):
         assert call("degrade", sharp, output, "--scale", "1,1,2", "--kind", kind).exception is None
