@@ -36,6 +36,8 @@ def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
             f"checkpoint in {folder.name}: cannot be written ({error.strerror}); "
             "free some space or choose another --out"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
