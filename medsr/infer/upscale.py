@@ -146,8 +146,7 @@ def upscale(
     limit = prepare.parse_bytes(max_memory)
     where = resolve_device(device)
     computed = resolve_precision(precision, where)
-    names = (None if path is None else Path(path) for path in (output, report, preview))
-    outputs = _Outputs(*names, overwrite=overwrite)
+    outputs = _Outputs(_path(output), _path(report), _path(preview), overwrite)
     outputs.check()
 
     with watch.stage("load"):
@@ -300,6 +299,10 @@ def _derivation(
         description=f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}",
         scale=(x, y, z),
     )
+
+
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def _device_name(device: torch.device) -> str:
