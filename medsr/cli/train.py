@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -98,5 +99,6 @@ def run_recipe(
     folder = run(
         recipe, overrides, out=out, resume=resume, device=device, devices=devices, quiet=quiet
     )
-    if not quiet:
+    # Each process of several comes by here; the launcher numbers them.
+    if not quiet and os.environ.get("LOCAL_RANK", "0") == "0":
         write(f"model folder: {folder}")
