@@ -6,6 +6,7 @@ Only tensor operations and small modules live here; whole networks have a file e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,14 @@ def conv3(in_channels: int, out_channels: int) -> nn.Conv3d:
     return nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
 
 
+def zero_conv3(in_channels: int, out_channels: int) -> nn.Conv3d:
+    """Return a 3³ convolution that gives zero until it is trained."""
+    convolution = conv3(in_channels, out_channels)
+    for parameter in convolution.parameters():
+        nn.init.zeros_(parameter)
+    return convolution
+
+
 def check_width(width: int, name: str = "width") -> None:
     """Refuse channel counts for which CPU kernels fall onto a slow path.
 
@@ -191,6 +200,48 @@ class SRNetwork(nn.Module):
     def merged(self) -> SRNetwork:
         """Return the network for inference; itself where there is nothing to merge."""
         return self
+
+
+class ResidualTrunk(SRNetwork):
+    """Head, a body of residual blocks, one long skip around it, voxel-shuffle tail.
+
+    The tail starts at zero, so a fresh network returns the interpolated scan.
+
+    Args:
+        scale: Integer factors along X, Y and Z.
+        width: Channels of the trunk, a multiple of 16.
+        blocks: The body; each maps ``width`` channels to ``width``.
+        depth: Convolutions in a row within the body, for the receptive field.
+        fold: See :class:`SRNetwork`.
+        interpolation: See :class:`SRNetwork`.
+    """
+
+    def __init__(
+        self,
+        scale: Triple,
+        width: int,
+        blocks: Sequence[nn.Module],
+        depth: int,
+        fold: Triple = (1, 1, 1),
+        interpolation: str = "nearest",
+    ):
+        super().__init__(scale, fold, interpolation)
+        self.width = width
+        self.radius = depth + 3
+        self.head = conv3(self.in_channels, width)
+        self.body = nn.ModuleList(blocks)
+        self.fuse = conv3(width, width)
+        self.tail = zero_conv3(width, self.out_channels)
+        self.taps = (*(f"body.{i}" for i in range(len(blocks))), "fuse")
+
+    def residual(self, folded: Tensor) -> Tensor:
+        """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
+        head = self.head(folded)
+        x = head
+        for block in self.body:
+            x = block(x)
+        out: Tensor = self.tail(self.fuse(x) + head)
+        return out
 
 
 def _triple(value: Triple, name: str) -> Triple:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3
+from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3, zero_conv3
 
 BRANCHES = ("expand", "gradient", "identity")
 """What may join the plain 3³ kernel in training."""
@@ -176,9 +176,7 @@ class RepPlain3D(SRNetwork):
 
         self.head = conv3(self.in_channels, width)
         self.body = nn.ModuleList(convolution() for _ in range(depth))
-        self.tail = conv3(width, self.out_channels)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.tail = zero_conv3(width, self.out_channels)
         self.taps = tuple(f"body.{i}" for i in range(depth))
 
     def residual(self, folded: Tensor) -> Tensor:

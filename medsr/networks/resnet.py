@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3
+from medsr.networks.blocks import ResidualTrunk, Triple, check_width, conv3
 
 
 class ResidualBlock(nn.Module):
@@ -31,14 +31,14 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class ResNet3D(SRNetwork):
+class ResNet3D(ResidualTrunk):
     """Residual blocks between a head and a voxel-shuffle tail, one long skip around them.
 
     Args:
         scale: Integer factors along X, Y and Z.
         width: Channels of the body, a multiple of 16.
         blocks: Residual blocks (two convolutions each).
-        fold: Voxels folded into channels before the head, see :class:`SRNetwork`.
+        fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
     """
 
@@ -50,23 +50,6 @@ class ResNet3D(SRNetwork):
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
     ):
-        super().__init__(scale, fold, interpolation)
         check_width(width)
-        self.width = width
-        self.radius = 3 + 2 * blocks
-        self.head = conv3(self.in_channels, width)
-        self.body = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
-        self.fuse = conv3(width, width)
-        self.tail = conv3(width, self.out_channels)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
-        self.taps = (*(f"body.{i}" for i in range(blocks)), "fuse")
-
-    def residual(self, folded: Tensor) -> Tensor:
-        """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
-        head = self.head(folded)
-        x = head
-        for block in self.body:
-            x = block(x)
-        out: Tensor = self.tail(self.fuse(x) + head)
-        return out
+        body = [ResidualBlock(width) for _ in range(blocks)]
+        super().__init__(scale, width, body, 2 * blocks, fold, interpolation)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3
+from medsr.networks.blocks import ResidualTrunk, Triple, check_width, conv3
 
 RESIDUAL_SCALE = 0.2
 DENSE_CONVOLUTIONS = 5
+DENSE_BLOCKS = 3
 
 
 class DenseBlock(nn.Module):
@@ -44,7 +45,7 @@ class RRDB(nn.Module):
 
     def __init__(self, width: int, growth: int):
         super().__init__()
-        self.blocks = nn.Sequential(*(DenseBlock(width, growth) for _ in range(3)))
+        self.blocks = nn.Sequential(*(DenseBlock(width, growth) for _ in range(DENSE_BLOCKS)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, width, …)`` to the same shape."""
@@ -52,7 +53,7 @@ class RRDB(nn.Module):
         return x + RESIDUAL_SCALE * out
 
 
-class RRDBNet3D(SRNetwork):
+class RRDBNet3D(ResidualTrunk):
     """ESRGAN's generator in three dimensions, with a voxel-shuffle tail.
 
     Args:
@@ -60,7 +61,7 @@ class RRDBNet3D(SRNetwork):
         width: Channels of the trunk, a multiple of 16.
         growth: Channels that each dense convolution adds, a multiple of 16.
         blocks: Residual-in-residual dense blocks (15 convolutions each).
-        fold: Voxels folded into channels before the head, see :class:`SRNetwork`.
+        fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
 
     Source: Wang et al. 2018, "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks".
@@ -75,24 +76,8 @@ class RRDBNet3D(SRNetwork):
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
     ):
-        super().__init__(scale, fold, interpolation)
         check_width(width)
         check_width(growth, "growth")
-        self.width = width
-        self.radius = 3 + blocks * 3 * DENSE_CONVOLUTIONS
-        self.head = conv3(self.in_channels, width)
-        self.body = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
-        self.fuse = conv3(width, width)
-        self.tail = conv3(width, self.out_channels)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
-        self.taps = (*(f"body.{i}" for i in range(blocks)), "fuse")
-
-    def residual(self, folded: Tensor) -> Tensor:
-        """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
-        head = self.head(folded)
-        x = head
-        for block in self.body:
-            x = block(x)
-        out: Tensor = self.tail(self.fuse(x) + head)
-        return out
+        body = [RRDB(width, growth) for _ in range(blocks)]
+        depth = blocks * DENSE_BLOCKS * DENSE_CONVOLUTIONS
+        super().__init__(scale, width, body, depth, fold, interpolation)
