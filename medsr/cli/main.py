@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, a code of ``medsr.errors``, 2 for a wrong command line, 130 after an
         interruption, 141 where the reader of a pipe has gone, 70 for a fault of medsr itself.
     """
+    if arguments is None:
+        # A batch system's polite kill cleans up like Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or _is_set("MEDSR_DEBUG")
     try:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Literal
 
+import torch
+
 from medsr import __version__
 from medsr.geometry import Geometry
 from medsr.model import ModelSpec
@@ -124,4 +126,7 @@ def build_report(
 
 def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     """Return the report with seconds by stage and the peak memory."""
-    return {**report, "seconds": watch.rounded(), "peak_memory_bytes": peak_memory_bytes()}
+    peaks: dict[str, Any] = {"peak_memory_bytes": peak_memory_bytes()}
+    if torch.cuda.is_available() and str(report["device"]).startswith("cuda"):
+        peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+    return {**report, "seconds": watch.rounded(), **peaks}

@@ -97,6 +97,14 @@ def build_objective(recipe: Recipe) -> Objective:
             terms.append((term.weight, build_term(term.name, **term.options)))
     teacher = SRModel.load(recipe.teacher).module
     teacher = teacher.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    for axis, (size, *folds) in enumerate(
+        zip(recipe.patches.size, student.multiple_of, teacher.multiple_of, strict=True)
+    ):
+        if any(size % fold for fold in folds):
+            raise RecipeError(
+                f"recipe: patches.size.{axis}: {size} is no multiple of the networks' folds "
+                f"{folds}; their features could not be compared"
+            )
     with at_key("terms"):
         distiller = Distiller(student, teacher, terms)
     return Objective(student, losses, distiller)

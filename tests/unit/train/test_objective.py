@@ -136,7 +136,37 @@ def test_a_warm_start_is_the_same_function(
 def test_a_warm_start_from_another_shape_is_refused(
     tmp_path: Path, make_recipe: Callable[..., Recipe]
 ) -> None:
-    trained = RepPlain3D((1, 1, 2), width=16, depth=2)
-    folder = store(trained, make_recipe(), tmp_path / "start")
+    trained = ResNet3D((1, 1, 2), width=16, blocks=1)
+    folder = store(
+        trained,
+        make_recipe(network={"name": "ResNet3D", "options": {"width": 16, "blocks": 1}}),
+        tmp_path / "start",
+    )
     with pytest.raises(CheckpointError, match=r"network\.start: .* do not fit network\.options"):
         warm_start(RepPlain3D((1, 1, 2), width=32, depth=2), str(folder))
+
+
+def test_patches_that_do_not_fit_the_folds_are_refused_by_their_path(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    options = {"width": 16, "blocks": 1, "fold": [5, 1, 1]}
+    recipe = make_recipe(network={"name": "ResNet3D", "options": options})
+    folded = ResNet3D((1, 1, 2), width=16, blocks=1, fold=(5, 1, 1))
+    folder = store(folded, recipe, tmp_path / "folded")
+    distilled = make_recipe(teacher=str(folder), terms=[{"name": "output"}])
+    with pytest.raises(RecipeError, match=r"patches\.size\.0: .* is no multiple"):
+        build_objective(distilled)
+
+
+def test_a_larger_student_grows_from_a_smaller_model(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    small = RepPlain3D((1, 1, 2), width=16, depth=1)
+    rouse(small)
+    folder = store(small, make_recipe(), tmp_path / "small")
+    large = RepPlain3D((1, 1, 2), width=32, depth=2)
+    warm_start(large, str(folder))
+    x = torch.rand(1, 1, 6, 5, 4)
+    torch.testing.assert_close(large(x), small(x), atol=1e-4, rtol=1e-4)
+    with pytest.raises(CheckpointError, match="cannot grow"):
+        warm_start(RepPlain3D((1, 1, 4), width=32, depth=2), str(folder))
