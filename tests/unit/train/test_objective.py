@@ -168,5 +168,5 @@ def test_a_larger_student_grows_from_a_smaller_model(
     warm_start(large, str(folder))
     x = torch.rand(1, 1, 6, 5, 4)
     torch.testing.assert_close(large(x), small(x), atol=1e-4, rtol=1e-4)
-    with pytest.raises(CheckpointError, match="cannot grow"):
+    with pytest.raises(CheckpointError, match="growing keeps scale"):
         warm_start(RepPlain3D((1, 1, 4), width=32, depth=2), str(folder))
