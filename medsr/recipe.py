@@ -26,7 +26,7 @@ Triple = tuple[
 ]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 _CONFIG = ConfigDict(extra="forbid")
@@ -134,14 +134,14 @@ class OptimiserRecipe:
 
     learning_rate: Positive = 1e-3
     muon_learning_rate: Annotated[float, Field(ge=0)] = 1e-3
-    plateau: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    plateau: BelowOne = 0.3
     final_share: Fraction = 0.01
     warmup_steps: Annotated[int, Field(ge=0)] = 50
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     muon_weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
     clip_norm: Positive = 0.5
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    ema_decay: BelowOne = 0.99
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -161,10 +161,10 @@ def test_patches_that_do_not_fit_the_folds_are_refused_by_their_path(
 def test_a_larger_student_grows_from_a_smaller_model(
     make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    small = RepPlain3D((1, 1, 2), width=16, depth=1)
+    small = RepPlain3D((1, 1, 2), width=16, depth=2)
     rouse(small)
     folder = store(small, make_recipe(), tmp_path / "small")
-    large = RepPlain3D((1, 1, 2), width=32, depth=2)
+    large = RepPlain3D((1, 1, 2), width=32, depth=3)
     warm_start(large, str(folder))
     x = torch.rand(1, 1, 6, 5, 4)
     torch.testing.assert_close(large(x), small(x), atol=1e-4, rtol=1e-4)
