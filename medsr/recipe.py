@@ -96,7 +96,8 @@ class NetworkRecipe:
     Attributes:
         name: Name in ``medsr.networks.NETWORKS``.
         options: The network's own arguments, without the scale.
-        start: Folder or name of a model whose weights are taken as the start; None for none.
+        start: Folder or name of a model whose weights are taken as the start; None for none. A
+            larger ``RepPlain3D`` is grown from a smaller one.
     """
 
     name: str
