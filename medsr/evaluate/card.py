@@ -17,8 +17,8 @@ from medsr.evaluate.results import REFERENCE_METHOD
 from medsr.model import ModelSpec
 
 LIMITS = (
-    "Trained on the scans named above, most of them healthy adults; pathology, implants, children, "
-    "contrast agents and other body parts were not or hardly seen.",
+    "Trained on the few scans named above; pathology, implants, children, contrast agents and "
+    "other body parts were not or hardly seen.",
     "Low resolution was simulated. Real scans differ in profile, noise and motion; the further "
     "they differ, the less the scores apply.",
     "Detail finer than the scan is an estimate. It can be wrong, it can be absent, and small "
@@ -51,12 +51,12 @@ def score_table(results: Mapping[str, Any], methods: Sequence[str] | None = None
         methods: Which methods, in this order; all by default.
 
     Returns:
-        One line a method: PSNR, gain over B-spline (mean, least and most by row), SSIM, MAE,
-        seconds a scan. After ± stands the standard deviation over rows.
+        One line a method: PSNR, gain over B-spline (mean, least and most by row), SSIM and
+        MAE. After ± stands the standard deviation over rows.
     """
     lines = [
-        "| method | PSNR dB | over B-spline dB (least … most) | SSIM | MAE | s per scan |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| method | PSNR dB | over B-spline dB (least … most) | SSIM | MAE |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for method in methods or list(results["summary"]):
         of = results["summary"][method]
@@ -68,7 +68,6 @@ def score_table(results: Mapping[str, Any], methods: Sequence[str] | None = None
             gained,
             _with_spread(of["ssim"], 4),
             _with_spread(of["mae"], 2),
-            f"{of['mean_seconds']:.1f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -112,20 +111,22 @@ def model_card(
     trained = spec.trained_spacing_mm
     recipe = spec.training.get("recipe", {})
     teacher = recipe.get("teacher")
-    learnt = f"distilled from `{Path(teacher).parent.name}`" if teacher else "trained on the truth"
+    learnt = f"distilled from `{_run(teacher)}`" if teacher else "trained on the truth"
+    start = recipe.get("network", {}).get("start")
+    begun = f", begun with the weights of `{_run(start)}`" if start else ""
     factor = " × ".join(map(str, spec.scale))
     about = [
         f"- {spec.description}",
         f"- Network: {spec.network}, {spec.parameters:,} parameters at inference, factor {factor} "
         "(in-plane, in-plane, slice).",
-        f"- {spec.role.capitalize()}, {learnt}; {recipe.get('loop', {}).get('steps', '?')} steps "
-        "of the recipe stored in `spec.json`.",
+        f"- {spec.role.capitalize()}, {learnt}{begun}; {recipe.get('loop', {}).get('steps', '?')} "
+        "steps of the recipe stored in `spec.json`.",
         f"- Input: {spec.modality}, in-plane spacing {_range(trained.in_plane)} mm, slice spacing "
         f"{_range(trained.slice)} mm in training. Native units in, native units out, no clipping.",
         f"- Simulated low resolution: `{json.dumps(spec.trained_degradation)}`.",
     ]
     cohort = results["cohort"]
-    conventions = "; ".join(f"{k}: {v}" for k, v in results["conventions"].items())
+    conventions = "\n".join(f"- {k}: {v}" for k, v in results["conventions"].items())
     methods = [m for m in results["summary"] if m in ("linear", REFERENCE_METHOD, label)]
     parts = [
         f"# {spec.name} {spec.version}",
@@ -134,11 +135,13 @@ def model_card(
         "## Data",
         "\n".join(f"- {line}" for line in data),
         "## Scores",
-        f"{cohort['scans']} scans of {cohort['patients']} people of the split "
-        f"`{cohort['split']}`, none of whom the model learnt from; "
-        f"{results['task']['axes']}. ± is the standard deviation over rows. {conventions}.",
+        f"{_count(cohort['scans'], 'scan', 'scans')} of "
+        f"{_count(cohort['patients'], 'person', 'people')} of the split `{cohort['split']}`, whom "
+        f"the model did not learn from; {results['task']['axes']}. ± is the standard deviation "
+        "over rows.",
         score_table(results, methods).rstrip(),
-        f"Made with `{results['command']}`.",
+        f"Made with `{results['command']}`. Conventions:",
+        conventions,
         "## Limits",
         "\n".join(f"- {line}" for line in (*notes, *LIMITS)),
     ]
@@ -150,6 +153,15 @@ def _with_spread(metric: Mapping[str, float | None], digits: int) -> str:
     if mean is None:
         return "–"
     return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def _run(path: str) -> str:
+    """Name of a run or shipped model, from the path that a recipe gives."""
+    return Path(path).parent.name if Path(path).name == "model" else Path(path).name
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _range(limits: tuple[float, float]) -> str:

@@ -19,6 +19,9 @@ from medsr.volume import Volume
 PANEL_PIXELS = 420
 """Longest side of a panel."""
 
+CT_WINDOW_HU = (-1000.0, 600.0)
+"""From air to soft bone; padding outside the field of view would spoil percentiles."""
+
 _GAP = 10
 _HEADER = 54
 _MARGIN = 30
@@ -38,7 +41,7 @@ def draw_preview(before: Volume, after: Volume, *, method: str) -> Image.Image:
         method: What the last column is called, for example the model's name.
     """
     before, after = _to_ras(before), _to_ras(after)
-    low, high = _window(before.data)
+    low, high = _window(before)
     centre = _centre_of_interest(before.data, low, high)
     extent = before.geometry.extent_mm
     pixels_per_mm = PANEL_PIXELS / max(extent)
@@ -89,8 +92,11 @@ def _to_ras(volume: Volume) -> Volume:
     return turned.flip(tuple(backward)) if backward else turned
 
 
-def _window(data: NDArray[Any]) -> tuple[float, float]:
-    """Grey window from percentiles of every few voxels; never empty."""
+def _window(volume: Volume) -> tuple[float, float]:
+    """Grey window: fixed for CT, else from percentiles of every few voxels; never empty."""
+    if volume.modality == "CT":
+        return CT_WINDOW_HU
+    data = volume.data
     step = max(1, round((data.size / 2e6) ** (1 / 3)))
     low, high = np.percentile(data[::step, ::step, ::step], (0.5, 99.7))
     return float(low), float(high) if high > low else float(low) + 1.0

@@ -19,7 +19,7 @@ def _row(axis: str, method: str, psnr: float, gain: float) -> dict[str, Any]:
 def results() -> dict[str, Any]:
     def of(psnr: float, gain: dict[str, float] | None) -> dict[str, Any]:
         metric = {"mean_over_rows": psnr, "std_over_rows": 0.5}
-        base = {"psnr": metric, "ssim": metric, "mae": metric, "mean_seconds": 1.25}
+        base = {"psnr": metric, "ssim": metric, "mae": metric}
         return base if gain is None else base | {"psnr_gain_over_bspline": gain}
 
     return {
@@ -64,7 +64,7 @@ def spec() -> ModelSpec:
 def test_score_table_shows_mean_spread_and_gain(results: dict[str, Any]) -> None:
     header, rule, base, ours = score_table(results).splitlines()
     assert header.count("|") == rule.count("|") == base.count("|") == ours.count("|")
-    assert base == "| bspline | 20.00 ± 0.50 |  | 20.0000 ± 0.5000 | 20.00 ± 0.50 | 1.2 |"
+    assert base == "| bspline | 20.00 ± 0.50 |  | 20.0000 ± 0.5000 | 20.00 ± 0.50 |"
     assert "| +2.50 (+2.00 … +3.00) |" in ours
 
 
