@@ -19,11 +19,12 @@ _TINY = 1e-8
 class FeatureTerm(nn.Module):
     """Mean squared error between projected student features and the teacher's.
 
-    A 1³ convolution maps the student's channels onto the teacher's. Both sides are then divided
-    by the teacher's standard deviation, one per channel over batch and voxels, so that loud
-    channels do not drown the others and 1 means "no better than the teacher's mean". Where the
-    networks work on different grids (one folds voxels into channels), the finer features are
-    averaged over the cells of the coarser grid.
+    Both sides are standardised first, each channel to mean zero and variance one over batch and
+    voxels; then a 1³ convolution maps the student's channels onto the teacher's. So the loss is
+    about 1 at the start whatever the networks' scales are (a raw projection, still random, would
+    drown every other loss), loud channels do not drown quiet ones, and 1 means "no better than
+    the teacher's mean". Where the networks work on different grids (one folds voxels into
+    channels), the finer features are averaged over the cells of the coarser grid.
 
     With equal channel counts the projection starts as the identity.
 
@@ -93,14 +94,19 @@ class FeatureTerm(nn.Module):
         source = student.features[self.tap.student]
         target = teacher.features[self.tap.teacher].detach().float()
         grid = [min(sizes) for sizes in zip(source.shape[2:], target.shape[2:], strict=True)]
-        # Pooling and projection are both linear and commute; pooled first there is less to do.
-        projected = self.projection(_pool(source, grid)).float()
-        target = _pool(target, grid)
-        variance = target.var(dim=(0, 2, 3, 4), correction=0, keepdim=True)
-        # The second part keeps a patch of air, where all channels are constant, from exploding.
-        floor = _VARIANCE_FLOOR * (variance.mean() + _VARIANCE_FLOOR * target.square().mean())
-        error: Tensor = (projected - target).square() / torch.maximum(variance, floor + _TINY)
+        projected = self.projection(_standardise(_pool(source.float(), grid)))
+        error: Tensor = (projected.float() - _standardise(_pool(target, grid))).square()
         return error.mean()
+
+
+def _standardise(features: Tensor) -> Tensor:
+    """Bring each channel of (B, C, X, Y, Z) to mean zero and variance one."""
+    axes = (0, 2, 3, 4)
+    mean = features.mean(dim=axes, keepdim=True)
+    variance = features.var(dim=axes, correction=0, keepdim=True)
+    # The second part keeps a patch of air, where all channels are constant, from exploding.
+    floor = _VARIANCE_FLOOR * (variance.mean() + _VARIANCE_FLOOR * features.square().mean())
+    return (features - mean) / torch.maximum(variance, floor + _TINY).sqrt()
 
 
 def _projection(student_channels: int, teacher_channels: int) -> nn.Conv3d:
