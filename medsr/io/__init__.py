@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from medsr.errors import OutputFormatError, UsageError
-from medsr.io.atomic import atomic_file, atomic_folder, check_output
+from medsr.io.atomic import atomic_file, atomic_folder, check_output, check_replaceable
 from medsr.io.checks import check_finite, check_slices, guess_modality
 from medsr.io.inspect import SUFFIXES, Inspection, format_of, inspect, suffix_of
 from medsr.volume import Derivation, Modality, SourceFormat, Volume
@@ -193,15 +193,17 @@ def output_format(path: str | Path, *, format: SourceFormat | None = None) -> So
 
 
 def check_writable(volume: Volume, path: str | Path) -> None:
-    """Refuse a format that cannot hold this volume, before anything is computed.
+    """Refuse an output that :func:`save` would refuse in the end, before anything is computed.
 
     Raises:
         OutputFormatError: if ``path`` is a DICOM folder and the volume did not come from DICOM.
+        OutputExistsError: if that folder holds files that overwriting would delete.
     """
     if output_format(path) == "dicom":
         from medsr.io.dicom_write import check_writable as check_source
 
         check_source(volume)
+        check_replaceable(Path(path), _is_dicom_name)
 
 
 def _unknown_output(path: Path) -> str:

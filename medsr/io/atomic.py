@@ -71,6 +71,27 @@ def atomic_file(
         temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(path: Path, replaceable: Callable[[Path], bool] | None) -> None:
+    """Refuse a folder that may not be replaced as a whole, before any work is spent on it.
+
+    Args:
+        path: the folder; it may be absent.
+        replaceable: asked about every entry, see :func:`atomic_folder`.
+
+    Raises:
+        OutputExistsError: if ``path`` is a file, or holds an entry that must not go.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputExistsError(f"{path} is a file; choose the name of a folder")
+    if replaceable is not None and path.is_dir():
+        foreign = sum(not replaceable(entry) for entry in path.iterdir())
+        if foreign:
+            raise OutputExistsError(
+                f"{path} also holds {foreign} entries of another kind, which overwriting would "
+                "delete; choose another folder"
+            )
+
+
 @contextlib.contextmanager
 def atomic_folder(
     path: Path,
@@ -91,15 +112,7 @@ def atomic_folder(
         OutputNotWritableError: if writing fails for want of permission or space.
     """
     check_output(path, overwrite=overwrite)
-    if path.exists() and not path.is_dir():
-        raise OutputExistsError(f"{path} is a file; choose the name of a folder")
-    if replaceable is not None and path.is_dir():
-        foreign = sum(not replaceable(entry) for entry in path.iterdir())
-        if foreign:
-            raise OutputExistsError(
-                f"{path} also holds {foreign} entries of another kind, which overwriting would "
-                "delete; choose another folder"
-            )
+    check_replaceable(path, replaceable)
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(6)}")
     try:
         with _failures_named(path):

@@ -359,3 +359,15 @@ def test_dicom_output_of_a_scan_that_is_none_is_refused_before_any_work(
     with pytest.raises(OutputFormatError, match="DICOM input"):
         upscale(thick, tmp_path / "series", scale=(1, 1, 4), zoo_root=root)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_other_files_is_refused_before_any_work(
+    thick: Volume, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "notes.txt").write_text("keep me")
+    monkeypatch.setattr("medsr.infer.upscale.TiledInferer", None)
+    monkeypatch.setattr("medsr.io.dicom_write.check_writable", lambda volume: None)
+    with pytest.raises(OutputExistsError, match="1 entries of another kind"):
+        upscale(thick, tmp_path / "series", scale=(1, 1, 4), zoo_root=root, overwrite=True)
+    assert (tmp_path / "series" / "notes.txt").read_text() == "keep me"
