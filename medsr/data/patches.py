@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from medsr.data.transforms import PreparedScan, random_patch_transform
-from medsr.degrade import Degradation, KSpaceCrop
+from medsr.degrade import Degradation
 from medsr.errors import CohortError
 from medsr.recipe import PatchRecipe
 
@@ -50,9 +50,7 @@ class PatchStream:
         seed: int,
         rank: int = 0,
     ):
-        if isinstance(degradation, KSpaceCrop):
-            degradation = degradation.for_patches()
-        self.degradation = degradation
+        self.degradation = degradation = degradation.for_patches()
         self.recipe = recipe
         self.seed = seed
         self.rank = rank

@@ -36,6 +36,10 @@ class Degradation(Protocol[P]):
         """High-resolution voxels that a patch needs on every side."""
         ...
 
+    def for_patches(self) -> Degradation[P]:
+        """Return the same degradation for patches, where the scan goes on beyond the borders."""
+        ...
+
     def sample(self, generator: torch.Generator | None = None) -> P:
         """Draw parameters."""
         ...

@@ -94,6 +94,10 @@ class CTSlab:
             reach.append(factor * int(-(-widest // factor)))
         return (reach[0], reach[1], reach[2])
 
+    def for_patches(self) -> CTSlab:
+        """Return itself: beyond the margin, borders play no part."""
+        return self
+
     def sample(self, generator: torch.Generator | None = None) -> CTSlabParams:
         """Draw thickness, PSF, noise level and noise seed."""
         return CTSlabParams(

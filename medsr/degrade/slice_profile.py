@@ -91,6 +91,10 @@ class SliceProfile:
         half_width = REACH_SIGMAS * self.thickness[1] * factor / FWHM_PER_SIGMA
         return factor * int(-(-half_width // factor))
 
+    def for_patches(self) -> SliceProfile:
+        """Return itself: beyond the margin, borders play no part."""
+        return self
+
     def sample(self, generator: torch.Generator | None = None) -> SliceProfileParams:
         """Draw thickness, noise level and noise seed."""
         return SliceProfileParams(

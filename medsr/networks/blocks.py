@@ -6,7 +6,8 @@ Only tensor operations and small modules live here; whole networks have a file e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -200,6 +201,14 @@ class SRNetwork(nn.Module):
     def merged(self) -> SRNetwork:
         """Return the network for inference; itself where there is nothing to merge."""
         return self
+
+    def merged_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that build what :meth:`merged` returns.
+
+        Args:
+            options: The options that this network was built with.
+        """
+        return dict(options)
 
 
 class ResidualTrunk(SRNetwork):

@@ -9,7 +9,8 @@ the branches cost next to nothing, and once and for all by :meth:`RepPlain3D.mer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -204,3 +205,8 @@ class RepPlain3D(SRNetwork):
         plain.load_state_dict(state)
         parameter = next(self.parameters())
         return plain.to(device=parameter.device, dtype=parameter.dtype).train(self.training)
+
+    def merged_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of the plain stack: no branches, nothing to expand."""
+        kept = {name: value for name, value in options.items() if name != "expansion"}
+        return {**kept, "branches": False}

@@ -24,10 +24,6 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
         cohort: The scans it learnt from; their spacings become the spec's range.
         folder: Model folder.
     """
-    options = dict(recipe.network.options)
-    if recipe.network.name == "RepPlain3D":
-        options.pop("expansion", None)
-        options["branches"] = False
     factor = recipe.degradation.factor
     spacings = [
         [s * f for s, f in zip(scan.spacing_mm, factor, strict=True)] for scan in cohort.train
@@ -38,7 +34,7 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
         name=recipe.name,
         version=medsr.__version__,
         network=recipe.network.name,
-        options=options,
+        options=network.merged_options(recipe.network.options),
         scale=factor,
         modality=recipe.data.modality,
         role=recipe.role,
