@@ -355,13 +355,19 @@ def _command(
     allow_train: bool,
 ) -> str:
     """The command that repeats this; folders of one machine are left out."""
-    words = ["medsr evaluate", *(f"--model {Path(model).name}" for model in models)]
+    words = ["medsr evaluate", *(f"--model {_shown(model)}" for model in models)]
     words += [f"--cohort {Path(manifest).name}", f"--split {split}"]
     words += [f"--scale {','.join(map(str, scale))}", f"--modality {modality.lower()}"]
     words += [f"--kind {kind}"] if kind is not None else []
     words += [f"--limit {limit}"] if limit is not None else []
     words += ["--allow-train"] if allow_train else []
     return " ".join([*words, "--out DIR"])
+
+
+def _shown(model: str | Path) -> str:
+    """A model's name, or its folder's; the folder of a run is told from others of its kind."""
+    path = Path(model)
+    return f"{path.parent.name}/{path.name}" if path.name == "model" else path.name
 
 
 def _versions() -> dict[str, str]:
