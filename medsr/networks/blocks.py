@@ -120,11 +120,22 @@ def check_width(width: int, name: str = "width") -> None:
         raise ValueError(f"{name} is {width}; it must be a positive multiple of 16")
 
 
+def check_count(count: int, name: str) -> None:
+    """Refuse a number of blocks, levels or the like below one.
+
+    Raises:
+        ValueError: If ``count`` is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"{name} is {count}; it must be at least 1")
+
+
 class SRNetwork(nn.Module):
     """Skeleton of every network: fold, features, shuffle, residual, crop.
 
-    Subclasses set ``radius`` (receptive-field radius in folded voxels) and implement
-    :meth:`residual`, which maps the folded scan to ``out_channels`` channels.
+    Subclasses set ``radius`` (receptive-field radius in folded voxels), and ``stride`` where they
+    work on coarser grids too, and implement :meth:`residual`, which maps the folded scan, whose
+    sizes are multiples of the stride, to ``out_channels`` channels.
 
     Args:
         scale: Integer factors along X, Y and Z.
@@ -134,12 +145,15 @@ class SRNetwork(nn.Module):
 
     Attributes:
         scale: As given.
-        multiple_of: Tile starts must be multiples of this (the fold).
+        stride: Folded voxels per voxel of the coarsest grid within the network; 1 where it keeps
+            the grid, more where it goes down and up again.
+        multiple_of: Tile starts must be multiples of this (fold times stride).
         halo: Low-resolution voxels on each side that an output voxel may depend on.
         taps: Names of submodules whose outputs serve as features for distillation.
     """
 
     radius: int
+    stride: Triple = (1, 1, 1)
     taps: tuple[str, ...] = ()
 
     def __init__(self, scale: Triple, fold: Triple = (1, 1, 1), interpolation: str = "nearest"):
@@ -154,7 +168,8 @@ class SRNetwork(nn.Module):
     @property
     def multiple_of(self) -> Triple:
         """Alignment of tile starts in low-resolution voxels."""
-        return self.fold
+        x, y, z = (f * s for f, s in zip(self.fold, self.stride, strict=True))
+        return (x, y, z)
 
     @property
     def halo(self) -> Triple:
@@ -186,7 +201,7 @@ class SRNetwork(nn.Module):
             ``(B, 1, X·sx, Y·sy, Z·sz)`` in float32, also under autocast.
         """
         size = lr.shape[2:]
-        padded = pad_to_multiple(lr, self.fold)
+        padded = pad_to_multiple(lr, self.multiple_of)
         folded = voxel_unshuffle(padded, self.fold)
         if folded.device.type == "cpu":
             folded = folded.contiguous(memory_format=torch.channels_last_3d)
