@@ -102,6 +102,36 @@ def conv3(in_channels: int, out_channels: int) -> nn.Conv3d:
     return nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
 
 
+def conv1(in_channels: int, out_channels: int) -> nn.Conv3d:
+    """Return a 1³ (pointwise) convolution."""
+    return nn.Conv3d(in_channels, out_channels, kernel_size=1)
+
+
+def depthwise3(channels: int) -> nn.Conv3d:
+    """Return a 3³ convolution with zero padding in which every channel sees itself alone."""
+    return nn.Conv3d(channels, channels, kernel_size=3, padding=1, groups=channels)
+
+
+def he_normal(convolution: nn.Conv3d, slope: float = 0.0) -> nn.Conv3d:
+    """Draw weights that keep the scale of what follows a (leaky) ReLU; biases become zero.
+
+    Networks for super-resolution do without batch norm, so that nothing else keeps it.
+
+    Args:
+        convolution: Changed in place.
+        slope: Of the rectifier for negative values; 1 where there is none.
+
+    Returns:
+        The same convolution.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers", eq. 10 and 15.
+    """
+    nn.init.kaiming_normal_(convolution.weight, a=slope)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return convolution
+
+
 def zero_conv3(in_channels: int, out_channels: int) -> nn.Conv3d:
     """Return a 3³ convolution that gives zero until it is trained."""
     convolution = conv3(in_channels, out_channels)
@@ -238,6 +268,8 @@ class ResidualTrunk(SRNetwork):
         depth: Convolutions in a row within the body, for the receptive field.
         fold: See :class:`SRNetwork`.
         interpolation: See :class:`SRNetwork`.
+        pointwise_fuse: Close the body with a 1³ convolution in place of a 3³ one, which would
+            outweigh a body of light blocks.
     """
 
     def __init__(
@@ -248,13 +280,14 @@ class ResidualTrunk(SRNetwork):
         depth: int,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        pointwise_fuse: bool = False,
     ):
         super().__init__(scale, fold, interpolation)
         self.width = width
-        self.radius = depth + 3
+        self.radius = depth + (2 if pointwise_fuse else 3)
         self.head = conv3(self.in_channels, width)
         self.body = nn.ModuleList(blocks)
-        self.fuse = conv3(width, width)
+        self.fuse = (conv1 if pointwise_fuse else conv3)(width, width)
         self.tail = zero_conv3(width, self.out_channels)
         self.taps = (*(f"body.{i}" for i in range(len(blocks))), "fuse")
 
