@@ -62,6 +62,11 @@ class ScanRecord:
         return name
 
     @property
+    def domain(self) -> str:
+        """Modality and contrast: ``"MR/T1w"``, or ``"CT"`` where no contrast is stated."""
+        return "/".join(filter(None, (self.modality, self.contrast)))
+
+    @property
     def sharp_axis_indices(self) -> tuple[int, ...]:
         """The sharp axes as array axis numbers, ascending."""
         return tuple("xyz".index(axis) for axis in self.sharp_axes)

@@ -7,25 +7,17 @@ exactly the batches that an uninterrupted one would have seen, without any store
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medsr.batch import Batch
 from medsr.data.transforms import PreparedScan, random_patch_transform
 from medsr.degrade import Degradation
 from medsr.errors import CohortError
 from medsr.recipe import PatchRecipe
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's pairs: ``lr (B, 1, x, y, z)`` and ``hr (B, 1, x·sx, y·sy, z·sz)``."""
-
-    lr: Tensor
-    hr: Tensor
 
 
 class PatchStream:
@@ -76,9 +68,10 @@ class PatchStream:
         """Return the batch of a step, always the same for the same step."""
         rng = np.random.default_rng([self.seed, self.rank, step])
         pairs = [self._pair(rng) for _ in range(self.recipe.batch)]
-        return Batch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
+        lr, hr, domains = zip(*pairs, strict=True)
+        return Batch(torch.stack(lr), torch.stack(hr), domains)
 
-    def _pair(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _pair(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, str]:
         scan = self.scans[int(rng.choice(len(self.scans), p=self.probabilities))]
         self.transform.set_random_state(seed=int(rng.integers(2**31)))
         patch = self.transform(scan.sample)[0]["image"].as_subclass(Tensor)
@@ -94,7 +87,7 @@ class PatchStream:
         inside_hr = tuple(
             slice(m, m + p * f) for p, f, m in zip(self.recipe.size, factor, margin, strict=True)
         )
-        return lr[(slice(None), *inside_lr)], patch[(slice(None), *inside_hr)]
+        return lr[(slice(None), *inside_lr)], patch[(slice(None), *inside_hr)], scan.domain
 
 
 def _fits(shape: Sequence[int], size: Sequence[int]) -> bool:

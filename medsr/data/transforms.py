@@ -43,6 +43,7 @@ class PreparedScan:
         spacing_mm: Spacing in the order of ``image``.
         copies: How many entries share this scan's voxels.
         body_threshold: Normalised intensity above which a voxel counts as body.
+        domain: Modality and contrast, for example ``"MR/T1w"``.
     """
 
     sample: dict[str, Any]
@@ -52,6 +53,7 @@ class PreparedScan:
     spacing_mm: tuple[float, float, float]
     copies: int
     body_threshold: float
+    domain: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,6 +123,7 @@ def prepare_scan(
                 spacing_mm=(spacing[order[0]], spacing[order[1]], spacing[order[2]]),
                 copies=len(axes),
                 body_threshold=threshold,
+                domain=record.domain,
             )
         )
     return tuple(entries)

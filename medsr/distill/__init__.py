@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from medsr.distill.distiller import Distiller
+from medsr.distill.distiller import Distilled, Distiller
 from medsr.distill.taps import Activations, DistillTerm, FeatureTaps, Tap
 from medsr.distill.terms import TERMS, FeatureTerm, OutputTerm, build_term
 
@@ -14,6 +14,7 @@ __all__ = [
     "TERMS",
     "Activations",
     "DistillTerm",
+    "Distilled",
     "Distiller",
     "FeatureTaps",
     "FeatureTerm",

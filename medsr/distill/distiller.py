@@ -1,28 +1,39 @@
 """The distiller: one training step of a student beside a frozen teacher.
 
-Methods of distillation live in :mod:`medsr.distill.terms`; the loop, the loss to the truth and the
-optimiser in ``medsr.train``.
+Methods of distillation live in :mod:`medsr.distill.terms`; the loop, the loss to the truth, the
+weights of the losses and the optimisers in ``medsr.train``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
-from typing import cast
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from medsr.batch import Batch
 from medsr.distill.taps import Activations, DistillTerm, FeatureTaps
+from medsr.distill.views import View, views_for
 from medsr.errors import UsageError
 
-FLIPS: tuple[tuple[int, ...], ...] = tuple(
-    axes for count in (1, 2, 3) for axes in combinations((-3, -2, -1), count)
-)
-"""The flips of a self-ensemble in the order in which they are used; seven in all."""
-
 _PROBE_SIZE = 4  # voxels along each axis of the scan that tells the taps' channels
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a step gives.
+
+    Attributes:
+        output: The student's answer, (B, 1, X·sx, Y·sy, Z·sz).
+        losses: What the student is to minimise: the terms' float32 scalars by name, unweighted.
+        adversaries: What the terms' adversaries are to minimise, likewise; apart from the student.
+    """
+
+    output: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    adversaries: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Distiller(nn.Module):
@@ -35,103 +46,132 @@ class Distiller(nn.Module):
 
     Args:
         student: Network to train.
-        teacher: Network to learn from, of the student's scale.
-        terms: Pairs of a weight (finite, >= 0) and a :class:`~medsr.distill.taps.DistillTerm`.
+        teacher: Network to learn from, of the student's scale; None where no term needs one. A
+            teacher with a true attribute ``wants_domains`` is called with the batch's domains too.
+        terms: The methods. One that shares another's name gets a number: ``feature_2``.
 
     Raises:
         UsageError: If student and teacher share parameters or differ in scale, a tap does not
-            exist, or a weight is out of range.
+            exist, or a term needs a teacher and there is none.
     """
 
     def __init__(
-        self,
-        student: nn.Module,
-        teacher: nn.Module,
-        terms: Sequence[tuple[float, DistillTerm]],
+        self, student: nn.Module, teacher: nn.Module | None, terms: Sequence[DistillTerm]
     ) -> None:
         super().__init__()
-        _check_networks(student, teacher)
+        if teacher is not None:
+            _check_networks(student, teacher)
         self.student = student
         self.terms = nn.ModuleDict()
-        self.weights: dict[str, float] = {}
-        for weight, term in terms:
+        for term in terms:
             if not isinstance(term, nn.Module) or not isinstance(term, DistillTerm):
                 raise UsageError(f"{type(term).__name__} is no distillation term")
-            if not (math.isfinite(weight) and weight >= 0):
-                raise UsageError(
-                    f"distillation term {term.name!r}: weight is {weight}; give zero or more"
-                )
-            if not 0 <= _flips(term) <= len(FLIPS):
-                raise UsageError(
-                    f"distillation term {term.name!r}: {_flips(term)} flips; give 0 to {len(FLIPS)}"
-                )
-            name = self._unused_name(term.name)
-            self.weights[name] = float(weight)
-            self.terms[name] = term
+            if teacher is None and _needs_teacher(term):
+                raise UsageError(f"distillation term {term.name!r} needs a teacher; name one")
+            self.terms[self._unused_name(term.name)] = term
         # A tuple hides the teacher from nn.Module's registry of children.
-        self._teacher = (teacher.requires_grad_(False).eval(),)
-        taps = [tap for _, term in terms for tap in term.needs]
+        self._teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
+        self._views = views_for(getattr(student, "scale", (1, 2, 3)))
+        for term in terms:
+            if _views(term) > len(self._views):
+                raise UsageError(
+                    f"distillation term {term.name!r}: {_views(term)} views of the scan; "
+                    f"networks of this scale have {len(self._views)}"
+                )
+        taps = [tap for term in terms for tap in term.needs]
         self._student_taps = FeatureTaps(student, (tap.student for tap in taps), "student")
-        self._teacher_taps = FeatureTaps(teacher, (tap.teacher for tap in taps), "teacher")
+        self._teacher_taps = None
+        if teacher is not None:
+            self._teacher_taps = FeatureTaps(teacher, (tap.teacher for tap in taps), "teacher")
+        self._bind_terms()
         self._setup_terms()
 
     @property
-    def teacher(self) -> nn.Module:
-        """The frozen teacher."""
-        return self._teacher[0]
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher; None where there is none."""
+        return self._teacher[0] if self._teacher else None
+
+    @property
+    def adversaries(self) -> dict[str, nn.Module]:
+        """The networks of the terms that learn against the student, by the terms' names."""
+        found = {name: getattr(term, "adversary", None) for name, term in self.terms.items()}
+        return {name: network for name, network in found.items() if network is not None}
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters for the optimiser: the student's and those of the terms' projections."""
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+        """Parameters for the student's optimiser: its own and those of the terms' projections."""
+        theirs = {id(p) for network in self.adversaries.values() for p in network.parameters()}
+        return (p for p in self.parameters() if p.requires_grad and id(p) not in theirs)
 
-    def forward(
-        self, lr: Tensor, hr: Tensor, with_teacher: bool = True
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, active: Collection[str] | None = None) -> Distilled:
         """Run the student, ask the teacher, and compare them.
 
         Args:
-            lr: Normalised low-resolution scan, (B, 1, X, Y, Z).
-            hr: True volume, (B, 1, X·sx, Y·sy, Z·sz); passed on to the terms.
-            with_teacher: ``False`` leaves the teacher and all terms out, for a last phase of
-                training on the truth alone.
+            batch: Training pairs.
+            active: Names of the terms to ask; all where None. With none at all the teacher is not
+                asked either, which makes a last phase of training on the truth alone.
 
         Returns:
-            The student's output and the losses of the terms by name. Each is a float32 scalar
-            already multiplied by its weight, so that their sum is the distillation loss. Terms of
-            weight zero are left out. The loss to the truth is the caller's to add.
+            The student's output, the losses of the terms and those of their adversaries. The loss
+            to the truth is the caller's to add.
         """
-        active = [name for name, weight in self.weights.items() if weight > 0]
-        if not with_teacher or not active:
-            return self.student(lr), {}
+        names = [name for name in self.terms if active is None or name in active]
+        if not names:
+            return Distilled(self.student(batch.lr))
         with self._student_taps.record() as features:
-            output: Tensor = self.student(lr)
+            output: Tensor = self.student(batch.lr)
         student = Activations(output, features)
-        teachers = self._ask_teacher(lr, {_flips(self.terms[name]) for name in active})
-        losses = {
-            name: self.weights[name]
-            * self.terms[name](student, teachers[_flips(self.terms[name])], hr).float()
-            for name in active
-        }
-        return output, losses
+        teachers = self._ask_teacher(batch, {_views(self.terms[name]) for name in names}, student)
+        result = Distilled(output)
+        for name in names:
+            term: Any = self.terms[name]
+            teacher = teachers[_views(term)]
+            adversary = getattr(term, "adversary", None)
+            if adversary is None:
+                result.losses[name] = term(student, teacher, batch).float()
+                continue
+            # The student's loss goes through the adversary but leaves no gradient in it.
+            adversary.requires_grad_(False)
+            result.losses[name] = term(student, teacher, batch).float()
+            adversary.requires_grad_(True)
+            loss = term.adversary_loss(student.detached(), teacher, batch)
+            result.adversaries[name] = loss.float()
+        return result
 
     def close(self) -> None:
         """Take all hooks off both networks; the distiller is not to be used afterwards."""
         self._student_taps.remove()
-        self._teacher_taps.remove()
+        if self._teacher_taps is not None:
+            self._teacher_taps.remove()
 
     @torch.no_grad()
-    def _ask_teacher(self, lr: Tensor, counts: set[int]) -> dict[int, Activations]:
-        """Ask the teacher once per flip; return its activations by the number of flips."""
+    def _ask_teacher(
+        self, batch: Batch, counts: set[int], student: Activations
+    ) -> dict[int, Activations]:
+        """Ask the teacher once per view; return its activations by the number of views."""
+        if self.teacher is None or self._teacher_taps is None:
+            return dict.fromkeys(counts, student.detached())
         # no_grad and not inference_mode: the targets are saved for the student's backward pass.
         teacher = self.teacher.eval()
+        extra = (batch.domains,) if getattr(teacher, "wants_domains", False) else ()
+
+        def ask(view: View) -> Tensor:
+            return view.undo(teacher(view.apply(batch.lr), *extra))
+
         with self._teacher_taps.record() as features:
-            total: Tensor = teacher(lr)
-        answers = {0: Activations(total, features)}
-        for count, axes in enumerate(FLIPS[: max(counts)], start=1):
-            total = total + teacher(lr.flip(axes)).flip(axes)
+            total = ask(self._views[0])
+        answers = {1: Activations(total, features)}
+        for count, view in enumerate(self._views[1 : max(counts)], start=2):
+            total = total + ask(view)
             if count in counts:
-                answers[count] = Activations(total / (count + 1), features)
+                answers[count] = Activations(total / count, features)
         return answers
+
+    def _bind_terms(self) -> None:
+        """Show both networks to the terms that look at weights or run networks."""
+        for term in self.terms.values():
+            bind = getattr(term, "bind", None)
+            if callable(bind):
+                bind(self.student, self.teacher)
 
     @torch.no_grad()
     def _setup_terms(self) -> None:
@@ -139,27 +179,33 @@ class Distiller(nn.Module):
         waiting = [term for term in self.terms.values() if callable(getattr(term, "setup", None))]
         if not waiting:
             return
-        student = _probe(self.student, self._student_taps)
-        teacher = _probe(self.teacher, self._teacher_taps)
+        student = teacher = _probe(self.student, self._student_taps)
+        if self.teacher is not None and self._teacher_taps is not None:
+            teacher = _probe(self.teacher, self._teacher_taps)
         for term in waiting:
             cast("Callable[[Activations, Activations], None]", term.setup)(student, teacher)
 
     def _unused_name(self, name: str) -> str:
         number = 2
         candidate = name
-        while candidate in self.weights:
+        while candidate in self.terms:
             candidate, number = f"{name}_{number}", number + 1
         return candidate
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Distiller:
         # What to(), cuda() and float() go through: the teacher follows although it is no child.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
-def _flips(term: object) -> int:
-    return int(getattr(term, "teacher_flips", 0))
+def _views(term: object) -> int:
+    return int(getattr(term, "teacher_views", 1))
+
+
+def _needs_teacher(term: object) -> bool:
+    return bool(getattr(term, "needs_teacher", True))
 
 
 def _check_networks(student: nn.Module, teacher: nn.Module) -> None:

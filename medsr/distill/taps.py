@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from medsr.batch import Batch
 from medsr.errors import UsageError
 
 
@@ -43,19 +44,33 @@ class Activations:
     output: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
 
+    def detached(self) -> Activations:
+        """Return the same values without their graph."""
+        features = {name: value.detach() for name, value in self.features.items()}
+        return Activations(self.output.detach(), features)
+
 
 @runtime_checkable
 class DistillTerm(Protocol):
     """One method of distillation: an ``nn.Module`` with these members.
 
-    A term may have two members more:
+    A term may have more members:
 
-    - ``teacher_flips`` (int from 0 to 7, default 0): how many flipped copies of the scan the
-      teacher is asked about besides the scan itself; the term then receives the mean of the
-      un-flipped answers as the teacher's output. Features are those of the scan itself.
+    - ``teacher_views`` (int, default 1): about how many views of the scan the teacher is asked (see
+      :mod:`medsr.distill.views`); the term then receives the mean of the un-flipped answers as the
+      teacher's output. Features are those of the scan itself.
+    - ``needs_teacher`` (bool, default True): ``False`` lets the term work without a teacher; it
+      then receives the student's own detached activations in the teacher's place.
+    - ``bind(student, teacher)``: called once, before ``setup``, with both networks (the teacher is
+      None where there is none), for terms that look at weights or run a network themselves. They
+      must not become children of the term: keep them in a tuple.
     - ``setup(student, teacher)``: called once, when the distiller is built, with the
       :class:`Activations` of a tiny scan, so that projections whose widths depend on the
       networks exist before an optimiser asks for parameters.
+    - ``adversary`` (an ``nn.Module``) with ``adversary_loss(student, teacher, batch)`` and
+      ``adversary_learning_rate``: a network that learns against the student. It has an optimiser of
+      its own; its loss is asked for with the student's activations detached, and the term's own
+      call sees it frozen.
 
     Attributes:
         name: Under which the loss is logged.
@@ -69,7 +84,7 @@ class DistillTerm(Protocol):
         """The taps whose features the term reads; empty if it reads outputs only."""
         ...
 
-    def __call__(self, student: Activations, teacher: Activations, hr: Tensor) -> Tensor:
+    def __call__(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Return a float32 scalar; the teacher's tensors carry no gradient."""
         ...
 

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medsr.data.patches import Batch, PatchStream
+from medsr.batch import Batch
+from medsr.data.patches import PatchStream
 from medsr.degrade import Degradation, build_degradation
 from medsr.errors import Interrupted, MedsrError, MissingExtraError, OutputNotWritableError
 from medsr.infer.engine import resolve_device, resolve_precision
 from medsr.recipe import Recipe, at_key, read_recipe
 from medsr.train.checkpoint import remove_checkpoint
 from medsr.train.cohort import Cohort, load_cohort
+from medsr.train.conflicts import gradient_cosines
 from medsr.train.finish import save_model
 from medsr.train.logs import RunLog
 from medsr.train.schedule import learning_rate_share
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
 MODEL_FOLDER = "model"
+FIGHTING = -0.1
+"""Two losses whose gradients have a cosine below this are reported as fighting."""
 
 
 def run(
@@ -186,7 +190,7 @@ def fit(
             if state.step % loop.log_every == 0:
                 means = {f"train/{k}": v / loop.log_every for k, v in state.running.items()}
                 rate = (state.step - since) / (time.perf_counter() - clock)
-                log.write(state.step, means | {"train/steps_per_second": rate})
+                log.write(state.step, means | beside(state) | {"train/steps_per_second": rate})
                 log.advance(state.step, means)
                 state.running, clock, since = {}, time.perf_counter(), state.step
             stopped, last = agreed(fabric, stop.asked), state.step == loop.steps
@@ -208,9 +212,13 @@ def take_step(
     Raises:
         MedsrError: The loss or its gradient is not finite; the weights are left as they were.
     """
-    losses: dict[str, torch.Tensor] = module(batch.lr.to(fabric.device), batch.hr.to(fabric.device))
-    fabric.backward(torch.stack(list(losses.values())).sum())
+    batch = batch.to(fabric.device)
+    progress = state.step / recipe.loop.steps
+    losses: dict[str, torch.Tensor] = module(batch.lr, batch.hr, batch.domains, progress)
     values = {name: float(loss.detach()) for name, loss in losses.items()}
+    if len(losses) > 1 and (state.step + 1) % recipe.loop.log_every == 0:
+        state.cosines = gradient_cosines(losses, [*state.objective.network.parameters()])
+    fabric.backward(torch.stack(list(losses.values())).sum())
     norm = state.optimiser.clip(recipe.optimiser.clip_norm)
     if not (math.isfinite(sum(values.values())) and math.isfinite(norm)):
         raise MedsrError(
@@ -221,6 +229,16 @@ def take_step(
     state.ema.update_parameters(state.objective.network)
     state.step += 1
     return values
+
+
+def beside(state: TrainState) -> dict[str, float]:
+    """Return what is logged beside the losses: learned weights, and whether gradients fight."""
+    weights = state.objective.weights
+    learned = {f"train/weight/{name}": weights.now(name, 1.0) for name in weights.log_scale}
+    for pair, cosine in state.cosines.items():
+        if cosine < FIGHTING:
+            logger.info("step %d: gradients of %s fight, cosine %.2f", state.step, pair, cosine)
+    return learned | {f"train/cosine/{pair}": value for pair, value in state.cosines.items()}
 
 
 def agreed(fabric: Fabric, asked: bool) -> bool:

@@ -2,68 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from medsr.batch import Batch
 from medsr.distill import Distiller, build_term
 from medsr.errors import CheckpointError, RecipeError
 from medsr.losses import build_loss
 from medsr.model import SRModel
 from medsr.networks import RepPlain3D, SRNetwork, build_network
 from medsr.networks.grow import grow
-from medsr.recipe import Recipe, at_key
+from medsr.recipe import Recipe, Weight, at_key
+from medsr.train.weights import LossWeights
 
 
 class Objective(nn.Module):
     """The student, its losses and its distillation terms as one module with one forward pass.
 
-    The state dictionary holds the student and the terms' projections, never the teacher.
+    The state dictionary holds the student, the terms' projections and adversaries, and learned
+    weights; never the teacher.
 
     Args:
         student: Network to train.
-        losses: Loss modules by name, each with its weight.
-        distiller: Wraps the same student; None without a teacher.
+        losses: Loss modules against the truth by name.
+        weights: Weight of every loss and, under ``distill_NAME``, of every term.
+        distiller: Wraps the same student; None without terms.
     """
 
     def __init__(
         self,
         student: SRNetwork,
-        losses: dict[str, tuple[float, nn.Module]],
+        losses: Mapping[str, nn.Module],
+        weights: Mapping[str, Weight],
         distiller: Distiller | None = None,
     ):
         super().__init__()
-        self.weights = {name: weight for name, (weight, _) in losses.items()}
-        self.losses = nn.ModuleDict({name: loss for name, (_, loss) in losses.items()})
+        self.losses = nn.ModuleDict(dict(losses))
         if distiller is None:
             self.student = student
         self.distiller = distiller
+        self.weights = LossWeights(weights)
 
     @property
     def network(self) -> SRNetwork:
         """The student."""
         return cast("SRNetwork", self.student if self.distiller is None else self.distiller.student)
 
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters for the optimiser: the student's and the terms' projections."""
-        return (p for p in self.parameters() if p.requires_grad)
+    @property
+    def adversaries(self) -> list[tuple[nn.Module, float]]:
+        """Networks that learn against the student, each with its learning rate."""
+        if self.distiller is None:
+            return []
+        return [
+            (network, float(cast("float", self.distiller.terms[name].adversary_learning_rate)))
+            for name, network in self.distiller.adversaries.items()
+        ]
 
-    def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters for the student's optimiser: all but those of adversaries."""
+        theirs = {id(p) for network, _ in self.adversaries for p in network.parameters()}
+        return (p for p in self.parameters() if p.requires_grad and id(p) not in theirs)
+
+    def forward(
+        self, lr: Tensor, hr: Tensor, domains: tuple[str, ...] = (), progress: float = 0.0
+    ) -> dict[str, Tensor]:
         """Return every weighted loss by name, float32 scalars whose sum is to be minimised.
+
+        Losses of adversaries (``adversary_NAME``) are among them: they reach the adversary's
+        parameters alone, and no other loss does.
 
         Args:
             lr: Low-resolution patches ``(B, 1, X, Y, Z)``.
             hr: Truth ``(B, 1, X·sx, Y·sy, Z·sz)``.
+            domains: What each patch shows, see :class:`medsr.batch.Batch`.
+            progress: Share of the run that is over, from 0 to 1.
         """
-        named: dict[str, Tensor] = {}
+        active = self.weights.active(progress)
+        values: dict[str, Tensor] = {}
+        adversaries: dict[str, Tensor] = {}
         if self.distiller is None:
             sr = self.student(lr)
         else:
-            sr, named = self.distiller(lr, hr)
-        values = {name: self.weights[name] * loss(sr, hr) for name, loss in self.losses.items()}
-        return values | {f"distill_{name}": value for name, value in named.items()}
+            terms = [name for name in self.distiller.terms if f"distill_{name}" in active]
+            result = self.distiller(Batch(lr, hr, domains), terms)
+            sr = result.output
+            values = {f"distill_{name}": loss for name, loss in result.losses.items()}
+            adversaries = {f"adversary_{name}": v for name, v in result.adversaries.items()}
+        truth = {name: loss(sr, hr) for name, loss in self.losses.items() if name in active}
+        weighed: dict[str, Tensor] = self.weights(truth | values, progress)
+        return weighed | adversaries
 
 
 def build_objective(recipe: Recipe) -> Objective:
@@ -81,22 +111,34 @@ def build_objective(recipe: Recipe) -> Objective:
         )
     if recipe.network.start is not None:
         warm_start(student, recipe.network.start)
-    losses: dict[str, tuple[float, nn.Module]] = {}
+    losses: dict[str, nn.Module] = {}
+    weights: dict[str, Weight] = {}
     for number, loss in enumerate(recipe.losses):
         if loss.name in losses:
             raise RecipeError(
                 f"recipe: losses.{number}: {loss.name} is given twice; join them into one"
             )
         with at_key(f"losses.{number}"):
-            losses[loss.name] = (loss.weight, build_loss(loss.name, **loss.options))
-    if recipe.teacher is None:
-        return Objective(student, losses)
+            losses[loss.name] = build_loss(loss.name, **loss.options)
+        weights[loss.name] = loss.weight
+    if not recipe.terms:
+        return Objective(student, losses, weights)
     terms = []
     for number, term in enumerate(recipe.terms):
         with at_key(f"terms.{number}"):
-            terms.append((term.weight, build_term(term.name, **term.options)))
-    teacher = SRModel.load(recipe.teacher).module
-    teacher = teacher.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            terms.append(build_term(term.name, **term.options))
+    teacher = None if recipe.teacher is None else _load_teacher(recipe.teacher, student, recipe)
+    with at_key("terms"):
+        distiller = Distiller(student, teacher, terms)
+    for name, term in zip(distiller.terms, recipe.terms, strict=True):
+        weights[f"distill_{name}"] = term.weight
+    return Objective(student, losses, weights, distiller)
+
+
+def _load_teacher(name: str, student: SRNetwork, recipe: Recipe) -> nn.Module:
+    """Load a teacher whose grid of features meets the student's."""
+    teacher = SRModel.load(name).module
+    teacher.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     for axis, (size, *folds) in enumerate(
         zip(recipe.patches.size, student.multiple_of, teacher.multiple_of, strict=True)
     ):
@@ -105,9 +147,7 @@ def build_objective(recipe: Recipe) -> Objective:
                 f"recipe: patches.size.{axis}: {size} is no multiple of the networks' folds "
                 f"{folds}; their features could not be compared"
             )
-    with at_key("terms"):
-        distiller = Distiller(student, teacher, terms)
-    return Objective(student, losses, distiller)
+    return teacher
 
 
 def warm_start(network: SRNetwork, start: str) -> None:

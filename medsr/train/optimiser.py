@@ -8,6 +8,8 @@ kernels; they share storage with the parameters.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,16 +21,32 @@ OUTER = ("head", "tail")
 """First and last layers: maps to and from intensities, which stay with AdamW."""
 
 
+ADVERSARY_BETAS = (0.5, 0.99)
+"""Adam's momenta for adversaries: a short memory, since what they judge keeps changing."""
+
+
 class Optimiser:
-    """AdamW, joined by Muon where the recipe gives it a learning rate.
+    """AdamW, joined by Muon where the recipe gives it a learning rate, and Adam for adversaries.
 
     Args:
         module: What is trained; already on its device.
         recipe: Learning rates, momenta, decay.
+        adversaries: Submodules that learn against the rest, each with its learning rate. Their
+            gradients are clipped and their steps taken apart from the others'.
     """
 
-    def __init__(self, module: nn.Module, recipe: OptimiserRecipe):
-        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: OptimiserRecipe,
+        adversaries: Sequence[tuple[nn.Module, float]] = (),
+    ):
+        theirs = {id(p) for network, _ in adversaries for p in network.parameters()}
+        named = {
+            name: p
+            for name, p in module.named_parameters()
+            if p.requires_grad and id(p) not in theirs
+        }
         hidden = {
             name: p
             for name, p in named.items()
@@ -56,11 +74,30 @@ class Optimiser:
             if self._pairs
             else None
         )
-        self._peaks = (recipe.learning_rate, recipe.muon_learning_rate)
+        self.adversaries = [p for network, _ in adversaries for p in network.parameters()]
+        self.adam = (
+            torch.optim.Adam(
+                [{"params": [*network.parameters()], "lr": rate} for network, rate in adversaries],
+                betas=ADVERSARY_BETAS,
+            )
+            if self.adversaries
+            else None
+        )
+        self._peaks = [
+            [group["lr"] for group in optimiser.param_groups]
+            for optimiser in self._optimisers().values()
+        ]
 
     def clip(self, max_norm: float) -> float:
-        """Scale all gradients together to at most this norm; return the norm before."""
-        return float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
+        """Scale all gradients together to at most this norm; return the norm before.
+
+        Those of adversaries are scaled apart; their norm counts where it is not finite.
+        """
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, max_norm))
+        if self.adversaries:
+            other = float(nn.utils.clip_grad_norm_(self.adversaries, max_norm))
+            return norm if math.isfinite(other) else other
+        return norm
 
     def step(self, share: float) -> None:
         """Take one step and forget the gradients.
@@ -70,22 +107,26 @@ class Optimiser:
         """
         for parameter, matrix in self._pairs:
             matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
-        for optimiser, peak in zip(self._optimisers(), self._peaks, strict=False):
-            for group in optimiser.param_groups:
+        for optimiser, peaks in zip(self._optimisers().values(), self._peaks, strict=True):
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             optimiser.step()
-        for tensor in (*self.parameters, *(matrix for _, matrix in self._pairs)):
+        matrices = (matrix for _, matrix in self._pairs)
+        for tensor in (*self.parameters, *matrices, *self.adversaries):
             tensor.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of both optimisers."""
-        names = ("adamw", "muon")
-        return {n: o.state_dict() for n, o in zip(names, self._optimisers(), strict=False)}
+        """Return the state of all optimisers by name."""
+        return {name: optimiser.state_dict() for name, optimiser in self._optimisers().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
-        for optimiser, part in zip(self._optimisers(), state.values(), strict=True):
-            optimiser.load_state_dict(part)
+        own = self._optimisers()
+        if own.keys() != state.keys():
+            raise ValueError(f"optimisers {sorted(state)} are stored, {sorted(own)} are needed")
+        for name, optimiser in own.items():
+            optimiser.load_state_dict(state[name])
 
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
-        return [self.adamw] if self.muon is None else [self.adamw, self.muon]
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        found = {"adamw": self.adamw, "muon": self.muon, "adversaries": self.adam}
+        return {name: optimiser for name, optimiser in found.items() if optimiser is not None}

@@ -30,6 +30,7 @@ class TrainState:
         ema: Moving average of the student's weights.
         step: Steps taken.
         running: Sums of the losses since the last line of the log.
+        cosines: Between the gradients of the losses, at the last line of the log.
     """
 
     objective: Objective
@@ -37,12 +38,13 @@ class TrainState:
     ema: AveragedModel
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)
+    cosines: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, recipe: Recipe, device: torch.device) -> TrainState:
         """Build everything as the recipe says; the seed decides the initial weights."""
         objective = build_objective(recipe).to(device)
-        optimiser = Optimiser(objective, recipe.optimiser)
+        optimiser = Optimiser(objective, recipe.optimiser, objective.adversaries)
         shadow = build_network(
             recipe.network.name, objective.network.scale, **recipe.network.options
         )

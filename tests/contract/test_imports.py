@@ -22,7 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"geometry", "plugins"}),
-    frozenset({"networks", "losses", "volume"}),
+    frozenset({"networks", "losses", "volume", "batch"}),
     frozenset({"model", "zoo", "degrade", "recipe", "io"}),
     frozenset({"infer", "distill", "data"}),
     frozenset({"train", "evaluate", "benchmark"}),
@@ -56,6 +56,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 ALONE: dict[str, frozenset[str]] = {
     "networks/*": frozenset({"torch"}),
     "losses/*": frozenset({"torch"}),
+    "batch.py": frozenset({"torch"}),
     "distill/terms/*": frozenset({"torch"}),
     "errors.py": frozenset(),
 }

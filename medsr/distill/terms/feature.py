@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
 from medsr.errors import UsageError
 
@@ -74,13 +75,13 @@ class FeatureTerm(nn.Module):
             target = teacher.features[self.tap.teacher]
             self.projection = _projection(source.shape[1], target.shape[1]).to(source.device)
 
-    def forward(self, student: Activations, teacher: Activations, hr: Tensor) -> Tensor:
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the features at the tap.
 
         Args:
             student: The student's activations.
             teacher: The teacher's activations, without gradient.
-            hr: True volume; not used.
+            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar, zero when the projected features equal the teacher's.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
 from medsr.errors import UsageError
 from medsr.losses import build_loss
@@ -16,13 +17,14 @@ class OutputTerm(nn.Module):
 
     Args:
         loss: Name of a loss in :data:`medsr.losses.LOSSES`.
-        self_ensemble: Ask the teacher about ``flips`` flipped copies of the scan too, and learn
-            from the mean of its un-flipped answers. Costs ``flips`` more teacher passes.
-        flips: Flipped copies, 1 to 7: first along X, Y and Z alone, then along pairs, then all.
+        views: About how many views of the scan the teacher is asked; from 2 on it learns from the
+            mean of the un-flipped answers. Each view costs a pass of the teacher. Flips along X,
+            Y, Z come first, then along pairs, then all three, then the same transposed; 8 views for
+            three different factors, 16 where two are equal, 48 where all are.
         **options: Arguments of the loss.
 
     Raises:
-        UsageError: If the loss is unknown or ``flips`` is out of range.
+        UsageError: If the loss is unknown or ``views`` is below 1.
 
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, with a
         regression loss; self-ensemble: Timofte et al., "Seven ways to improve example-based
@@ -31,27 +33,25 @@ class OutputTerm(nn.Module):
 
     name = "output"
 
-    def __init__(
-        self, loss: str = "l1", self_ensemble: bool = False, flips: int = 3, **options: Any
-    ) -> None:
+    def __init__(self, loss: str = "l1", views: int = 1, **options: Any) -> None:
         super().__init__()
-        if not 1 <= flips <= 7:
-            raise UsageError(f"output term: flips is {flips}; give 1 to 7")
+        if views < 1:
+            raise UsageError(f"output term: views is {views}; give 1 (the scan itself) or more")
         self.loss = build_loss(loss, **options)
-        self.teacher_flips = flips if self_ensemble else 0
+        self.teacher_views = views
 
     @property
     def needs(self) -> tuple[Tap, ...]:
         """No taps: outputs are enough."""
         return ()
 
-    def forward(self, student: Activations, teacher: Activations, hr: Tensor) -> Tensor:
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the outputs.
 
         Args:
             student: The student's activations.
             teacher: The teacher's activations, without gradient.
-            hr: True volume; not used.
+            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar, zero when the outputs are equal.

@@ -1,0 +1,27 @@
+"""``Batch``: what one training step sees, handed from the data to the losses and terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's training pairs.
+
+    Attributes:
+        lr: Normalised low-resolution patches, (B, 1, X, Y, Z).
+        hr: True patches, (B, 1, X·sx, Y·sy, Z·sz).
+        domains: What each patch shows, for example ``"MR/T1w"``; empty where nobody says.
+    """
+
+    lr: Tensor
+    hr: Tensor
+    domains: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(self.lr.to(device), self.hr.to(device), self.domains)

@@ -1,0 +1,40 @@
+"""``Recipe``: the whole of a training run as data.
+
+Python and YAML build the same frozen objects. Unknown keys, wrong types and values out of range
+are errors that name the key's path. ``key=value`` overrides use the same dotted paths. The
+resolved recipe is saved beside every checkpoint.
+"""
+
+from __future__ import annotations
+
+from medsr.recipe.parts import (
+    DataRecipe,
+    DegradationRecipe,
+    Learned,
+    LoopRecipe,
+    NetworkRecipe,
+    OptimiserRecipe,
+    PatchRecipe,
+    Ramp,
+    Weight,
+    WeightedTerm,
+)
+from medsr.recipe.read import at_key, read_recipe, recipe_from_dict
+from medsr.recipe.recipe import Recipe
+
+__all__ = [
+    "DataRecipe",
+    "DegradationRecipe",
+    "Learned",
+    "LoopRecipe",
+    "NetworkRecipe",
+    "OptimiserRecipe",
+    "PatchRecipe",
+    "Ramp",
+    "Recipe",
+    "Weight",
+    "WeightedTerm",
+    "at_key",
+    "read_recipe",
+    "recipe_from_dict",
+]

@@ -1,0 +1,204 @@
+"""The parts of a recipe: frozen dataclasses that pydantic validates, one for each key.
+
+The whole is in ``recipe``, reading in ``read``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic.dataclasses import dataclass
+
+Modality = Literal["MR", "CT"]
+Triple = tuple[
+    Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
+]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+_CONFIG = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class DataRecipe:
+    """Which scans are learnt from.
+
+    Attributes:
+        manifest: CSV manifest; a relative path is relative to the working folder.
+        modality: Scans of this modality are used.
+        train_split: Split to learn from.
+        validation_split: Split for validation during training; None for none.
+        validation_scans: At most so many scans are validated on.
+        validation_size: Central crop in high-resolution voxels that is validated on.
+    """
+
+    manifest: str
+    modality: Modality
+    train_split: str = "train"
+    validation_split: str | None = "dev"
+    validation_scans: Count = 4
+    validation_size: Triple = (128, 128, 128)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class DegradationRecipe:
+    """How low resolution is simulated; see :mod:`medsr.degrade`.
+
+    Attributes:
+        kind: Name of the degradation.
+        factor: Factors along (in-plane, in-plane, slice) axis.
+        options: The degradation's own arguments.
+    """
+
+    kind: str
+    factor: Triple
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class PatchRecipe:
+    """What one training step sees.
+
+    Attributes:
+        size: Patch in low-resolution voxels.
+        batch: Patches a step (per process).
+        foreground: Share of patches centred on the body.
+        intensity_jitter: Intensities are multiplied by 1 ± this.
+        flips: Flip along each axis with probability one half.
+        rotations: Turn by multiples of 90° in plane (all planes for isotropic factors).
+    """
+
+    size: Triple = (24, 24, 12)
+    batch: Count = 8
+    foreground: Fraction = 0.9
+    intensity_jitter: Fraction = 0.1
+    flips: bool = True
+    rotations: bool = True
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class NetworkRecipe:
+    """A network by name and its options.
+
+    Attributes:
+        name: Name in ``medsr.networks.NETWORKS``.
+        options: The network's own arguments, without the scale.
+        start: Folder or name of a model whose weights are taken as the start; None for none. A
+            larger ``RepPlain3D`` is grown from a smaller one.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    start: str | None = None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Ramp:
+    """A weight that moves linearly from one value to another while the run goes on.
+
+    Attributes:
+        start: Weight until ``begin``, from 0.
+        end: Weight from ``until`` on, from 0; at 0 the loss is left out, a teacher not asked.
+        begin: Share of the run's steps at which it starts to move.
+        until: Share of the run's steps at which it arrives, at least ``begin``.
+    """
+
+    start: NotNegative
+    end: NotNegative
+    begin: Fraction = 0.0
+    until: Fraction = 1.0
+
+    def __post_init__(self) -> None:
+        """Check what no single key can show."""
+        if self.until < self.begin:
+            raise ValueError("until is below begin")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Learned:
+    """A weight that is learned with the network, by the loss's own uncertainty.
+
+    Attributes:
+        learned: Weight at the start.
+    """
+
+    learned: Positive = 1.0
+
+
+def _kind_of_weight(value: Any) -> str:
+    if isinstance(value, Learned) or (isinstance(value, dict) and "learned" in value):
+        return "<learned>"
+    return "<ramp>" if isinstance(value, Ramp | dict) else "<fixed>"
+
+
+Weight = Annotated[
+    Annotated[Positive, Tag("<fixed>")]
+    | Annotated[Ramp, Tag("<ramp>")]
+    | Annotated[Learned, Tag("<learned>")],
+    Discriminator(_kind_of_weight),
+]
+"""A number, a :class:`Ramp` or a :class:`Learned` weight."""
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class WeightedTerm:
+    """A loss or distillation term by name, with its weight and options."""
+
+    name: str
+    weight: Weight = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class OptimiserRecipe:
+    """Muon for hidden kernels and AdamW for the rest: warm-up, plateau, cosine.
+
+    Attributes:
+        learning_rate: AdamW's peak learning rate.
+        muon_learning_rate: Muon's peak learning rate, on AdamW's scale (its updates have the same
+            root mean square); 0 leaves all parameters to AdamW.
+        plateau: Share of the steps at the peak before the cosine begins.
+        final_share: The cosine ends at this share of the peaks.
+        warmup_steps: Linear warm-up.
+        weight_decay: AdamW's decoupled weight decay.
+        muon_weight_decay: Muon's decoupled weight decay.
+        betas: Adam's momenta.
+        clip_norm: Gradients are scaled to at most this norm.
+        ema_decay: Decay of the moving average of the weights, which is what is validated and
+            saved; 0 switches it off.
+    """
+
+    learning_rate: Positive = 1e-3
+    muon_learning_rate: NotNegative = 1e-3
+    plateau: BelowOne = 0.3
+    final_share: Fraction = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    weight_decay: NotNegative = 1e-4
+    muon_weight_decay: NotNegative = 0.01
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.99)
+    clip_norm: Positive = 0.5
+    ema_decay: BelowOne = 0.99
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class LoopRecipe:
+    """How long to train, and how often to look.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        precision: ``auto`` takes bf16 where the processor or GPU has it.
+        validate_every: Steps between validations on whole scans.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between lines of the log.
+    """
+
+    steps: Count = 4000
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validate_every: Count = 1000
+    checkpoint_every: Count = 250
+    log_every: Count = 50

@@ -1,0 +1,122 @@
+"""Recipes from YAML and plain data, overrides, and errors that name the key's path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from medsr.errors import MedsrError, RecipeError
+from medsr.recipe.recipe import RECIPE, Recipe
+
+
+def recipe_from_dict(plain: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """Build a recipe from plain data.
+
+    Args:
+        plain: Nested mapping as YAML gives it.
+        source: What messages call it.
+
+    Raises:
+        RecipeError: The first wrong key, by its dotted path.
+    """
+    try:
+        return RECIPE.validate_python(dict(plain))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        # Parts in angle brackets are the kinds of a union, which is no key of the recipe.
+        keys = [str(part) for part in first["loc"] if not str(part).startswith("<")]
+        path = ".".join(keys) or "(whole recipe)"
+        more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        if first["type"] == "unexpected_keyword_argument":
+            message = "unknown key; remove it or correct its spelling"
+        elif first["type"] in ("missing", "missing_argument"):
+            message = "missing; give it a value"
+        elif not first["loc"]:
+            message = first["msg"].removeprefix("Value error, ")
+        else:
+            message = f"{first['msg']}, found {_short(first['input'])}"
+        raise RecipeError(f"{source}: {path}: {message}{more}") from error
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply ``key=value`` overrides.
+
+    Args:
+        path: YAML file.
+        overrides: Strings such as ``loop.steps=100`` or ``network.options.width=48``; values are
+            read as YAML.
+
+    Raises:
+        RecipeError: If the file cannot be read or parsed, or a key is wrong.
+    """
+    path = Path(path)
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            f"recipe {path}: cannot be read ({error.strerror}); check the path"
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13, or no UTF-8
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"recipe {path}: is no valid YAML{where}; correct the file") from error
+    if not isinstance(plain, dict):
+        raise RecipeError(f"recipe {path}: holds no mapping of keys; see docs/reference/recipes.md")
+    for override in overrides:
+        _apply_override(plain, override)
+    return recipe_from_dict(plain, source=path.name)
+
+
+@contextmanager
+def at_key(path: str) -> Iterator[None]:
+    """Name a recipe's key in whatever is refused while its value is put to use.
+
+    Args:
+        path: Dotted path such as ``losses.0``.
+
+    Raises:
+        RecipeError: What was built within the ``with`` block did not take its name or options.
+    """
+    try:
+        yield
+    except (MedsrError, TypeError, ValueError) as error:
+        raise RecipeError(f"recipe: {path}: {error}") from error
+
+
+def _apply_override(plain: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"override {override!r}: write it as key=value, such as loop.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"override {key}: {text!r} is no valid YAML value") from error
+    *parents, last = key.split(".")
+    node: Any = plain
+    for depth, parent in enumerate(parents):
+        index: Any = int(parent) if isinstance(node, list) and parent.isdecimal() else parent
+        try:
+            node = node.setdefault(index, {}) if isinstance(node, dict) else node[index]
+        except (IndexError, TypeError, KeyError) as error:
+            raise RecipeError(
+                f"override {key}: {'.'.join(parents[: depth + 1])} is absent"
+            ) from error
+    if isinstance(node, list) and last.isdecimal() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise RecipeError(f"override {key}: {'.'.join(parents)} holds no keys")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str, skipkeys=True)
+    return text if len(text) <= 60 else text[:57] + "..."

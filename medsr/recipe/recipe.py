@@ -1,0 +1,75 @@
+"""``Recipe``: the whole of a training run as one frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from medsr.recipe.parts import (
+    DataRecipe,
+    DegradationRecipe,
+    LoopRecipe,
+    NetworkRecipe,
+    OptimiserRecipe,
+    PatchRecipe,
+    WeightedTerm,
+)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Recipe:
+    """A whole training run.
+
+    Attributes:
+        name: Name of the model that comes out.
+        role: ``teacher`` or ``student``; recorded in the model's spec.
+        seed: Seed of initialisation, data order and noise, from 0.
+        data: Which scans.
+        degradation: How low resolution is simulated.
+        network: What is trained.
+        losses: Losses against the truth.
+        teacher: Folder or name of the teacher; only for distillation.
+        terms: Distillation terms; most need a teacher.
+        patches: What a step sees.
+        optimiser: How weights move.
+        loop: How long.
+        description: One sentence for the model's spec.
+    """
+
+    name: str
+    data: DataRecipe
+    degradation: DegradationRecipe
+    network: NetworkRecipe
+    role: Literal["teacher", "student"] = "student"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    losses: tuple[WeightedTerm, ...] = (WeightedTerm("l1"),)
+    teacher: str | None = None
+    terms: tuple[WeightedTerm, ...] = ()
+    patches: PatchRecipe = field(default_factory=PatchRecipe)
+    optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    loop: LoopRecipe = field(default_factory=LoopRecipe)
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what no single key can show."""
+        if self.teacher is not None and not self.terms:
+            raise ValueError("a teacher without terms teaches nothing: give terms too")
+        if not self.losses and not self.terms:
+            raise ValueError("losses and terms are both empty; nothing would be learnt")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain data."""
+        plain: dict[str, Any] = RECIPE.dump_python(self, mode="json")
+        return plain
+
+    def to_yaml(self) -> str:
+        """Return the resolved recipe as YAML."""
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return text
+
+
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
