@@ -140,6 +140,19 @@ class RepConv3d(nn.Module):
         return merged
 
 
+def merged_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state that ``network`` has once every :class:`RepConv3d` in it is merged.
+
+    It fits the same network built without branches.
+    """
+    state = network.state_dict()
+    for name, module in network.named_modules():
+        if isinstance(module, RepConv3d):
+            state = {key: v for key, v in state.items() if not key.startswith(f"{name}.")}
+            state |= {f"{name}.{key}": v for key, v in module.merge().state_dict().items()}
+    return state
+
+
 class RepPlain3D(SRNetwork):
     """The student: ``depth`` dense 3³ convolutions with ReLU between them.
 
@@ -198,11 +211,7 @@ class RepPlain3D(SRNetwork):
             fold=self.fold,
             interpolation=self.interpolation,
         )
-        state = {k: v for k, v in self.state_dict().items() if not k.startswith("body.")}
-        for i, convolution in enumerate(self.body):
-            merged = convolution.merge() if isinstance(convolution, RepConv3d) else convolution
-            state.update({f"body.{i}.{k}": v for k, v in merged.state_dict().items()})
-        plain.load_state_dict(state)
+        plain.load_state_dict(merged_state(self))
         parameter = next(self.parameters())
         return plain.to(device=parameter.device, dtype=parameter.dtype).train(self.training)
 
