@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.terms._features import paired, projection, standardise
 from medsr.errors import UsageError
-
-# Channels quieter than this fraction of the mean variance are not amplified any further.
-_VARIANCE_FLOOR = 1e-2
-_TINY = 1e-8
 
 
 class FeatureTerm(nn.Module):
@@ -54,7 +47,7 @@ class FeatureTerm(nn.Module):
         self.tap = Tap(student=student, teacher=teacher)
         self.projection: nn.Conv3d | None = None
         if student_channels is not None and teacher_channels is not None:
-            self.projection = _projection(student_channels, teacher_channels)
+            self.projection = projection(student_channels, teacher_channels)
         elif student_channels is not None or teacher_channels is not None:
             raise UsageError("feature term: give both student_channels and teacher_channels")
 
@@ -73,7 +66,7 @@ class FeatureTerm(nn.Module):
         if self.projection is None:
             source = student.features[self.tap.student]
             target = teacher.features[self.tap.teacher]
-            self.projection = _projection(source.shape[1], target.shape[1]).to(source.device)
+            self.projection = projection(source.shape[1], target.shape[1]).to(source.device)
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the features at the tap.
@@ -92,41 +85,7 @@ class FeatureTerm(nn.Module):
         """
         if self.projection is None:
             raise RuntimeError("feature term: setup() must run before the first step")
-        source = student.features[self.tap.student]
-        target = teacher.features[self.tap.teacher].detach().float()
-        grid = [min(sizes) for sizes in zip(source.shape[2:], target.shape[2:], strict=True)]
-        projected = self.projection(_standardise(_pool(source.float(), grid)))
-        error: Tensor = (projected.float() - _standardise(_pool(target, grid))).square()
+        source, target = paired(student, teacher, self.tap)
+        projected = self.projection(standardise(source))
+        error: Tensor = (projected.float() - standardise(target)).square()
         return error.mean()
-
-
-def _standardise(features: Tensor) -> Tensor:
-    """Bring each channel of (B, C, X, Y, Z) to mean zero and variance one."""
-    axes = (0, 2, 3, 4)
-    mean = features.mean(dim=axes, keepdim=True)
-    variance = features.var(dim=axes, correction=0, keepdim=True)
-    # The second part keeps a patch of air, where all channels are constant, from exploding.
-    floor = _VARIANCE_FLOOR * (variance.mean() + _VARIANCE_FLOOR * features.square().mean())
-    return (features - mean) / torch.maximum(variance, floor + _TINY).sqrt()
-
-
-def _projection(student_channels: int, teacher_channels: int) -> nn.Conv3d:
-    """A 1³ convolution with zero bias; the identity where the channel counts agree."""
-    projection = nn.Conv3d(student_channels, teacher_channels, kernel_size=1)
-    if projection.bias is not None:
-        nn.init.zeros_(projection.bias)
-    if student_channels == teacher_channels:
-        nn.init.dirac_(projection.weight)
-    return projection
-
-
-def _pool(features: Tensor, grid: Sequence[int]) -> Tensor:
-    """Average (B, C, X, Y, Z) over the cells of a coarser grid."""
-    sizes = tuple(features.shape[2:])
-    if any(size % cells for size, cells in zip(sizes, grid, strict=True)):
-        raise ValueError(
-            f"feature term: features of {sizes} voxels do not divide into {tuple(grid)} cells; "
-            "use patches whose size is a multiple of the networks' fold"
-        )
-    kernel = [size // cells for size, cells in zip(sizes, grid, strict=True)]
-    return features if max(kernel) == 1 else functional.avg_pool3d(features, kernel)
