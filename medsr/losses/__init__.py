@@ -11,17 +11,21 @@ from typing import Any
 from torch import nn
 
 from medsr.errors import UsageError
+from medsr.losses.frequency import FrequencyLoss
 from medsr.losses.gradient import GradientLoss
 from medsr.losses.pixel import CharbonnierLoss, L1Loss, L2Loss
 from medsr.losses.ssim import SSIMLoss3D
+from medsr.losses.wavelet import WaveletLoss
 
 __all__ = [
     "LOSSES",
     "CharbonnierLoss",
+    "FrequencyLoss",
     "GradientLoss",
     "L1Loss",
     "L2Loss",
     "SSIMLoss3D",
+    "WaveletLoss",
     "build_loss",
 ]
 
@@ -31,6 +35,8 @@ LOSSES: dict[str, type[nn.Module]] = {
     "charbonnier": CharbonnierLoss,
     "ssim": SSIMLoss3D,
     "gradient": GradientLoss,
+    "frequency": FrequencyLoss,
+    "wavelet": WaveletLoss,
 }
 """Every loss by the name that recipes use."""
 
@@ -39,7 +45,7 @@ def build_loss(name: str, **options: Any) -> nn.Module:
     """Build a loss by its name in :data:`LOSSES`.
 
     Args:
-        name: ``l1``, ``l2``, ``charbonnier``, ``ssim`` or ``gradient``.
+        name: A key of :data:`LOSSES`.
         **options: Arguments of the loss's class.
 
     Returns:
