@@ -12,18 +12,49 @@ from typing import Any
 
 from medsr.errors import ModelError
 from medsr.networks.blocks import SRNetwork, Triple
+from medsr.networks.fsrcnn import FSRCNN3D
+from medsr.networks.mobilenet import MobileNet3D
+from medsr.networks.plain25d import Plain25D
+from medsr.networks.rcan import RCAN3D
 from medsr.networks.repplain import RepPlain3D
 from medsr.networks.resnet import ResNet3D
 from medsr.networks.rrdb import RRDBNet3D
+from medsr.networks.shufflenet import ShuffleNet3D
+from medsr.networks.span import Span3D
+from medsr.networks.srresnet import SRResNet3D
+from medsr.networks.unet import UNet3D
 from medsr.plugins import look_up
 
 NETWORKS: dict[str, type[SRNetwork]] = {
+    "FSRCNN3D": FSRCNN3D,
+    "MobileNet3D": MobileNet3D,
+    "Plain25D": Plain25D,
+    "RCAN3D": RCAN3D,
     "RepPlain3D": RepPlain3D,
     "ResNet3D": ResNet3D,
     "RRDBNet3D": RRDBNet3D,
+    "ShuffleNet3D": ShuffleNet3D,
+    "Span3D": Span3D,
+    "SRResNet3D": SRResNet3D,
+    "UNet3D": UNet3D,
 }
 
-__all__ = ["NETWORKS", "RRDBNet3D", "RepPlain3D", "ResNet3D", "SRNetwork", "build_network"]
+__all__ = [
+    "FSRCNN3D",
+    "MobileNet3D",
+    "NETWORKS",
+    "Plain25D",
+    "RCAN3D",
+    "RRDBNet3D",
+    "RepPlain3D",
+    "ResNet3D",
+    "SRNetwork",
+    "SRResNet3D",
+    "ShuffleNet3D",
+    "Span3D",
+    "UNet3D",
+    "build_network",
+]
 
 
 def build_network(name: str, scale: Triple, **options: Any) -> SRNetwork:

@@ -19,9 +19,17 @@ Triple = tuple[int, int, int]
 
 # The smallest of each kind; a network that is not named here is tested as it is by default.
 SMALL: dict[str, dict[str, Any]] = {
+    "FSRCNN3D": {"width": 16, "shrink": 16, "maps": 2},
+    "MobileNet3D": {"width": 16, "blocks": 2, "expansion": 2},
+    "Plain25D": {"width": 16, "depth": 2},
+    "RCAN3D": {"width": 16, "groups": 1, "blocks": 1, "window": 3},
     "RepPlain3D": {"width": 16, "depth": 2},
     "ResNet3D": {"width": 16, "blocks": 1},
     "RRDBNet3D": {"width": 16, "growth": 16, "blocks": 1},
+    "ShuffleNet3D": {"width": 32, "blocks": 2},
+    "Span3D": {"width": 16, "blocks": 1},
+    "SRResNet3D": {"width": 16, "blocks": 1},
+    "UNet3D": {"width": 16, "levels": 2, "blocks": 1},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -46,6 +54,10 @@ def _rousing(name: str, variant: str, scale: Triple = (1, 1, 4), seed: int = 0) 
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.03 * torch.randn_like(parameter))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 1.5)
     return network
 
 
@@ -197,15 +209,17 @@ def test_a_tile_with_halo_equals_the_whole(name: str, variant: str) -> None:
 @every_network
 def test_tiles_off_the_fold_would_differ(name: str) -> None:
     network = _rousing(name, "folded").eval()
-    assert network.multiple_of == (2, 2, 1)
-    assert _fresh(name, "plain").multiple_of == (1, 1, 1)
-    halo = network.halo[0]
-    lr = _scan(1, 1, 4 * halo + 8, 2, 2)
+    stride = network.stride
+    assert network.multiple_of == (2 * stride[0], 2 * stride[1], stride[2])
+    assert _fresh(name, "plain").multiple_of == stride
+    halo, step = network.halo[0], network.multiple_of[0]
+    lr = _scan(1, 1, 4 * halo + 4 * step, 2, 2)
     with torch.no_grad():
         whole = network(lr)
-        aligned, shifted = network(lr[:, :, 2:]), network(lr[:, :, 1:])
+        aligned, shifted = network(lr[:, :, step:]), network(lr[:, :, 1:])
     core = slice(2 * halo, 2 * halo + 4)
-    assert (aligned[:, :, 2 * halo - 2 : 2 * halo + 2] - whole[:, :, core]).abs().max() < 1e-5
+    low = 2 * halo - step
+    assert (aligned[:, :, low : low + 4] - whole[:, :, core]).abs().max() < 1e-5
     assert (shifted[:, :, 2 * halo - 1 : 2 * halo + 3] - whole[:, :, core]).abs().max() > 1e-4
 
 
@@ -222,7 +236,7 @@ def test_merged_equals_unmerged_at_the_borders_too(name: str, variant: str, shap
         assert getattr(merged, attribute) == getattr(network, attribute)
     assert not merged.training
     kinds = {type(module) for module in merged.modules() if not list(module.children())}
-    assert kinds <= {nn.Conv3d, nn.ReLU, nn.LeakyReLU, nn.Identity}
+    assert kinds <= {nn.Conv3d, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.Identity}
     ours = sum(p.numel() for p in merged.parameters())
     assert ours <= sum(p.numel() for p in network.parameters())
 
@@ -242,7 +256,9 @@ def test_merging_leaves_the_network_as_it_was(name: str) -> None:
 
 @every_network
 @every_variant
-def test_taps_are_submodules_that_give_features_on_the_folded_grid(name: str, variant: str) -> None:
+def test_taps_are_submodules_that_give_features_on_the_networks_grids(
+    name: str, variant: str
+) -> None:
     network = _rousing(name, variant).eval()
     assert len(network.taps) == len(set(network.taps)) > 0
     seen: dict[str, Tensor] = {}
@@ -253,11 +269,18 @@ def test_taps_are_submodules_that_give_features_on_the_folded_grid(name: str, va
     with torch.no_grad():
         network(_scan(2, 1, 5, 4, 3))
     assert set(seen) == set(network.taps)
-    grid = tuple(-(-n // f) for n, f in zip((5, 4, 3), network.multiple_of, strict=True))
+    padded = [-(-n // m) * m for n, m in zip((5, 4, 3), network.multiple_of, strict=True)]
     for features in seen.values():
         assert features.shape[0] == 2
         assert features.shape[1] % 16 == 0
-        assert features.shape[2:] == grid
+        # The folded grid, or a coarser one that the network's stride allows.
+        for n, size, f, m in zip(
+            padded, features.shape[2:], network.fold, network.multiple_of, strict=True
+        ):
+            cell = n // size
+            assert cell * size == n
+            assert cell % f == 0
+            assert m % cell == 0
 
 
 @every_network

@@ -9,9 +9,17 @@ from medsr.infer.engine import TiledInferer
 from medsr.networks import SRNetwork, build_network
 
 SMALL = {
+    "FSRCNN3D": {"width": 16, "shrink": 16, "maps": 1},
+    "MobileNet3D": {"width": 16, "blocks": 1, "expansion": 2},
+    "Plain25D": {"width": 16, "depth": 1},
+    "RCAN3D": {"width": 16, "groups": 1, "blocks": 1, "window": 3},
     "RepPlain3D": {"width": 16, "depth": 1},
     "ResNet3D": {"width": 16, "blocks": 1},
     "RRDBNet3D": {"width": 16, "growth": 16, "blocks": 1},
+    "ShuffleNet3D": {"width": 32, "blocks": 1},
+    "Span3D": {"width": 16, "blocks": 1},
+    "SRResNet3D": {"width": 16, "blocks": 1},
+    "UNet3D": {"width": 16, "levels": 2, "blocks": 1},
 }
 FOLDS = [(1, 1, 1), (2, 2, 1)]
 
