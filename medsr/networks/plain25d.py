@@ -44,8 +44,8 @@ class Plain25D(SRNetwork):
     def __init__(
         self,
         scale: Triple,
-        width: int = 64,
-        depth: int = 5,
+        width: int = 48,
+        depth: int = 10,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
     ):
