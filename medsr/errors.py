@@ -179,6 +179,12 @@ class MemoryLimitError(ModelError):
     exit_code = 45
 
 
+class NoUncertaintyError(ModelError):
+    """An uncertainty map is asked of a model that gives values only."""
+
+    exit_code = 46
+
+
 class RecipeError(MedsrError):
     """A recipe has an unknown key, a wrong type or a value out of range."""
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks.heads import Head, Readout, build_readout, readout_of
+
 Triple = tuple[int, int, int]
 
 
@@ -172,9 +174,13 @@ class SRNetwork(nn.Module):
         fold: Voxels folded into channels before the first convolution; a network with a fold
             works on a coarser grid, which makes wide bodies affordable.
         interpolation: What the network's output is added to, ``"nearest"`` or ``"linear"``.
+        head: What is said of every output voxel: ``"value"``, or a distribution, ``"gaussian"`` or
+            ``"bins"`` (with options as a mapping); see :mod:`medsr.networks.heads`.
 
     Attributes:
         scale: As given.
+        readout: Reads the distribution from the tail's channels, and its output is what terms of
+            distillation tap; None where the head gives a value.
         stride: Folded voxels per voxel of the coarsest grid within the network; 1 where it keeps
             the grid, more where it goes down and up again.
         multiple_of: Tile starts must be multiples of this (fold times stride).
@@ -186,7 +192,15 @@ class SRNetwork(nn.Module):
     stride: Triple = (1, 1, 1)
     taps: tuple[str, ...] = ()
 
-    def __init__(self, scale: Triple, fold: Triple = (1, 1, 1), interpolation: str = "nearest"):
+    readout: Readout | None
+
+    def __init__(
+        self,
+        scale: Triple,
+        fold: Triple = (1, 1, 1),
+        interpolation: str = "nearest",
+        head: Head = "value",
+    ):
         super().__init__()
         scale, fold = _triple(scale, "scale"), _triple(fold, "fold")
         if interpolation not in ("nearest", "linear"):
@@ -194,6 +208,17 @@ class SRNetwork(nn.Module):
         self.scale = scale
         self.fold = fold
         self.interpolation = interpolation
+        self.readout = build_readout(head)
+
+    @property
+    def head_options(self) -> Head:
+        """The option ``head`` that builds this network's head."""
+        return "value" if self.readout is None else self.readout.options
+
+    @property
+    def values_per_voxel(self) -> int:
+        """Numbers that the tail gives for one output voxel."""
+        return 1 if self.readout is None else self.readout.channels
 
     @property
     def multiple_of(self) -> Triple:
@@ -215,7 +240,7 @@ class SRNetwork(nn.Module):
     @property
     def out_channels(self) -> int:
         """Channels before the final voxel shuffle."""
-        return math.prod(self.fold) * math.prod(self.scale)
+        return math.prod(self.fold) * math.prod(self.scale) * self.values_per_voxel
 
     def residual(self, folded: Tensor) -> Tensor:
         """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
@@ -230,7 +255,27 @@ class SRNetwork(nn.Module):
         Returns:
             ``(B, 1, X·sx, Y·sy, Z·sz)`` in float32, also under autocast.
         """
-        size = lr.shape[2:]
+        return self._restore(lr)[0]
+
+    def distribution(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Enlarge a scan and say how sure that is.
+
+        Args:
+            lr: As for :meth:`forward`.
+
+        Returns:
+            What :meth:`forward` returns, and the standard deviation that the network expects of
+            its error, in the same shape and units.
+
+        Raises:
+            NoUncertaintyError: If the network's head gives values.
+        """
+        readout = readout_of(self)
+        mean, parameters = self._restore(lr)
+        return mean, readout.sigma(parameters)
+
+    def _restore(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the restored scan, and what the head says of each of its voxels."""
         padded = pad_to_multiple(lr, self.multiple_of)
         folded = voxel_unshuffle(padded, self.fold)
         if folded.device.type == "cpu":
@@ -238,10 +283,13 @@ class SRNetwork(nn.Module):
         detail = self.residual(folded)
         fine = tuple(f * s for f, s in zip(self.fold, self.scale, strict=True))
         detail = voxel_shuffle(detail, (fine[0], fine[1], fine[2]))
-        sr = enlarge(padded.float(), self.scale, self.interpolation) + detail.float()
-        return sr[
-            :, :, : size[0] * self.scale[0], : size[1] * self.scale[1], : size[2] * self.scale[2]
-        ]
+        x, y, z = (n * s for n, s in zip(lr.shape[2:], self.scale, strict=True))
+        plain = enlarge(padded.float(), self.scale, self.interpolation)[:, :, :x, :y, :z]
+        said = detail.float()[:, :, :x, :y, :z]
+        if self.readout is None:
+            return plain + said, said
+        said = self.readout(said)
+        return plain + self.readout.mean(said), said
 
     def merged(self) -> SRNetwork:
         """Return the network for inference; itself where there is nothing to merge."""
@@ -268,6 +316,7 @@ class ResidualTrunk(SRNetwork):
         depth: Convolutions in a row within the body, for the receptive field.
         fold: See :class:`SRNetwork`.
         interpolation: See :class:`SRNetwork`.
+        head: See :class:`SRNetwork`.
         pointwise_fuse: Close the body with a 1³ convolution in place of a 3³ one, which would
             outweigh a body of light blocks.
     """
@@ -280,9 +329,10 @@ class ResidualTrunk(SRNetwork):
         depth: int,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
         pointwise_fuse: bool = False,
     ):
-        super().__init__(scale, fold, interpolation)
+        super().__init__(scale, fold, interpolation, head)
         self.width = width
         self.radius = depth + (2 if pointwise_fuse else 3)
         self.head = conv3(self.in_channels, width)

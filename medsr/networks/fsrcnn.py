@@ -12,6 +12,7 @@ from medsr.networks.blocks import (
     he_normal,
     zero_conv3,
 )
+from medsr.networks.heads import Head
 
 SLOPE = 0.25
 """Where the learnt slopes for negative values start."""
@@ -57,6 +58,7 @@ class FSRCNN3D(SRNetwork):
         maps: Convolutions in between (``m``).
         fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Dong et al. 2016, "Accelerating the Super-Resolution Convolutional Neural Network";
     Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?".
@@ -70,8 +72,9 @@ class FSRCNN3D(SRNetwork):
         maps: int = 7,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
-        super().__init__(scale, fold, interpolation)
+        super().__init__(scale, fold, interpolation, head)
         check_width(width)
         check_width(shrink, "shrink")
         check_count(maps, "maps")

@@ -23,7 +23,7 @@ def grow(small: RepPlain3D, large: RepPlain3D) -> None:
 
     Args:
         small: Trained network.
-        large: At least as wide and as deep, of the same scale, fold and interpolation.
+        large: At least as wide and as deep, of the same scale, fold, interpolation and head.
 
     Raises:
         ValueError: If ``large`` is no larger version of ``small``.
@@ -31,9 +31,9 @@ def grow(small: RepPlain3D, large: RepPlain3D) -> None:
     Source: Chen, Goodfellow, Shlens 2016, "Net2Net: Accelerating Learning via Knowledge Transfer",
         with zero outgoing weights in place of copied channels.
     """
-    same = ("scale", "fold", "interpolation")
+    same = ("scale", "fold", "interpolation", "head_options")
     if any(getattr(small, name) != getattr(large, name) for name in same):
-        raise ValueError("growing keeps scale, fold and interpolation")
+        raise ValueError("growing keeps scale, fold, interpolation and head")
     width, depth = small.width, len(small.body)
     if large.width < width or len(large.body) < depth:
         raise ValueError(

@@ -14,6 +14,7 @@ from medsr.networks.blocks import (
     depthwise3,
     he_normal,
 )
+from medsr.networks.heads import Head
 
 
 class InvertedResidual(nn.Module):
@@ -59,6 +60,7 @@ class MobileNet3D(ResidualTrunk):
         expansion: The depthwise convolutions work on ``expansion · width`` channels.
         fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks".
     """
@@ -71,8 +73,9 @@ class MobileNet3D(ResidualTrunk):
         expansion: int = 4,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
         check_width(width)
         check_count(expansion, "expansion")
         body = [InvertedResidual(width, expansion) for _ in range(blocks)]
-        super().__init__(scale, width, body, blocks, fold, interpolation, pointwise_fuse=True)
+        super().__init__(scale, width, body, blocks, fold, interpolation, head, pointwise_fuse=True)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks.blocks import SRNetwork, Triple, check_width, conv1, he_normal, zero_conv3
+from medsr.networks.heads import Head
 
 
 def plane_convolution(in_channels: int, out_channels: int) -> nn.Conv3d:
@@ -34,6 +35,7 @@ class Plain25D(SRNetwork):
         fold: Voxels folded into channels before the head, see ``SRNetwork``; with different folds
             along X and Y the two views differ in what a voxel is, which costs quality.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Zhao et al. 2021, "SMORE: A Self-Supervised Anti-Aliasing and Super-Resolution
     Algorithm for MRI Using Deep Learning" (one 2D network for the planes through the slices);
@@ -48,8 +50,9 @@ class Plain25D(SRNetwork):
         depth: int = 10,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
-        super().__init__(scale, fold, interpolation)
+        super().__init__(scale, fold, interpolation, head)
         check_width(width)
         self.radius = depth + 2
         self.head = plane_convolution(self.in_channels, width)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3, zero_conv3
+from medsr.networks.heads import Head
 
 BRANCHES = ("expand", "gradient", "identity")
 """What may join the plain 3³ kernel in training."""
@@ -165,6 +166,7 @@ class RepPlain3D(SRNetwork):
         expansion: See :class:`RepConv3d`.
         fold: Voxels folded into channels before the head, see :class:`SRNetwork`.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
     """
 
     def __init__(
@@ -176,8 +178,9 @@ class RepPlain3D(SRNetwork):
         expansion: int = 2,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
-        super().__init__(scale, fold, interpolation)
+        super().__init__(scale, fold, interpolation, head)
         check_width(width)
         self.width = width
         self.radius = depth + 2
@@ -210,6 +213,7 @@ class RepPlain3D(SRNetwork):
             branches=False,
             fold=self.fold,
             interpolation=self.interpolation,
+            head=self.head_options,
         )
         plain.load_state_dict(merged_state(self))
         parameter = next(self.parameters())

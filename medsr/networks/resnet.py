@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks.blocks import ResidualTrunk, Triple, check_width, conv3
+from medsr.networks.heads import Head
 
 
 class ResidualBlock(nn.Module):
@@ -40,6 +41,7 @@ class ResNet3D(ResidualTrunk):
         blocks: Residual blocks (two convolutions each).
         fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class ResNet3D(ResidualTrunk):
         blocks: int = 8,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
         check_width(width)
         body = [ResidualBlock(width) for _ in range(blocks)]
-        super().__init__(scale, width, body, 2 * blocks, fold, interpolation)
+        super().__init__(scale, width, body, 2 * blocks, fold, interpolation, head)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks.blocks import ResidualTrunk, Triple, check_width, conv3
+from medsr.networks.heads import Head
 
 RESIDUAL_SCALE = 0.2
 DENSE_CONVOLUTIONS = 5
@@ -63,6 +64,7 @@ class RRDBNet3D(ResidualTrunk):
         blocks: Residual-in-residual dense blocks (15 convolutions each).
         fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Wang et al. 2018, "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks".
     """
@@ -75,9 +77,10 @@ class RRDBNet3D(ResidualTrunk):
         blocks: int = 3,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
         check_width(width)
         check_width(growth, "growth")
         body = [RRDB(width, growth) for _ in range(blocks)]
         depth = blocks * DENSE_BLOCKS * DENSE_CONVOLUTIONS
-        super().__init__(scale, width, body, depth, fold, interpolation)
+        super().__init__(scale, width, body, depth, fold, interpolation, head)

@@ -14,6 +14,7 @@ from medsr.networks.blocks import (
     depthwise3,
     he_normal,
 )
+from medsr.networks.heads import Head
 
 
 def interleave(first: Tensor, second: Tensor) -> Tensor:
@@ -67,6 +68,7 @@ class ShuffleNet3D(ResidualTrunk):
         blocks: Units.
         fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Ma et al. 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture
     Design".
@@ -79,8 +81,9 @@ class ShuffleNet3D(ResidualTrunk):
         blocks: int = 8,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
         check_width(width)
         check_width(width // 2, "half of the width")
         body = [ShuffleUnit(width) for _ in range(blocks)]
-        super().__init__(scale, width, body, blocks, fold, interpolation, pointwise_fuse=True)
+        super().__init__(scale, width, body, blocks, fold, interpolation, head, pointwise_fuse=True)

@@ -18,6 +18,7 @@ from medsr.networks.blocks import (
     conv3,
     zero_conv3,
 )
+from medsr.networks.heads import Head
 from medsr.networks.repplain import RepConv3d, check_branches, merged_state
 
 
@@ -80,6 +81,7 @@ class Span3D(SRNetwork):
         expansion: See ``RepConv3d``.
         fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
+        head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Wan et al. 2024, "Swift Parameter-free Attention Network for Efficient
     Super-Resolution".
@@ -94,8 +96,9 @@ class Span3D(SRNetwork):
         expansion: int = 2,
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
+        head: Head = "value",
     ):
-        super().__init__(scale, fold, interpolation)
+        super().__init__(scale, fold, interpolation, head)
         check_width(width)
         check_count(blocks, "blocks")
         self.width = width
@@ -131,6 +134,7 @@ class Span3D(SRNetwork):
             branches=False,
             fold=self.fold,
             interpolation=self.interpolation,
+            head=self.head_options,
         )
         plain.load_state_dict(merged_state(self))
         parameter = next(self.parameters())
