@@ -79,10 +79,12 @@ class Distiller(nn.Module):
                     f"networks of this scale have {len(self._views)}"
                 )
         taps = [tap for term in terms for tap in term.needs]
-        self._student_taps = FeatureTaps(student, (tap.student for tap in taps), "student")
+        ours = (tap.student for tap in taps if tap.student)
+        self._student_taps = FeatureTaps(student, ours, "student")
         self._teacher_taps = None
         if teacher is not None:
-            self._teacher_taps = FeatureTaps(teacher, (tap.teacher for tap in taps), "teacher")
+            theirs = (tap.teacher for tap in taps if tap.teacher)
+            self._teacher_taps = FeatureTaps(teacher, theirs, "teacher")
         self._bind_terms()
         self._setup_terms()
 

@@ -23,8 +23,10 @@ class Tap:
     """A pair of places whose features a term compares.
 
     Attributes:
-        student: Name of a submodule of the student, as in ``named_modules()``.
-        teacher: Name of a submodule of the teacher.
+        student: Name of a submodule of the student, as in ``named_modules()``; empty for a term
+            that looks into the teacher alone.
+        teacher: Name of a submodule of the teacher; empty for a term that looks into the student
+            alone.
     """
 
     student: str

@@ -11,19 +11,62 @@ from collections.abc import Callable
 from typing import Any
 
 from medsr.distill.taps import DistillTerm
+from medsr.distill.terms.adversarial import AdversarialTerm
+from medsr.distill.terms.affinity import AffinityTerm
+from medsr.distill.terms.attention import AttentionTerm
+from medsr.distill.terms.contrastive import ContrastiveTerm
 from medsr.distill.terms.feature import FeatureTerm
+from medsr.distill.terms.frequency import FrequencyTerm
+from medsr.distill.terms.gradient import GradientTerm
+from medsr.distill.terms.mutual import MutualTerm
 from medsr.distill.terms.output import OutputTerm
+from medsr.distill.terms.robust import RobustTerm
+from medsr.distill.terms.spectral import SpectralTerm
+from medsr.distill.terms.ssim import SSIMTerm
+from medsr.distill.terms.student_branches import StudentBranches
+from medsr.distill.terms.vid import VariationalTerm
+from medsr.distill.terms.wavelet import WaveletTerm
 from medsr.errors import UsageError
 from medsr.plugins import look_up
 
-__all__ = ["ENTRY_POINTS", "TERMS", "FeatureTerm", "OutputTerm", "build_term"]
+__all__ = [
+    "ENTRY_POINTS",
+    "TERMS",
+    "AdversarialTerm",
+    "AffinityTerm",
+    "AttentionTerm",
+    "ContrastiveTerm",
+    "FeatureTerm",
+    "FrequencyTerm",
+    "GradientTerm",
+    "OutputTerm",
+    "RobustTerm",
+    "SSIMTerm",
+    "SpectralTerm",
+    "VariationalTerm",
+    "WaveletTerm",
+    "build_term",
+]
 
 ENTRY_POINTS = "medsr.distill_terms"
 """Entry point group in which other packages publish terms."""
 
 TERMS: dict[str, Callable[..., DistillTerm]] = {
-    "output": OutputTerm,
+    "adversarial": AdversarialTerm,
+    "affinity": AffinityTerm,
+    "attention": AttentionTerm,
+    "contrastive": ContrastiveTerm,
     "feature": FeatureTerm,
+    "frequency": FrequencyTerm,
+    "gradient": GradientTerm,
+    "mutual": MutualTerm,
+    "output": OutputTerm,
+    "robust": RobustTerm,
+    "spectral": SpectralTerm,
+    "ssim": SSIMTerm,
+    "student_branches": StudentBranches,
+    "vid": VariationalTerm,
+    "wavelet": WaveletTerm,
 }
 """Every built-in term by the name that recipes use."""
 
