@@ -8,6 +8,7 @@ resolved recipe is saved beside every checkpoint.
 from __future__ import annotations
 
 from medsr.recipe.parts import (
+    AdapterRecipe,
     DataRecipe,
     DegradationRecipe,
     Learned,
@@ -19,10 +20,11 @@ from medsr.recipe.parts import (
     Weight,
     WeightedTerm,
 )
-from medsr.recipe.read import at_key, read_recipe, recipe_from_dict
+from medsr.recipe.read import at_key, read_recipe, recipe_from_dict, with_overrides
 from medsr.recipe.recipe import Recipe
 
 __all__ = [
+    "AdapterRecipe",
     "DataRecipe",
     "DegradationRecipe",
     "Learned",
@@ -37,4 +39,5 @@ __all__ = [
     "at_key",
     "read_recipe",
     "recipe_from_dict",
+    "with_overrides",
 ]

@@ -82,6 +82,21 @@ class PatchRecipe:
 
 
 @dataclass(frozen=True, config=_CONFIG)
+class AdapterRecipe:
+    """Low-rank adapters, the only parameters of the network that are then trained.
+
+    Attributes:
+        rank: Rank of what is added to each kernel.
+        alpha: What is added is multiplied by ``alpha / rank``.
+        layers: Patterns of module names; convolutions that fit one of them are adapted.
+    """
+
+    rank: Count = 4
+    alpha: Positive = 4.0
+    layers: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class NetworkRecipe:
     """A network by name and its options.
 
@@ -90,11 +105,19 @@ class NetworkRecipe:
         options: The network's own arguments, without the scale.
         start: Folder or name of a model whose weights are taken as the start; None for none. A
             larger ``RepPlain3D`` is grown from a smaller one.
+        adapters: Keep the start's weights and train low-rank adapters of its convolutions, which
+            are merged at the end; None to train all weights.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     start: str | None = None
+    adapters: AdapterRecipe | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no single key can show."""
+        if self.adapters is not None and self.start is None:
+            raise ValueError("adapters change a trained model: give start too")
 
 
 @dataclass(frozen=True, config=_CONFIG)

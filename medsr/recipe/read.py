@@ -38,7 +38,7 @@ def recipe_from_dict(plain: Mapping[str, Any], source: str = "recipe") -> Recipe
             message = "unknown key; remove it or correct its spelling"
         elif first["type"] in ("missing", "missing_argument"):
             message = "missing; give it a value"
-        elif not first["loc"]:
+        elif first["type"] == "value_error" or not first["loc"]:
             message = first["msg"].removeprefix("Value error, ")
         else:
             message = f"{first['msg']}, found {_short(first['input'])}"
@@ -72,6 +72,18 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply_override(plain, override)
     return recipe_from_dict(plain, source=path.name)
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe with ``key=value`` overrides applied, as :func:`read_recipe` does.
+
+    Raises:
+        RecipeError: A key or value is wrong.
+    """
+    plain = recipe.to_dict()
+    for override in overrides:
+        _apply_override(plain, override)
+    return recipe_from_dict(plain)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medsr.data.manifest import ScanRecord, read_manifest
@@ -47,21 +48,26 @@ def load_cohort(recipe: Recipe) -> Cohort:
             f"the manifest holds no {data.modality} scan in split {data.train_split!r} "
             f"for factor {factor}; check data.modality and data.train_split"
         )
+    validation = load_validation(recipe, records)
+    return Cohort(intensity, tuple(s for entry in train for s in entry), validation)
+
+
+def load_validation(recipe: Recipe, records: Sequence[ScanRecord]) -> tuple[PreparedScan, ...]:
+    """Prepare the validation scans that the recipe names, each along one of its sharp axes.
+
+    Args:
+        recipe: Split, number of scans and factor.
+        records: Rows of the manifest.
+    """
+    data, factor = recipe.data, recipe.degradation.factor
+    intensity = Intensity.for_modality(data.modality)
+    wanted = [r for r in records if (r.split, r.modality) == (data.validation_split, data.modality)]
     validation: list[PreparedScan] = []
-    if data.validation_split is not None:
-        wanted = _spread(
-            [
-                r
-                for r in records
-                if r.split == data.validation_split and r.modality == data.modality
-            ],
-            data.validation_scans,
-        )
-        for turn, record in enumerate(wanted):
-            entries = prepare_scan(record, intensity, factor)
-            if entries:
-                validation.append(entries[turn % len(entries)])
-    return Cohort(intensity, tuple(s for entry in train for s in entry), tuple(validation))
+    for turn, record in enumerate(_spread(wanted, data.validation_scans)):
+        entries = prepare_scan(record, intensity, factor)
+        if entries:
+            validation.append(entries[turn % len(entries)])
+    return tuple(validation)
 
 
 def _spread(records: list[ScanRecord], count: int) -> list[ScanRecord]:

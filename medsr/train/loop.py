@@ -25,7 +25,6 @@ from medsr.infer.engine import resolve_device, resolve_precision
 from medsr.recipe import Recipe, at_key, read_recipe
 from medsr.train.checkpoint import remove_checkpoint
 from medsr.train.cohort import Cohort, load_cohort
-from medsr.train.conflicts import gradient_cosines
 from medsr.train.finish import save_model
 from medsr.train.logs import RunLog
 from medsr.train.schedule import learning_rate_share
@@ -214,10 +213,9 @@ def take_step(
     """
     batch = batch.to(fabric.device)
     progress = state.step / recipe.loop.steps
-    losses: dict[str, torch.Tensor] = module(batch.lr, batch.hr, batch.domains, progress)
+    compare = (state.step + 1) % recipe.loop.log_every == 0
+    losses: dict[str, torch.Tensor] = module(batch.lr, batch.hr, batch.domains, progress, compare)
     values = {name: float(loss.detach()) for name, loss in losses.items()}
-    if len(losses) > 1 and (state.step + 1) % recipe.loop.log_every == 0:
-        state.cosines = gradient_cosines(losses, [*state.objective.network.parameters()])
     fabric.backward(torch.stack(list(losses.values())).sum())
     norm = state.optimiser.clip(recipe.optimiser.clip_norm)
     if not (math.isfinite(sum(values.values())) and math.isfinite(norm)):
@@ -235,10 +233,10 @@ def beside(state: TrainState) -> dict[str, float]:
     """Return what is logged beside the losses: learned weights, and whether gradients fight."""
     weights = state.objective.weights
     learned = {f"train/weight/{name}": weights.now(name, 1.0) for name in weights.log_scale}
-    for pair, cosine in state.cosines.items():
+    for pair, cosine in state.objective.cosines.items():
         if cosine < FIGHTING:
             logger.info("step %d: gradients of %s fight, cosine %.2f", state.step, pair, cosine)
-    return learned | {f"train/cosine/{pair}": value for pair, value in state.cosines.items()}
+    return learned | {f"train/cosine/{pair}": value for pair, value in state.objective.cosines.items()}
 
 
 def agreed(fabric: Fabric, asked: bool) -> bool:

@@ -14,8 +14,10 @@ from medsr.errors import CheckpointError, RecipeError
 from medsr.losses import build_loss
 from medsr.model import SRModel
 from medsr.networks import RepPlain3D, SRNetwork, build_network
+from medsr.networks.adapters import add_adapters
 from medsr.networks.grow import grow
 from medsr.recipe import Recipe, Weight, at_key
+from medsr.train.conflicts import gradient_cosines
 from medsr.train.weights import LossWeights
 
 
@@ -30,6 +32,9 @@ class Objective(nn.Module):
         losses: Loss modules against the truth by name.
         weights: Weight of every loss and, under ``distill_NAME``, of every term.
         distiller: Wraps the same student; None without terms.
+
+    Attributes:
+        cosines: Between the gradients of the losses, when they were last compared.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Objective(nn.Module):
             self.student = student
         self.distiller = distiller
         self.weights = LossWeights(weights)
+        self.cosines: dict[str, float] = {}
 
     @property
     def network(self) -> SRNetwork:
@@ -67,7 +73,12 @@ class Objective(nn.Module):
         return (p for p in self.parameters() if p.requires_grad and id(p) not in theirs)
 
     def forward(
-        self, lr: Tensor, hr: Tensor, domains: tuple[str, ...] = (), progress: float = 0.0
+        self,
+        lr: Tensor,
+        hr: Tensor,
+        domains: tuple[str, ...] = (),
+        progress: float = 0.0,
+        compare: bool = False,
     ) -> dict[str, Tensor]:
         """Return every weighted loss by name, float32 scalars whose sum is to be minimised.
 
@@ -79,6 +90,7 @@ class Objective(nn.Module):
             hr: Truth ``(B, 1, X·sx, Y·sy, Z·sz)``.
             domains: What each patch shows, see :class:`medsr.batch.Batch`.
             progress: Share of the run that is over, from 0 to 1.
+            compare: Also compare the losses' gradients and keep the :attr:`cosines`.
         """
         active = self.weights.active(progress)
         values: dict[str, Tensor] = {}
@@ -93,6 +105,11 @@ class Objective(nn.Module):
             adversaries = {f"adversary_{name}": v for name, v in result.adversaries.items()}
         truth = {name: loss(sr, hr) for name, loss in self.losses.items() if name in active}
         weighed: dict[str, Tensor] = self.weights(truth | values, progress)
+        if compare and len(weighed) > 1:
+            # Here, before a launcher's wrapper sees the losses and counts backward passes.
+            with torch.autocast(sr.device.type, enabled=False):
+                trained = [p for p in self.network.parameters() if p.requires_grad]
+                self.cosines = gradient_cosines(weighed, trained)
         return weighed | adversaries
 
 
@@ -105,12 +122,7 @@ def build_objective(recipe: Recipe) -> Objective:
         RecipeError: A network, loss or term is unknown or does not take its options.
     """
     torch.manual_seed(recipe.seed)
-    with at_key("network"):
-        student = build_network(
-            recipe.network.name, recipe.degradation.factor, **recipe.network.options
-        )
-    if recipe.network.start is not None:
-        warm_start(student, recipe.network.start)
+    student = build_student(recipe, start=recipe.network.start)
     losses: dict[str, nn.Module] = {}
     weights: dict[str, Weight] = {}
     for number, loss in enumerate(recipe.losses):
@@ -133,6 +145,30 @@ def build_objective(recipe: Recipe) -> Objective:
     for name, term in zip(distiller.terms, recipe.terms, strict=True):
         weights[f"distill_{name}"] = term.weight
     return Objective(student, losses, weights, distiller)
+
+
+def build_student(recipe: Recipe, *, start: str | None) -> SRNetwork:
+    """Build the network to train, with adapters where the recipe asks for them.
+
+    Args:
+        recipe: Network, scale and adapters.
+        start: Folder or name of the model to start from; None leaves the initial weights.
+
+    Raises:
+        CheckpointError: The weights to start from do not fit.
+        RecipeError: The network is unknown or does not take its options, or the adapters theirs.
+    """
+    network, adapters = recipe.network, recipe.network.adapters
+    with at_key("network"):
+        student = build_network(network.name, recipe.degradation.factor, **network.options)
+    if start is not None:
+        warm_start(student, start)
+    if adapters is None:
+        return student
+    student = student.merged()
+    with at_key("network.adapters"):
+        add_adapters(student, adapters.rank, adapters.alpha, adapters.layers)
+    return student
 
 
 def _load_teacher(name: str, student: SRNetwork, recipe: Recipe) -> nn.Module:

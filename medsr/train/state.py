@@ -10,14 +10,18 @@ import torch
 import yaml
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from medsr.errors import CheckpointError
-from medsr.networks import SRNetwork, build_network
-from medsr.recipe import Recipe
+from medsr.errors import CheckpointError, RecipeError
+from medsr.networks import SRNetwork
+from medsr.networks.adapters import merge_adapters
+from medsr.recipe import Recipe, recipe_from_dict
 from medsr.train.checkpoint import load_checkpoint, save_checkpoint
-from medsr.train.objective import Objective, build_objective
+from medsr.train.objective import Objective, build_objective, build_student
 from medsr.train.optimiser import Optimiser
 
 FREE_KEYS = ("log_every", "checkpoint_every", "validate_every")
+
+_FOREIGN = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, RecipeError)
+"""What comes of taking over the checkpoint of another version."""
 
 
 @dataclass
@@ -30,7 +34,6 @@ class TrainState:
         ema: Moving average of the student's weights.
         step: Steps taken.
         running: Sums of the losses since the last line of the log.
-        cosines: Between the gradients of the losses, at the last line of the log.
     """
 
     objective: Objective
@@ -38,16 +41,13 @@ class TrainState:
     ema: AveragedModel
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)
-    cosines: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, recipe: Recipe, device: torch.device) -> TrainState:
         """Build everything as the recipe says; the seed decides the initial weights."""
         objective = build_objective(recipe).to(device)
         optimiser = Optimiser(objective, recipe.optimiser, objective.adversaries)
-        shadow = build_network(
-            recipe.network.name, objective.network.scale, **recipe.network.options
-        )
+        shadow = build_student(recipe, start=None)
         shadow.load_state_dict(objective.network.state_dict())
         average = get_ema_multi_avg_fn(recipe.optimiser.ema_decay)  # type: ignore[no-untyped-call]
         return cls(objective, optimiser, AveragedModel(shadow.to(device), multi_avg_fn=average))
@@ -55,7 +55,7 @@ class TrainState:
     def averaged(self) -> SRNetwork:
         """Return the moving average as a merged network in evaluation mode."""
         network: SRNetwork = self.ema.module  # type: ignore[assignment]
-        return network.merged().eval()
+        return merge_adapters(network).merged().eval()
 
     def save(self, folder: Path, recipe: Recipe) -> None:
         """Write the checkpoint: all that the next step depends on."""
@@ -86,7 +86,7 @@ class TrainState:
             same = _comparable(saved["recipe"]) == _comparable(recipe.to_yaml())
             if same:
                 self._take(saved)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except _FOREIGN as error:
             raise CheckpointError(
                 f"checkpoint in {folder.name}: is none of this version of medsr; "
                 "choose another --out or start again with --restart"
@@ -109,7 +109,8 @@ class TrainState:
 
 def _comparable(text: str) -> dict[str, Any]:
     """Return what must agree between a checkpoint and its recipe."""
-    plain: dict[str, Any] = yaml.safe_load(text)
+    # Through the recipe: an older one lacks keys that have come since, and has their defaults.
+    plain = recipe_from_dict(yaml.safe_load(text)).to_dict()
     for key in FREE_KEYS:
         plain["loop"].pop(key, None)
     plain.pop("description", None)
