@@ -1,4 +1,7 @@
-"""``medsr distill``: trains a student under a teacher, both named in a recipe."""
+"""``medsr distill``: trains a network by a recipe with distillation terms.
+
+Most terms need the recipe's teacher; some need none, such as ``mutual`` and ``student_branches``.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ def distill_command(
     devices: Devices = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Distil a student from a teacher by a recipe that names both."""
+    """Train a student, mostly under a teacher, by a recipe with distillation terms."""
     run_recipe(
         recipe,
         overrides or [],
-        teacher=True,
+        distils=True,
         out=out,
         resume=resume,
         device=device,

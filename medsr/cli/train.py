@@ -1,4 +1,4 @@
-"""``medsr train``: trains a network from a recipe without a teacher.
+"""``medsr train``: trains a network by a recipe without distillation terms.
 
 ``run_recipe`` serves ``medsr distill`` too; what a recipe may hold is in ``medsr.recipe``.
 """
@@ -42,11 +42,11 @@ def train_command(
     devices: Devices = 1,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network by a recipe that names no teacher."""
+    """Train a network by a recipe without distillation terms."""
     run_recipe(
         recipe,
         overrides or [],
-        teacher=False,
+        distils=False,
         out=out,
         resume=resume,
         device=device,
@@ -59,7 +59,7 @@ def run_recipe(
     recipe: Path,
     overrides: list[str],
     *,
-    teacher: bool,
+    distils: bool,
     out: Path | None,
     resume: bool,
     device: str,
@@ -71,7 +71,7 @@ def run_recipe(
     Args:
         recipe: A YAML file.
         overrides: ``key=value`` texts.
-        teacher: Whether the command distils.
+        distils: Whether the command takes recipes with distillation terms, and no others.
         out: Folder of the run, or None for the recipe's own.
         resume: Whether to continue from the folder's checkpoint.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -79,8 +79,8 @@ def run_recipe(
         quiet: Neither progress nor summary.
 
     Raises:
-        RecipeError: The recipe is wrong, or has a teacher where the command wants none, or none
-            where it wants one.
+        RecipeError: The recipe is wrong, or has terms where the command wants none, or none
+            where it wants some.
         UsageError: An override is no ``key=value``.
     """
     from medsr.recipe import read_recipe
@@ -88,11 +88,11 @@ def run_recipe(
     for text in overrides:
         if not text.partition("=")[1] or text.startswith("="):
             raise UsageError(f"{text!r} is no override; write key=value, such as loop.steps=2000")
-    has_teacher = read_recipe(recipe, overrides).teacher is not None
-    if teacher and not has_teacher:
-        raise RecipeError(f"{recipe}: the recipe names no teacher; use medsr train")
-    if has_teacher and not teacher:
-        raise RecipeError(f"{recipe}: the recipe names a teacher; use medsr distill")
+    has_terms = bool(read_recipe(recipe, overrides).terms)
+    if distils and not has_terms:
+        raise RecipeError(f"{recipe}: the recipe has no distillation terms; use medsr train")
+    if has_terms and not distils:
+        raise RecipeError(f"{recipe}: the recipe has distillation terms; use medsr distill")
 
     from medsr.train import run
 

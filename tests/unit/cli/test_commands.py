@@ -277,6 +277,18 @@ def test_train_and_distill_refuse_each_others_recipes(
     assert runs == []
 
 
+def test_distill_takes_terms_that_need_no_teacher(
+    tmp_path: Path, runs: list[dict[str, Any]]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    peer = "terms: [{name: mutual, options: {peer: {name: RepPlain3D}}}]\n"
+    recipe.write_text(RECIPE + peer, encoding="utf-8")
+    assert isinstance(call("train", recipe).exception, RecipeError)
+    assert runs == []
+    assert call("distill", recipe).exception is None
+    assert len(runs) == 1
+
+
 def test_inspect_and_models_load_neither_torch_nor_monai(thick: Path) -> None:
     code = (
         "import sys\n"
