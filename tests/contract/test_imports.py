@@ -24,8 +24,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"geometry", "plugins"}),
     frozenset({"networks", "losses", "volume", "batch"}),
     frozenset({"model", "zoo", "degrade", "recipe", "io"}),
-    frozenset({"infer", "distill", "data"}),
-    frozenset({"train", "evaluate", "benchmark"}),
+    frozenset({"infer", "distill", "compress", "data"}),
+    frozenset({"train", "evaluate"}),
+    frozenset({"benchmark"}),
     frozenset({"cli", "demo"}),
     frozenset({"__main__"}),
 )
@@ -36,6 +37,7 @@ NEIGHBOURS = {
     ("model", "zoo"): "a shipped model is loaded by its name",
     ("zoo", "model"): "the shipped specs are read as ModelSpec",
     ("recipe", "degrade"): "a recipe names a degradation",
+    ("compress", "data"): "integer ranges are chosen on patches of a cohort",
 }
 
 # Third party -> the modules (paths inside the package) that may import it.
@@ -50,6 +52,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "typer": ("cli/*",),
     "click": ("cli/*",),
     "nilearn": ("demo.py",),
+    "torch_pruning": ("compress/prune.py",),
+    "nncf": ("compress/openvino_int8.py",),
 }
 
 # Modules that may import the standard library, medsr and these packages only.
