@@ -43,7 +43,7 @@ class LossWeights(nn.Module):
         """Return the weight of a loss when this share of the run is over."""
         weight = self.weights[name]
         if isinstance(weight, Learned):
-            return math.exp(-float(self.log_scale[name]))
+            return math.exp(-self.log_scale[name].item())
         if isinstance(weight, Ramp):
             return _ramp(weight, progress)
         return weight

@@ -11,7 +11,15 @@ import pytest
 import yaml
 
 from medsr.errors import MedsrError, RecipeError, UsageError
-from medsr.recipe import Recipe, at_key, read_recipe, recipe_from_dict
+from medsr.recipe import (
+    Learned,
+    Ramp,
+    Recipe,
+    WeightedTerm,
+    at_key,
+    read_recipe,
+    recipe_from_dict,
+)
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.yaml"))
 PLAIN: dict[str, Any] = {
@@ -86,16 +94,42 @@ def test_the_number_of_further_problems_is_told() -> None:
         recipe_from_dict(plain)
 
 
-@pytest.mark.parametrize(
-    "plain",
-    [
-        PLAIN | {"teacher": "somewhere"},
-        PLAIN | {"terms": [{"name": "output"}]},
-    ],
-)
-def test_teacher_and_terms_belong_together(plain: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"\(whole recipe\): teacher and terms belong together"):
-        recipe_from_dict(plain)
+def test_a_teacher_without_terms_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"\(whole recipe\): a teacher without terms"):
+        recipe_from_dict(PLAIN | {"teacher": "somewhere"})
+
+
+def test_a_weight_is_a_number_a_ramp_or_learned() -> None:
+    def weight(value: object) -> object:
+        return recipe_from_dict(PLAIN | {"losses": [{"name": "l1", "weight": value}]}).losses[0]
+
+    assert weight(0.3) == WeightedTerm("l1", 0.3)
+    ramp = {"start": 1, "end": 0, "begin": 0.8, "until": 0.9}
+    assert weight(ramp) == WeightedTerm("l1", Ramp(1.0, 0.0, 0.8, 0.9))
+    assert weight({"learned": 0.5}) == WeightedTerm("l1", Learned(0.5))
+    for value, message in [
+        (0, r"losses\.0\.weight: .*greater than 0, found 0"),
+        ("much", r"losses\.0\.weight: .*number.*much"),
+        ({"start": 1}, r"losses\.0\.weight\.end: missing"),
+        ({"start": -1, "end": 0}, r"losses\.0\.weight\.start: .*found -1"),
+        (ramp | {"until": 0.5}, r"losses\.0\.weight: .*until is below begin"),
+        (ramp | {"fog": 1}, r"losses\.0\.weight\.fog: unknown key"),
+        ({"learned": 0}, r"losses\.0\.weight\.learned: .*found 0"),
+    ]:
+        with pytest.raises(RecipeError, match=message):
+            weight(value)
+
+
+def test_every_kind_of_weight_survives_yaml(tmp_path: Path) -> None:
+    losses = [
+        {"name": "l1", "weight": {"learned": 1.0}},
+        {"name": "ssim", "weight": {"start": 0.0, "end": 0.1, "begin": 0.2, "until": 0.4}},
+    ]
+    recipe = recipe_from_dict(PLAIN | {"losses": losses})
+    assert read_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+    assert read_recipe(write(tmp_path, recipe.to_yaml()), ["losses.0.weight=2"]).losses[0] == (
+        WeightedTerm("l1", 2.0)
+    )
 
 
 def test_a_recipe_needs_something_to_learn_from() -> None:
@@ -123,7 +157,7 @@ def test_yaml_takes_numbers_in_either_way_of_writing(tmp_path: Path) -> None:
 def test_the_recipes_of_the_house_are_right(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.name == path.stem
-    assert (recipe.teacher is not None) == (path.parent.name == "distill")
+    assert bool(recipe.terms) == (path.parent.name == "distill") or recipe.role == "teacher"
     assert (recipe.role == "teacher") == (path.parent.name == "teachers")
     assert recipe_from_dict(recipe.to_dict()) == recipe
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medsr.batch import Batch
 from medsr.distill import Activations, Distiller, DistillTerm, Tap, build_term
-from medsr.distill.distiller import FLIPS
+from medsr.distill.views import View, views_for
 from medsr.errors import UsageError
 from medsr.networks import RepPlain3D, ResNet3D
 
@@ -45,29 +46,31 @@ def _distiller() -> Distiller:
         _student(),
         _teacher(),
         [
-            (0.5, build_term("output")),
-            (0.1, build_term("feature", student="body.0", teacher="body.0")),
-            (0.2, build_term("feature", student="body.1", teacher="fuse")),
+            build_term("output"),
+            build_term("feature", student="body.0", teacher="body.0"),
+            build_term("feature", student="body.1", teacher="fuse"),
         ],
     )
 
 
-def _batch() -> tuple[Tensor, Tensor]:
+def _batch() -> Batch:
     generator = torch.Generator().manual_seed(5)
-    return (
+    return Batch(
         torch.rand((2, 1, 5, 4, 3), generator=generator),
         torch.rand((2, 1, 5, 4, 6), generator=generator),
     )
 
 
-def test_returns_the_student_output_and_weighted_named_losses() -> None:
+def test_returns_the_student_output_and_named_losses() -> None:
     distiller = _distiller()
-    lr, hr = _batch()
-    sr, losses = distiller(lr, hr)
-    assert torch.equal(sr, distiller.student(lr))
+    lr = _batch().lr
+    result = distiller(_batch())
+    losses = result.losses
+    assert torch.equal(result.output, distiller.student(lr))
+    assert result.adversaries == {}
     assert list(losses) == ["output", "feature", "feature_2"]
     assert all(loss.dtype == torch.float32 and loss.ndim == 0 for loss in losses.values())
-    expected = 0.5 * (distiller.student(lr) - distiller.teacher(lr)).abs().mean()
+    expected = (distiller.student(lr) - distiller.teacher(lr)).abs().mean()
     assert losses["output"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -77,7 +80,7 @@ def test_gradients_reach_student_and_projections_only() -> None:
     parameters = list(distiller.trainable_parameters())
     optimiser = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)
     for _ in range(2):
-        _, losses = distiller(*_batch())
+        losses = distiller(_batch()).losses
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimiser.step()
@@ -95,8 +98,8 @@ def test_each_term_alone_moves_the_student() -> None:
         build_term("output"),
         build_term("feature", student="body.1", teacher="fuse"),
     ):
-        distiller = Distiller(_student(), _teacher(), [(1.0, term)])
-        _, losses = distiller(*_batch())
+        distiller = Distiller(_student(), _teacher(), [term])
+        losses = distiller(_batch()).losses
         losses[term.name].backward()
         assert distiller.student.head.weight.grad.abs().sum() > 0
 
@@ -123,14 +126,14 @@ def test_teacher_is_in_no_state_and_the_state_round_trips() -> None:
         RepPlain3D(SCALE, width=16, depth=2),
         _teacher(),
         [
-            (0.5, build_term("output")),
-            (0.1, build_term("feature", student="body.0", teacher="body.0")),
-            (0.2, build_term("feature", student="body.1", teacher="fuse")),
+            build_term("output"),
+            build_term("feature", student="body.0", teacher="body.0"),
+            build_term("feature", student="body.1", teacher="fuse"),
         ],
     )
     other.load_state_dict(distiller.state_dict())
     for ours, theirs in zip(
-        distiller(*_batch())[1].values(), other(*_batch())[1].values(), strict=True
+        distiller(_batch()).losses.values(), other(_batch()).losses.values(), strict=True
     ):
         assert torch.equal(ours, theirs)
 
@@ -142,7 +145,7 @@ def test_teacher_stays_in_evaluation_mode() -> None:
     assert distiller.student.training
     assert not any(module.training for module in distiller.teacher.modules())
     distiller.teacher.train()
-    distiller(*_batch())
+    distiller(_batch())
     assert not any(module.training for module in distiller.teacher.modules())
 
 
@@ -153,7 +156,7 @@ def test_building_keeps_the_students_mode_and_the_random_state() -> None:
     term = build_term("feature", student="body.0", teacher="fuse", **widths)
     teacher = _teacher()
     state = torch.get_rng_state()
-    Distiller(student, teacher, [(1.0, term)])
+    Distiller(student, teacher, [term])
     assert student.training
     assert not student.body[0].training
     assert torch.equal(torch.get_rng_state(), state)
@@ -176,60 +179,81 @@ def test_no_feature_outlives_a_step() -> None:
             network.get_submodule(name).register_forward_hook(
                 lambda module, inputs, output: seen.append(weakref.ref(output))
             )
-    _, losses = distiller(*_batch())
+    losses = distiller(_batch()).losses
     torch.stack(list(losses.values())).sum().backward()
-    del losses, _
+    del losses
     gc.collect()
     assert len(seen) == 4
     assert all(reference() is None for reference in seen)
 
 
-def test_flips_are_averaged_over_the_teachers_unflipped_answers() -> None:
-    lr, hr = _batch()
-    assert len(set(FLIPS)) == 7
-    for flips in (1, 7):
-        term = build_term("output", loss="l2", self_ensemble=True, flips=flips)
-        distiller = Distiller(_student(), _teacher(), [(1.0, term), (1.0, build_term("output"))])
-        answers = [distiller.teacher(lr)]
-        answers += [distiller.teacher(lr.flip(axes)).flip(axes) for axes in FLIPS[:flips]]
-        target = torch.stack(answers).mean(dim=0)
-        assert (target - answers[0]).abs().max() > 1e-4
-        sr, losses = distiller(lr, hr)
-        expected = (sr - target).square().mean().item()
-        assert losses["output"].item() == pytest.approx(expected, rel=1e-4)
-        plain = (sr - answers[0]).abs().mean().item()
-        assert losses["output_2"].item() == pytest.approx(plain, rel=1e-5)
+@pytest.mark.parametrize("scale", [(1, 1, 2), (2, 2, 2), (1, 2, 3)], ids=str)
+def test_views_are_all_symmetries_of_the_scale(scale: tuple[int, int, int]) -> None:
+    views = views_for(scale)
+    assert len(views) == len(set(views)) == {(1, 1, 2): 16, (2, 2, 2): 48, (1, 2, 3): 8}[scale]
+    assert views[0] == View()
+    volume = torch.rand(2, 1, 5, 4, 3)
+    # A mapping that keeps its meaning under a view: enlarging by repetition.
+    fine = volume
+    for axis, factor in enumerate(scale, start=2):
+        fine = fine.repeat_interleave(factor, dim=axis)
+    for view in views:
+        assert torch.equal(view.undo(view.apply(volume)), volume)
+        seen = view.apply(volume)
+        for axis, factor in enumerate(scale, start=2):
+            seen = seen.repeat_interleave(factor, dim=axis)
+        assert torch.equal(view.undo(seen), fine)
+    distinct = {view.apply(volume).flatten().numpy().tobytes() for view in views}
+    assert len(distinct) == len(views)
 
 
-def test_features_are_those_of_the_unflipped_scan() -> None:
-    lr, hr = _batch()
+@pytest.mark.parametrize("count", [2, 8, 16])
+def test_the_teachers_answers_are_averaged_over_views(count: int) -> None:
+    batch = _batch()
+    term = build_term("output", loss="l2", views=count)
+    distiller = Distiller(_student(), _teacher(), [term, build_term("output")])
+    answers = []
+    for order in ((0, 1, 2), (1, 0, 2)):
+        for axes in [(), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4)]:
+            seen = batch.lr.permute(0, 1, *(a + 2 for a in order)).flip(axes)
+            answer = distiller.teacher(seen).flip(axes)
+            answers.append(answer.permute(0, 1, *(a + 2 for a in order)))
+    target = torch.stack(answers[:count]).mean(dim=0)
+    assert (target - answers[0]).abs().max() > 1e-4
+    result = distiller(batch)
+    expected = (result.output - target).square().mean().item()
+    assert result.losses["output"].item() == pytest.approx(expected, rel=1e-4)
+    plain = (result.output - answers[0]).abs().mean().item()
+    assert result.losses["output_2"].item() == pytest.approx(plain, rel=1e-5)
+
+
+def test_features_are_those_of_the_scan_itself() -> None:
     options = {"student": "body.1", "teacher": "fuse"}
     values = []
-    for terms in ([], [(1.0, build_term("output", self_ensemble=True, flips=2))]):
+    for terms in ([], [build_term("output", views=3)]):
         torch.manual_seed(3)
         feature = build_term("feature", student_channels=16, teacher_channels=32, **options)
-        distiller = Distiller(_student(), _teacher(), [(1.0, feature), *terms])
-        values.append(distiller(lr, hr)[1]["feature"].item())
+        distiller = Distiller(_student(), _teacher(), [feature, *terms])
+        values.append(distiller(_batch()).losses["feature"].item())
     assert values[0] == values[1]
 
 
-def test_without_teacher_only_the_student_runs() -> None:
+def test_without_active_terms_only_the_student_runs() -> None:
     distiller = _distiller()
     calls: list[int] = []
     distiller.teacher.register_forward_hook(lambda *_: calls.append(1))
-    lr, hr = _batch()
-    sr, losses = distiller(lr, hr, with_teacher=False)
-    assert torch.equal(sr, distiller.student(lr))
-    assert losses == {}
-    distiller.weights = dict.fromkeys(distiller.weights, 0.0)
-    assert distiller(lr, hr)[1] == {}
+    result = distiller(_batch(), active=())
+    assert torch.equal(result.output, distiller.student(_batch().lr))
+    assert result.losses == {}
     assert calls == []
+    assert distiller(_batch(), active={"feature_2"}).losses.keys() == {"feature_2"}
+    assert calls == [1]
 
 
 def test_bf16_autocast_trains() -> None:
     distiller = _distiller()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, losses = distiller(*_batch())
+        losses = distiller(_batch()).losses
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     assert total.dtype == torch.float32
@@ -240,9 +264,9 @@ def test_bf16_autocast_trains() -> None:
 def test_folded_teacher_meets_the_student_on_the_coarser_grid() -> None:
     teacher = ResNet3D(SCALE, width=16, blocks=1, fold=(2, 2, 1))
     term = build_term("feature", student="body.1", teacher="body.0")
-    distiller = Distiller(_student(), teacher, [(1.0, term)])
+    distiller = Distiller(_student(), teacher, [term])
     lr = torch.rand(1, 1, 6, 4, 3)
-    _, losses = distiller(lr, torch.rand(1, 1, 6, 4, 6))
+    losses = distiller(Batch(lr, torch.rand(1, 1, 6, 4, 6))).losses
     losses["feature"].backward()
     assert distiller.student.head.weight.grad.abs().sum() > 0
 
@@ -261,20 +285,18 @@ def test_refuses_what_cannot_be_distilled() -> None:
         Distiller(student, student, [])
     with pytest.raises(UsageError, match=r"\(1, 1, 2\).*\(2, 2, 2\).*one scale"):
         Distiller(student, ResNet3D((2, 2, 2), width=16, blocks=1), [])
-    with pytest.raises(UsageError, match="weight is -1"):
-        Distiller(student, _teacher(), [(-1, build_term("output"))])
-    with pytest.raises(UsageError, match="weight is nan"):
-        Distiller(student, _teacher(), [(float("nan"), build_term("output"))])
+    with pytest.raises(UsageError, match=r"'output': 17 views of the scan.*have 16"):
+        Distiller(student, _teacher(), [build_term("output", views=17)])
+    with pytest.raises(UsageError, match="'output' needs a teacher"):
+        Distiller(student, None, [build_term("output")])
     with pytest.raises(UsageError, match=r"'body.7' is no submodule of the student RepPlain3D"):
-        Distiller(
-            student, _teacher(), [(1, build_term("feature", student="body.7", teacher="fuse"))]
-        )
+        Distiller(student, _teacher(), [build_term("feature", student="body.7", teacher="fuse")])
     with pytest.raises(UsageError, match="Identity is no distillation term"):
-        Distiller(student, _teacher(), [(1, nn.Identity())])  # type: ignore[list-item]
+        Distiller(student, _teacher(), [nn.Identity()])  # type: ignore[list-item]
 
 
 class _Custom(nn.Module):
-    """A term as a third party would write it, with neither flips nor setup."""
+    """A term as a third party would write it, with none of the members that are optional."""
 
     name = "custom"
 
@@ -282,14 +304,87 @@ class _Custom(nn.Module):
     def needs(self) -> tuple[Tap, ...]:
         return (Tap(student="tail", teacher="tail"),)
 
-    def forward(self, student: Activations, teacher: Activations, hr: Tensor) -> Tensor:
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         assert teacher.features.keys() == {"tail"}
-        return (student.features["tail"] - teacher.features["tail"]).abs().mean() + 0 * hr.mean()
+        return (
+            student.features["tail"] - teacher.features["tail"]
+        ).abs().mean() + 0 * batch.hr.mean()
 
 
 def test_a_term_of_another_package_works() -> None:
     term = _Custom()
     assert isinstance(term, DistillTerm)
-    distiller = Distiller(_student(), _teacher(), [(2.0, term)])
-    _, losses = distiller(*_batch())
+    distiller = Distiller(_student(), _teacher(), [term])
+    losses = distiller(_batch()).losses
     assert losses["custom"].item() > 0
+
+
+class _Judged(nn.Module):
+    """A term with an adversary that tells the student's output from the teacher's."""
+
+    name = "judged"
+    needs: tuple[Tap, ...] = ()
+    adversary_learning_rate = 1e-3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adversary = nn.Conv3d(1, 1, 3)
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        return -self.adversary(student.output).mean()
+
+    def adversary_loss(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        told = self.adversary(student.output).mean() - self.adversary(teacher.output).mean()
+        return told + self.adversary.weight.square().sum()
+
+
+def test_an_adversary_learns_apart_from_the_student() -> None:
+    term = _Judged()
+    distiller = Distiller(_student(), _teacher(), [term])
+    ours, theirs = list(distiller.student.parameters()), list(term.adversary.parameters())
+    assert {id(p) for p in distiller.trainable_parameters()} == {id(p) for p in ours}
+    assert distiller.adversaries == {"judged": term.adversary}
+    gradients = {}
+    for part in ("losses", "adversaries", "both"):
+        distiller.zero_grad()
+        result = distiller(_batch())
+        chosen = [] if part == "adversaries" else [result.losses["judged"]]
+        chosen += [] if part == "losses" else [result.adversaries["judged"]]
+        torch.stack(chosen).sum().backward()
+        gradients[part] = [None if p.grad is None else p.grad.clone() for p in (*ours, *theirs)]
+    mine = len(ours)
+    assert all(g is None for g in gradients["losses"][mine:])
+    assert all(g is None for g in gradients["adversaries"][:mine])
+    apart = gradients["losses"][:mine] + gradients["adversaries"][mine:]
+    for alone, together in zip(apart, gradients["both"], strict=True):
+        assert torch.equal(alone, together)
+    assert gradients["both"][0].abs().sum() > 0
+    assert term.adversary.weight.requires_grad
+
+
+class _Alone(nn.Module):
+    """A term that needs no teacher and looks at the networks itself."""
+
+    name = "alone"
+    needs: tuple[Tap, ...] = ()
+    needs_teacher = False
+    bound: tuple[nn.Module, nn.Module | None] = ()  # type: ignore[assignment]
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.bound = (student, teacher)
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        assert not teacher.output.requires_grad
+        assert torch.equal(student.output, teacher.output)
+        return (student.output - batch.hr).abs().mean()
+
+
+def test_a_term_may_do_without_a_teacher() -> None:
+    term = _Alone()
+    distiller = Distiller(_student(), None, [term])
+    assert distiller.teacher is None
+    assert term.bound == (distiller.student, None)
+    distiller(_batch()).losses["alone"].backward()
+    assert distiller.student.head.weight.grad.abs().sum() > 0
+    assert all(name.startswith("student.") for name in distiller.state_dict())
+    distiller.to(torch.float64).close()
