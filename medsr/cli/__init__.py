@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from medsr import __version__
+from medsr.cli.adapt import adapt_command
 from medsr.cli.card import card_command
 from medsr.cli.degrade import degrade_command
 from medsr.cli.distill import distill_command
@@ -64,3 +65,4 @@ app.command("evaluate")(evaluate_command)
 app.command("card")(card_command)
 app.command("train")(train_command)
 app.command("distill")(distill_command)
+app.command("adapt")(adapt_command)

@@ -1,0 +1,283 @@
+"""Adapting a trained model to a scanner: low-rank adapters, a handful of scans, a held-out check.
+
+The recipe is made from what the model's spec says of its own training, and run by
+:mod:`medsr.train.loop`; afterwards model and adapted model are compared on scans of patients that
+were not learnt from. The adapters themselves are in ``medsr.networks.adapters``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from medsr.data.manifest import ScanRecord, read_manifest
+from medsr.data.transforms import slice_axes
+from medsr.errors import CohortError, OutOfScopeError, OutputExistsError
+from medsr.infer.engine import resolve_device
+from medsr.io.atomic import atomic_file
+from medsr.model import SPEC_FILE, Intensity, ModelSpec, SRModel
+from medsr.recipe import (
+    AdapterRecipe,
+    DataRecipe,
+    DegradationRecipe,
+    LoopRecipe,
+    NetworkRecipe,
+    OptimiserRecipe,
+    PatchRecipe,
+    Recipe,
+    WeightedTerm,
+    at_key,
+    with_overrides,
+)
+from medsr.train.cohort import load_validation
+from medsr.train.loop import MODEL_FOLDER, prepare_folder, run, simulation
+from medsr.train.validate import validate
+
+logger = logging.getLogger(__name__)
+
+STEPS = 300
+MANIFEST_FILE = "cohort.csv"
+KEPT_BACK = "kept-back"
+"""Split of the patient who is kept back where the manifest has no split to check on."""
+FIRST_CHOICE = ("dev", "validation", "val")
+"""Splits to check on, where several are there."""
+ENOUGH_PATIENTS = 3
+"""From so many patients on, one is kept back; of two, neither can be spared."""
+CHECKED_SCANS = 8
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scans of patients that were not learnt from, before and after.
+
+    Attributes:
+        before: PSNR of the model, dB, one value a scan.
+        after: PSNR of the adapted model, dB, in the same order.
+    """
+
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+    @property
+    def gain(self) -> float:
+        """Mean change of the PSNR, dB."""
+        return fmean(a - b for a, b in zip(self.after, self.before, strict=True))
+
+    @property
+    def better(self) -> int:
+        """Scans whose PSNR rose."""
+        return sum(a > b for a, b in zip(self.after, self.before, strict=True))
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What an adaptation gave.
+
+    Attributes:
+        folder: Folder of the adapted model.
+        spec: Its spec.
+        held_out: The check; None where there was nothing to check on.
+    """
+
+    folder: Path
+    spec: ModelSpec
+    held_out: HeldOut | None
+
+
+def adapt(
+    model: str | Path,
+    cohort: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: str = "train",
+    held_out: str | None = None,
+    out: str | Path | None = None,
+    rank: int = 4,
+    steps: int = STEPS,
+    seed: int = 0,
+    resume: bool = True,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Adapted:
+    """Adapt a model to the scans of a cohort; the model itself is left as it is.
+
+    Args:
+        model: Name of a shipped model, or a model folder.
+        cohort: CSV manifest of sharp scans from the scanner.
+        overrides: ``key=value`` changes of the recipe, such as
+            ``degradation.options.thickness=1.2``.
+        split: Split to learn from.
+        held_out: Split to check on; by default ``dev``, ``validation`` or ``val``, else another
+            split, else one patient of ``split`` is kept back where it has three or more.
+        out: Run folder; by default ``runs/NAME-adapted``.
+        rank: Rank of the adapters, from 1.
+        steps: Optimiser steps.
+        seed: Seed of initialisation, data order and noise.
+        resume: Go on from the run folder's checkpoint; otherwise start again.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        quiet: No progress bar.
+
+    Returns:
+        The adapted model's folder and spec, and how it did on held-out scans.
+
+    Raises:
+        CohortError: The manifest is wrong, or has no scan to learn from or to check on.
+        ModelError: The model is unknown, damaged, or normalises in a way of its own.
+        OutputExistsError: The run would overwrite the model it starts from.
+        RecipeError: An override, the rank or the number of steps is wrong.
+        CheckpointError: The run folder holds a checkpoint of another recipe.
+        Interrupted: Ctrl-C; the checkpoint of the last finished step is kept.
+    """
+    base = SRModel.load(model, device=resolve_device(device))
+    recipe = _recipe(base.spec, str(model), str(cohort), split, rank=rank, steps=steps, seed=seed)
+    recipe = with_overrides(recipe, overrides)
+    folder = Path(out) if out is not None else Path("runs") / recipe.name
+    if (folder / MODEL_FOLDER).resolve() == Path(model).resolve():
+        raise OutputExistsError(
+            f"{folder}: the adapted model would replace the one that it starts from; "
+            "choose another --out"
+        )
+    simulation(recipe)
+    check, records = _choose_held_out(read_manifest(recipe.data.manifest), recipe, held_out)
+    recipe = replace(recipe, data=replace(recipe.data, validation_split=check))
+    if check == KEPT_BACK:
+        prepare_folder(folder, keep=resume)
+        _write_manifest(records, folder / MANIFEST_FILE)
+        data = replace(recipe.data, manifest=str(folder / MANIFEST_FILE))
+        recipe = replace(recipe, data=data)
+    written = run(recipe, out=folder, resume=resume, device=device, quiet=quiet)
+    adapted = SRModel.load(written, device=resolve_device(device))
+    result = _compare(base, adapted, recipe, records) if check is not None else None
+    spec = _with_result(adapted.spec, base.spec.name, result)
+    with atomic_file(written / SPEC_FILE, overwrite=True) as temporary:
+        temporary.write_text(spec.to_json(), encoding="utf-8")
+    return Adapted(written, spec, result)
+
+
+def _recipe(
+    spec: ModelSpec, start: str, manifest: str, split: str, *, rank: int, steps: int, seed: int
+) -> Recipe:
+    """The recipe of an adaptation: the model's own simulation and patches, gentle steps."""
+    if spec.intensity != Intensity.for_modality(spec.modality):
+        raise OutOfScopeError(
+            f"model {spec.name}: its intensities are normalised in a way that training does not "
+            "know; only models that medsr train or distill made can be adapted"
+        )
+    own = {k: v for k, v in spec.trained_degradation.items() if k not in ("kind", "factor")}
+    with at_key("(command line)"):
+        adapters = AdapterRecipe(rank=rank)
+        loop = LoopRecipe(steps=steps, validate_every=steps, checkpoint_every=50, log_every=10)
+    return Recipe(
+        name=f"{spec.name}-adapted",
+        role=spec.role,
+        seed=seed,
+        data=DataRecipe(manifest, spec.modality, train_split=split, validation_scans=CHECKED_SCANS),
+        degradation=DegradationRecipe(
+            str(spec.trained_degradation.get("kind")), spec.scale, options=own
+        ),
+        network=NetworkRecipe(spec.network, spec.options, start, adapters),
+        losses=(WeightedTerm("charbonnier", options={"epsilon": 0.05}),),
+        patches=_patches(spec.training),
+        optimiser=OptimiserRecipe(warmup_steps=min(20, steps // 5), weight_decay=0.01),
+        loop=loop,
+    )
+
+
+def _patches(training: Mapping[str, Any]) -> PatchRecipe:
+    """The patches that the model was trained on, or those of this version where none are told."""
+    told = training.get("recipe", {})
+    try:
+        return TypeAdapter(PatchRecipe).validate_python(told.get("patches", {}))
+    except (ValidationError, AttributeError):
+        return PatchRecipe()
+
+
+def _choose_held_out(
+    records: Sequence[ScanRecord], recipe: Recipe, wanted: str | None
+) -> tuple[str | None, list[ScanRecord]]:
+    """Choose the split to check on; return it and the records, one patient moved where needed."""
+    data = recipe.data
+    usable = [
+        r
+        for r in records
+        if r.modality == data.modality and slice_axes(r, recipe.degradation.factor)
+    ]
+    others = dict.fromkeys(r.split for r in usable if r.split != data.train_split)
+    if wanted is not None:
+        if wanted not in others:
+            raise CohortError(
+                f"no {data.modality} scan that could be checked on is in split {wanted!r}, apart "
+                f"from those learnt from; there is {', '.join(others) or 'none elsewhere'}"
+            )
+        return wanted, list(records)
+    if others:
+        preferred = [s for s in others if s.lower() in FIRST_CHOICE]
+        return (preferred or [*others])[0], list(records)
+    patients = list(dict.fromkeys(r.patient_id for r in usable if r.split == data.train_split))
+    if len(patients) < ENOUGH_PATIENTS:
+        logger.warning(
+            "the cohort has no split to check on and fewer than %d patients, so nobody will know "
+            "whether the adapted model is any better; add scans of another patient as split dev",
+            ENOUGH_PATIENTS,
+        )
+        return None, list(records)
+    logger.info("no split to check on: the last patient of %s is kept back", data.train_split)
+    moved = [replace(r, split=KEPT_BACK) if r.patient_id == patients[-1] else r for r in records]
+    return KEPT_BACK, moved
+
+
+def _write_manifest(records: Sequence[ScanRecord], path: Path) -> None:
+    """Write the columns of a manifest that training reads."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "split", "patient_id", "modality", "contrast", "sharp_axes"])
+    for r in records:
+        writer.writerow([r.path, r.split, r.patient_id, r.modality, r.contrast, r.sharp_axes])
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _compare(
+    base: SRModel, adapted: SRModel, recipe: Recipe, records: Sequence[ScanRecord]
+) -> HeldOut | None:
+    """Score both models on the centres of the held-out scans, each scan for itself."""
+    degradation = simulation(recipe)
+    before, after = [], []
+    for scan in load_validation(recipe, records):
+        scores = [
+            validate(model.module, [scan], degradation, recipe).get("validation/psnr")
+            for model in (base, adapted)
+        ]
+        if scores[0] is not None and scores[1] is not None:
+            before.append(scores[0])
+            after.append(scores[1])
+    if not before:
+        logger.warning("no held-out scan could be scored: none holds any voxel of the body")
+        return None
+    return HeldOut(tuple(before), tuple(after))
+
+
+def _with_result(spec: ModelSpec, base: str, result: HeldOut | None) -> ModelSpec:
+    """The spec, which now tells what the check showed."""
+    number = len(spec.training["scans"])
+    text = f"{base} adapted by low-rank adapters to {number} scan{'s' * (number > 1)}; "
+    if result is None:
+        return replace(spec, description=f"{text}never checked on held-out scans.")
+    text += "" if result.gain > 0 else f"no better than {base}: "
+    text += f"{result.gain:+.2f} dB on {len(result.before)} held-out."
+    check = {
+        "scans": len(result.before),
+        "better": result.better,
+        "psnr_before": round(fmean(result.before), 4),
+        "psnr_after": round(fmean(result.after), 4),
+        "psnr_gain": round(result.gain, 4),
+    }
+    return replace(spec, training={**spec.training, "held_out": check}, description=text)
