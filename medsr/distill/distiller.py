@@ -78,6 +78,7 @@ class Distiller(nn.Module):
                     f"distillation term {term.name!r}: {_views(term)} views of the scan; "
                     f"networks of this scale have {len(self._views)}"
                 )
+        self._bind_terms()
         taps = [tap for term in terms for tap in term.needs]
         ours = (tap.student for tap in taps if tap.student)
         self._student_taps = FeatureTaps(student, ours, "student")
@@ -85,7 +86,6 @@ class Distiller(nn.Module):
         if teacher is not None:
             theirs = (tap.teacher for tap in taps if tap.teacher)
             self._teacher_taps = FeatureTaps(teacher, theirs, "teacher")
-        self._bind_terms()
         self._setup_terms()
 
     @property
@@ -160,12 +160,17 @@ class Distiller(nn.Module):
             return view.undo(teacher(view.apply(batch.lr), *extra))
 
         with self._teacher_taps.record() as features:
-            total = ask(self._views[0])
-        answers = {1: Activations(total, features)}
+            first = ask(self._views[0])
+        answers = {1: Activations(first, features)}
+        total, squares = torch.zeros_like(first), torch.zeros_like(first)
         for count, view in enumerate(self._views[1 : max(counts)], start=2):
-            total = total + ask(view)
+            # Differences to the first answer: squares of the answers would cancel.
+            difference = ask(view) - first
+            total, squares = total + difference, squares + difference.square()
             if count in counts:
-                answers[count] = Activations(total / count, features)
+                mean = total / count
+                spread = (squares / count - mean.square()).clamp_min(0).sqrt()
+                answers[count] = Activations(first + mean, features, spread)
         return answers
 
     def _bind_terms(self) -> None:

@@ -41,15 +41,19 @@ class Activations:
         output: Restored volume, (B, 1, X·sx, Y·sy, Z·sz).
         features: Outputs of the tapped submodules by their names, each (B, C, X', Y', Z') on the
             grid on which the submodule works.
+        spread: Standard deviation of the answers, in the output's shape, where the network was
+            asked about several views.
     """
 
     output: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+    spread: Tensor | None = None
 
     def detached(self) -> Activations:
         """Return the same values without their graph."""
         features = {name: value.detach() for name, value in self.features.items()}
-        return Activations(self.output.detach(), features)
+        spread = None if self.spread is None else self.spread.detach()
+        return Activations(self.output.detach(), features, spread)
 
 
 @runtime_checkable
@@ -60,12 +64,12 @@ class DistillTerm(Protocol):
 
     - ``teacher_views`` (int, default 1): about how many views of the scan the teacher is asked (see
       :mod:`medsr.distill.views`); the term then receives the mean of the un-flipped answers as the
-      teacher's output. Features are those of the scan itself.
+      teacher's output, and their standard deviation. Features are those of the scan itself.
     - ``needs_teacher`` (bool, default True): ``False`` lets the term work without a teacher; it
       then receives the student's own detached activations in the teacher's place.
-    - ``bind(student, teacher)``: called once, before ``setup``, with both networks (the teacher is
-      None where there is none), for terms that look at weights or run a network themselves. They
-      must not become children of the term: keep them in a tuple.
+    - ``bind(student, teacher)``: called once, before ``needs`` is read, with both networks (the
+      teacher is None where there is none), for terms that look at weights or run a network
+      themselves. They must not become children of the term: keep them in a tuple.
     - ``setup(student, teacher)``: called once, when the distiller is built, with the
       :class:`Activations` of a tiny scan, so that projections whose widths depend on the
       networks exist before an optimiser asks for parameters.

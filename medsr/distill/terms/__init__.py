@@ -14,13 +14,17 @@ from medsr.distill.taps import DistillTerm
 from medsr.distill.terms.adversarial import AdversarialTerm
 from medsr.distill.terms.affinity import AffinityTerm
 from medsr.distill.terms.attention import AttentionTerm
+from medsr.distill.terms.confidence import ConfidenceTerm
 from medsr.distill.terms.contrastive import ContrastiveTerm
+from medsr.distill.terms.entropy import EntropyTerm
 from medsr.distill.terms.feature import FeatureTerm
 from medsr.distill.terms.frequency import FrequencyTerm
 from medsr.distill.terms.gradient import GradientTerm
 from medsr.distill.terms.mutual import MutualTerm
+from medsr.distill.terms.nll import LikelihoodTerm
 from medsr.distill.terms.output import OutputTerm
 from medsr.distill.terms.robust import RobustTerm
+from medsr.distill.terms.soft_label import SoftLabelTerm
 from medsr.distill.terms.spectral import SpectralTerm
 from medsr.distill.terms.ssim import SSIMTerm
 from medsr.distill.terms.student_branches import StudentBranches
@@ -35,13 +39,17 @@ __all__ = [
     "AdversarialTerm",
     "AffinityTerm",
     "AttentionTerm",
+    "ConfidenceTerm",
     "ContrastiveTerm",
+    "EntropyTerm",
     "FeatureTerm",
     "FrequencyTerm",
     "GradientTerm",
+    "LikelihoodTerm",
     "OutputTerm",
     "RobustTerm",
     "SSIMTerm",
+    "SoftLabelTerm",
     "SpectralTerm",
     "VariationalTerm",
     "WaveletTerm",
@@ -55,13 +63,17 @@ TERMS: dict[str, Callable[..., DistillTerm]] = {
     "adversarial": AdversarialTerm,
     "affinity": AffinityTerm,
     "attention": AttentionTerm,
+    "confidence": ConfidenceTerm,
     "contrastive": ContrastiveTerm,
+    "entropy": EntropyTerm,
     "feature": FeatureTerm,
     "frequency": FrequencyTerm,
     "gradient": GradientTerm,
     "mutual": MutualTerm,
+    "nll": LikelihoodTerm,
     "output": OutputTerm,
     "robust": RobustTerm,
+    "soft_label": SoftLabelTerm,
     "spectral": SpectralTerm,
     "ssim": SSIMTerm,
     "student_branches": StudentBranches,

@@ -21,10 +21,11 @@ class OutputTerm(nn.Module):
             mean of the un-flipped answers. Each view costs a pass of the teacher. Flips along X,
             Y, Z come first, then along pairs, then all three, then the same transposed; 8 views for
             three different factors, 16 where two are equal, 48 where all are.
+        temperature: Refused: a temperature softens a soft-max, and an output is an intensity.
         **options: Arguments of the loss.
 
     Raises:
-        UsageError: If the loss is unknown or ``views`` is below 1.
+        UsageError: If the loss is unknown, ``views`` is below 1, or a temperature is given.
 
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, with a
         regression loss; self-ensemble: Timofte et al., "Seven ways to improve example-based
@@ -33,8 +34,15 @@ class OutputTerm(nn.Module):
 
     name = "output"
 
-    def __init__(self, loss: str = "l1", views: int = 1, **options: Any) -> None:
+    def __init__(
+        self, loss: str = "l1", views: int = 1, temperature: float | None = None, **options: Any
+    ) -> None:
         super().__init__()
+        if temperature is not None:
+            raise UsageError(
+                "output term: a temperature softens a soft-max and has no meaning for intensities; "
+                "leave it out, or take the term soft_label with networks of head: bins"
+            )
         if views < 1:
             raise UsageError(f"output term: views is {views}; give 1 (the scan itself) or more")
         self.loss = build_loss(loss, **options)

@@ -1,0 +1,75 @@
+"""Entropy: the student is to be as sure of a voxel as its teacher is, and no surer."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from medsr.batch import Batch
+from medsr.distill.taps import Activations, Tap
+from medsr.distill.terms._confidence import TeacherSigma, student_head
+from medsr.networks.heads import READOUT, Readout
+
+
+class EntropyTerm(nn.Module):
+    """Mean excess of the student's predictive entropy over the teacher's.
+
+    The student's is that of its distribution, ``½ log(2πe σ²)`` for the head ``gaussian``; the
+    teacher's is that of its own distribution, or of a Gaussian with the sigma that is asked for.
+    Where the student is surer than the teacher nothing is lost. Entropy alone knows no truth: join
+    it with ``nll``, which pays for being sure and wrong.
+
+    Args:
+        sigma: Where the teacher's comes from, see ``TeacherSigma``: ``"head"``, ``"error"`` or
+            ``"views"``.
+        window: For ``"error"``, the edge of its cube in output voxels, odd.
+        views: For ``"views"``, about how many the teacher is asked; each costs a pass.
+
+    Raises:
+        UsageError: If an argument is out of its range, the student's head gives values, or the
+            teacher's does and ``sigma`` is ``"head"``.
+
+    Source: Grandvalet and Bengio, "Semi-supervised learning by entropy minimization", NIPS 2004;
+        here the teacher's entropy is the floor.
+    """
+
+    name = "entropy"
+
+    def __init__(self, sigma: str = "head", window: int = 5, views: int = 8) -> None:
+        super().__init__()
+        self._sigma = TeacherSigma(self.name, sigma, window, views)
+        self.teacher_views = self._sigma.views
+        self._readout: tuple[Readout, ...] = ()
+
+    @property
+    def needs(self) -> tuple[Tap, ...]:
+        """The student's distribution, and the teacher's where it is asked for."""
+        return (Tap(student=READOUT, teacher=self._sigma.tap),)
+
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        """Take note of both heads.
+
+        Raises:
+            UsageError: If one gives values that should give a distribution.
+        """
+        self._readout = (student_head(self.name, student),)
+        self._sigma.bind(teacher)
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        """Compare the entropies.
+
+        Args:
+            student: The student's activations.
+            teacher: The teacher's activations, without gradient.
+            batch: The training pairs; the truth is used where ``sigma`` is ``"error"``.
+
+        Returns:
+            A float32 scalar in nats, zero when the student is nowhere less sure than the teacher.
+        """
+        ours = self._readout[0].entropy(student.features[READOUT])
+        if self._sigma.readout is not None and self._sigma.source == "head":
+            theirs = self._sigma.readout.entropy(teacher.features[READOUT]).detach()
+        else:
+            theirs = self._sigma(teacher, batch).log() + 0.5 * math.log(2 * math.pi * math.e)
+        return (ours - theirs).clamp_min(0).mean()
