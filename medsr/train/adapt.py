@@ -52,6 +52,8 @@ FIRST_CHOICE = ("dev", "validation", "val")
 ENOUGH_PATIENTS = 3
 """From so many patients on, one is kept back; of two, neither can be spared."""
 CHECKED_SCANS = 8
+EPSILON = {"MR": 0.05, "CT": 0.02}
+"""Where the Charbonnier loss turns from square to absolute, in normalised intensities."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _recipe(
             str(spec.trained_degradation.get("kind")), spec.scale, options=own
         ),
         network=NetworkRecipe(spec.network, spec.options, start, adapters),
-        losses=(WeightedTerm("charbonnier", options={"epsilon": 0.05}),),
+        losses=(WeightedTerm("charbonnier", options={"epsilon": EPSILON[spec.modality]}),),
         patches=_patches(spec.training),
         optimiser=OptimiserRecipe(warmup_steps=min(20, steps // 5), weight_decay=0.01),
         loop=loop,
