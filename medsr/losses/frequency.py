@@ -100,7 +100,8 @@ class FrequencyLoss(nn.Module):
 
 
 def _spectrum(volume: Tensor) -> Tensor:
-    return torch.fft.rfftn(volume, dim=_SPATIAL_AXES, norm="ortho")
+    spectrum: Tensor = torch.fft.rfftn(volume, dim=_SPATIAL_AXES, norm="ortho")
+    return spectrum
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

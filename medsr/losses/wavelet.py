@@ -38,7 +38,8 @@ def haar(volume: Tensor) -> dict[str, Tensor]:
             if band.shape[axis] % 2:
                 last = band.narrow(axis, band.shape[axis] - 1, 1)
                 band = torch.cat((band, last), dim=axis)
-            even, odd = band.unflatten(axis, (-1, 2)).unbind(axis)
+            size = (*band.shape[:axis], -1, 2, *band.shape[axis:][1:])
+            even, odd = band.reshape(size).unbind(axis)
             split[name + "l"] = (even + odd) * math.sqrt(0.5)
             split[name + "h"] = (even - odd) * math.sqrt(0.5)
         bands = split
