@@ -1,0 +1,146 @@
+"""Variational information: the student's features tell as much as can be about the teacher's."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medsr.batch import Batch
+from medsr.distill.taps import Activations, Tap
+from medsr.distill.terms._features import paired, projection, standardise
+from medsr.errors import UsageError
+
+DISTRIBUTIONS = ("gaussian", "laplace")
+"""Of the teacher's features, given the student's."""
+
+
+class VariationalTerm(nn.Module):
+    """Negative log-likelihood of the teacher's features under a prediction from the student's.
+
+    It bounds the mutual information between both from below. The prediction has a mean, which 1³
+    convolutions make of the student's features, and a spread for each channel of the teacher,
+    which is learned with it: channels that the student cannot predict are given up.
+
+    Both sides are standardised first, each channel to mean zero and variance one over batch and
+    voxels, and all spreads start at 1. What is returned is counted from the least value there can
+    be (a perfect prediction at the smallest spread), in nats per voxel and channel: it is never
+    negative, and 0 is out of reach. A start at about 3 is usual.
+
+    With equal channel counts and no hidden layer the mean starts as the student's features.
+
+    Args:
+        student: Submodule of the student whose output is taken, for example ``"body.5"``.
+        teacher: Submodule of the teacher.
+        distribution: ``"gaussian"`` or ``"laplace"``, which forgives single voxels more.
+        hidden: Channels of a hidden layer between the student's features and the mean; None for
+            none.
+        epsilon: Smallest spread, between 0 and 1: what is added to the Laplace scale, and in
+            square to the Gaussian variance.
+        student_channels: Channels of the student's features; found by :meth:`setup` if not given.
+        teacher_channels: Channels of the teacher's features; likewise.
+
+    Raises:
+        UsageError: If an option is out of range, or only one of the channel counts is given.
+
+    Source: Ahn et al., "Variational information distillation for knowledge transfer", CVPR 2019,
+        equations 5 and 6; Laplace: Lee et al., "Learning with privileged information for efficient
+        image super-resolution" (PISR), ECCV 2020, section 3.3.
+    """
+
+    name = "vid"
+
+    def __init__(
+        self,
+        student: str,
+        teacher: str,
+        distribution: str = "gaussian",
+        hidden: int | None = None,
+        epsilon: float = 0.1,
+        student_channels: int | None = None,
+        teacher_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        if distribution not in DISTRIBUTIONS:
+            raise UsageError(
+                f"vid term: distribution {distribution!r} is none of {', '.join(DISTRIBUTIONS)}"
+            )
+        if hidden is not None and hidden < 1:
+            raise UsageError(f"vid term: hidden is {hidden}; give 1 or more, or null for none")
+        if not 0 < epsilon < 1:
+            raise UsageError(f"vid term: epsilon is {epsilon}; it must lie between 0 and 1")
+        self.tap = Tap(student=student, teacher=teacher)
+        self.distribution = distribution
+        self.hidden = hidden
+        self.epsilon = epsilon
+        self.projection: nn.Module | None = None
+        self.raw_spread: nn.Parameter | None = None
+        if student_channels is not None and teacher_channels is not None:
+            self._create(student_channels, teacher_channels)
+        elif student_channels is not None or teacher_channels is not None:
+            raise UsageError("vid term: give both student_channels and teacher_channels")
+
+    @property
+    def needs(self) -> tuple[Tap, ...]:
+        """The one pair of submodules that is compared."""
+        return (self.tap,)
+
+    def setup(self, student: Activations, teacher: Activations) -> None:
+        """Create the prediction for these networks, unless it is there already.
+
+        Args:
+            student: The student's activations for a scan of any size.
+            teacher: The teacher's activations for the same scan.
+        """
+        if self.projection is None:
+            source = student.features[self.tap.student]
+            target = teacher.features[self.tap.teacher]
+            self._create(source.shape[1], target.shape[1])
+            self.to(source.device)
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        """Predict the teacher's features at the tap from the student's.
+
+        Args:
+            student: The student's activations.
+            teacher: The teacher's activations, without gradient.
+            batch: The training pairs; not used.
+
+        Returns:
+            A float32 scalar from 0, least for the same spreads when the prediction is exact.
+
+        Raises:
+            RuntimeError: If :meth:`setup` was not called.
+            ValueError: If one grid is not a whole multiple of the other.
+        """
+        if self.projection is None or self.raw_spread is None:
+            raise RuntimeError("vid term: setup() must run before the first step")
+        source, target = paired(student, teacher, self.tap)
+        mean = self.projection(standardise(source)).float()
+        error = mean - standardise(target)
+        positive = functional.softplus(self.raw_spread.float())[:, None, None, None]
+        if self.distribution == "gaussian":
+            variance = positive + self.epsilon**2
+            nats = 0.5 * (error.square() / variance + variance.log())
+        else:
+            scale = positive + self.epsilon
+            nats = error.abs() / scale + scale.log()
+        loss: Tensor = nats.mean() - math.log(self.epsilon)
+        return loss
+
+    def _create(self, student_channels: int, teacher_channels: int) -> None:
+        if self.hidden is None:
+            self.projection = projection(student_channels, teacher_channels)
+        else:
+            self.projection = nn.Sequential(
+                nn.Conv3d(student_channels, self.hidden, kernel_size=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv3d(self.hidden, teacher_channels, kernel_size=1),
+            )
+        least = self.epsilon**2 if self.distribution == "gaussian" else self.epsilon
+        # The inverse of the soft-plus: variance or scale are exactly 1 at first.
+        self.raw_spread = nn.Parameter(
+            torch.full((teacher_channels,), math.log(math.expm1(1.0 - least)))
+        )
