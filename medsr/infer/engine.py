@@ -80,7 +80,8 @@ def working_bytes(network: nn.Module, tile: Shape, precision: Precision) -> int:
     """Estimate the memory that one forward pass over a tile takes, weights not counted.
 
     Args:
-        network: The network; its convolutions tell how many channels are alive at once.
+        network: The network; its ``live_channels``, or else its widest convolution, tell how many
+            channels are alive at once.
         tile: Low-resolution voxels of the padded tile, per axis.
         precision: Type of the activations.
 
@@ -93,8 +94,9 @@ def working_bytes(network: nn.Module, tile: Shape, precision: Precision) -> int:
     gain = math.prod(getattr(network, "scale", (1, 1, 1)))
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv3d)]
     widest = max((m.in_channels + m.out_channels for m in convolutions), default=2)
+    live = getattr(network, "live_channels", None) or 2 * widest
     element = 2 if precision == "bf16" else 4
-    per_voxel = 2.0 * widest * element / fold + 4.0 * 4 * gain + 3.0 * 4
+    per_voxel = live * element / fold + 4.0 * 4 * gain + 3.0 * 4
     return math.ceil(math.prod(tile) * per_voxel)
 
 

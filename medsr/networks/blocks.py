@@ -186,11 +186,14 @@ class SRNetwork(nn.Module):
         multiple_of: Tile starts must be multiples of this (fold times stride).
         halo: Low-resolution voxels on each side that an output voxel may depend on.
         taps: Names of submodules whose outputs serve as features for distillation.
+        live_channels: Channels alive at once per folded voxel, library copies included, by which
+            an engine fits tiles into memory; None where the widest convolution tells.
     """
 
     radius: int
     stride: Triple = (1, 1, 1)
     taps: tuple[str, ...] = ()
+    live_channels: int | None = None
 
     readout: Readout | None
 

@@ -155,3 +155,5 @@ class RCAN3D(ResidualTrunk):
         body = [ResidualGroup(width, blocks, reduction, window) for _ in range(groups)]
         depth = groups * (blocks * (2 + window // 2) + 1)
         super().__init__(scale, width, body, depth, fold, interpolation, head)
+        # Three nested skips, the detail, its weights, and their product.
+        self.live_channels = 9 * width + 2 * self.out_channels

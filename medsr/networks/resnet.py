@@ -42,6 +42,9 @@ class ResNet3D(ResidualTrunk):
         fold: Voxels folded into channels before the head, see ``SRNetwork``.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
         head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
+
+    Source: Lim et al. 2017, "Enhanced Deep Residual Networks for Single Image Super-Resolution",
+        figure 3.
     """
 
     def __init__(

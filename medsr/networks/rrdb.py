@@ -84,3 +84,6 @@ class RRDBNet3D(ResidualTrunk):
         body = [RRDB(width, growth) for _ in range(blocks)]
         depth = blocks * DENSE_BLOCKS * DENSE_CONVOLUTIONS
         super().__init__(scale, width, body, depth, fold, interpolation, head)
+        # What a dense block has seen, its concatenation, and the skips around it.
+        seen = width + (DENSE_CONVOLUTIONS - 1) * growth
+        self.live_channels = 5 * seen + 2 * self.out_channels

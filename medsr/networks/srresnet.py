@@ -7,7 +7,7 @@ like the whole scan, and :meth:`SRResNet3D.merged` takes both up into the convol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +51,8 @@ class NormConv3d(nn.Module):
             weight, bias = fuse_conv_bn_weights(
                 self.convolution.weight,
                 None,
-                norm.running_mean,
-                norm.running_var,
+                cast("Tensor", norm.running_mean),
+                cast("Tensor", norm.running_var),
                 norm.eps,
                 norm.weight,
                 norm.bias,
@@ -119,6 +119,7 @@ class SRResNet3D(SRNetwork):
         self.body = nn.ModuleList(NormBlock(width, norm) for _ in range(blocks))
         self.fuse = _convolution(width, norm)
         self.tail = zero_conv3(width, self.out_channels)
+        self.live_channels = 7 * width + 2 * self.out_channels
         self.taps = (*(f"body.{i}" for i in range(blocks)), "fuse")
 
     def residual(self, folded: Tensor) -> Tensor:

@@ -95,6 +95,8 @@ class UNet3D(SRNetwork):
         self.join = nn.ModuleList(Join(w) for w in widths)
         self.decoder = nn.ModuleList(stage(w) for w in widths)
         self.tail = zero_conv3(width, self.out_channels)
+        # The finest level's: all below it together add a fraction.
+        self.live_channels = 8 * width + 2 * self.out_channels
         # In the order of the forward pass: down to the coarsest level, and up again.
         self.taps = (
             *(f"encoder.{level}" for level in range(levels)),
