@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from medsr.batch import Batch
-from medsr.distill import Distiller, build_term
+from medsr.distill import Distiller, DistillTerm, build_term
+from medsr.distill.pool import TeacherPool
 from medsr.errors import CheckpointError, RecipeError
 from medsr.losses import build_loss
 from medsr.model import SRModel
-from medsr.networks import RepPlain3D, SRNetwork, build_network
+from medsr.networks import DAM3D, RepPlain3D, SRNetwork, build_network
 from medsr.networks.adapters import add_adapters
 from medsr.networks.grow import grow
+from medsr.networks.heads import READOUT, with_head
 from medsr.recipe import Recipe, Weight, at_key
 from medsr.train.conflicts import gradient_cosines
+from medsr.train.teachers import load_teacher
 from medsr.train.weights import LossWeights
 
 
@@ -113,8 +116,12 @@ class Objective(nn.Module):
         return weighed | adversaries
 
 
-def build_objective(recipe: Recipe) -> Objective:
+def build_objective(recipe: Recipe, teacher: nn.Module | None = None) -> Objective:
     """Build student, teacher, losses and terms; the recipe's seed decides the initial weights.
+
+    Args:
+        recipe: What to build.
+        teacher: Network that teaches in the place of the recipe's teacher.
 
     Raises:
         CheckpointError: The weights to start from do not fit.
@@ -134,14 +141,24 @@ def build_objective(recipe: Recipe) -> Objective:
             losses[loss.name] = build_loss(loss.name, **loss.options)
         weights[loss.name] = loss.weight
     if not recipe.terms:
+        _check_head(student, recipe, [])
         return Objective(student, losses, weights)
     terms = []
     for number, term in enumerate(recipe.terms):
         with at_key(f"terms.{number}"):
             terms.append(build_term(term.name, **term.options))
-    teacher = None if recipe.teacher is None else _load_teacher(recipe.teacher, student, recipe)
+    teacher = load_teacher(recipe) if teacher is None else teacher
+    if teacher is not None:
+        teacher.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        _check_grids(student, cast("SRNetwork", teacher), recipe)
     with at_key("terms"):
+        if isinstance(teacher, TeacherPool) and any(tap.teacher for t in terms for tap in t.needs):
+            raise RecipeError(
+                "several teachers have one common output and no common features; "
+                "take terms that read outputs, such as output"
+            )
         distiller = Distiller(student, teacher, terms)
+    _check_head(student, recipe, terms)
     for name, term in zip(distiller.terms, recipe.terms, strict=True):
         weights[f"distill_{name}"] = term.weight
     return Objective(student, losses, weights, distiller)
@@ -171,10 +188,17 @@ def build_student(recipe: Recipe, *, start: str | None) -> SRNetwork:
     return student
 
 
-def _load_teacher(name: str, student: SRNetwork, recipe: Recipe) -> nn.Module:
-    """Load a teacher whose grid of features meets the student's."""
-    teacher = SRModel.load(name).module
-    teacher.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+def _check_head(student: SRNetwork, recipe: Recipe, terms: Sequence[DistillTerm]) -> None:
+    """Refuse a head whose sigma nothing teaches; adapters start from one that was taught."""
+    taught = any(tap.student == READOUT for term in terms for tap in term.needs)
+    if student.readout is not None and recipe.network.adapters is None and not taught:
+        raise RecipeError(
+            "recipe: network.options.head: no term teaches the distribution; add the term nll"
+        )
+
+
+def _check_grids(student: SRNetwork, teacher: SRNetwork, recipe: Recipe) -> None:
+    """Refuse patches on which the networks' grids of features do not meet."""
     for axis, (size, *folds) in enumerate(
         zip(recipe.patches.size, student.multiple_of, teacher.multiple_of, strict=True)
     ):
@@ -183,20 +207,28 @@ def _load_teacher(name: str, student: SRNetwork, recipe: Recipe) -> nn.Module:
                 f"recipe: patches.size.{axis}: {size} is no multiple of the networks' folds "
                 f"{folds}; their features could not be compared"
             )
-    return teacher
 
 
 def warm_start(network: SRNetwork, start: str) -> None:
     """Take over the weights of a model (folder or shipped name).
 
     A network with training-time branches takes a merged model's kernels into its plain branch and
-    silences the others; a larger ``RepPlain3D`` is grown from a smaller one. Either way it starts
-    as exactly the same function.
+    silences the others; a larger ``RepPlain3D`` is grown from a smaller one; the student within a
+    ``DAM3D`` takes the weights of a student, to which the fresh trunk adds nothing. Each way it
+    starts as exactly the same function. A network that says distributions starts
+    from a model that gives values with these as its mean (for bins up to what they resolve).
 
     Raises:
         CheckpointError: The weights do not fit the network.
     """
     module = SRModel.load(start).module
+    if isinstance(network, DAM3D) and not isinstance(module, DAM3D):
+        network = network.pupil
+    if network.readout is not None and module.readout is None:
+        try:
+            module = with_head(module, network.head_options)
+        except ValueError as error:
+            raise CheckpointError(f"network.start: {error}; choose another start") from error
     plain = isinstance(module, RepPlain3D) and isinstance(network, RepPlain3D)
     if plain and _size(module) != _size(network):
         try:
