@@ -67,6 +67,18 @@ def distilling(world: Path) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session")
+def opposed(distilling: list[str]) -> list[str]:
+    """Overrides that distil with what has a state of its own: an adversary, and random attacks."""
+    return [
+        distilling[0],
+        "terms=[{name: adversarial, weight: {start: 0, end: 0.02, begin: 0.2, until: 0.9}, "
+        "options: {real: both, width: 4, r1: 0.1}}, "
+        "{name: robust, weight: 0.3, options: {steps: 2}}, "
+        "{name: robust, weight: 0.3, options: {attack: noise, noise: rician}}]",
+    ]
+
+
 @pytest.fixture
 def train(world: Path) -> Callable[..., Path]:
     """Train the tiny recipe on the CPU; the result is the run folder."""

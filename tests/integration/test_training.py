@@ -78,15 +78,17 @@ def crash() -> NoReturn:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("taught", [False, True], ids=["alone", "taught"])
+@pytest.mark.parametrize("kind", ["alone", "taught", "opposed"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     train: Callable[..., Path],
     tmp_path: Path,
     distilling: list[str],
+    opposed: list[str],
     precision: str,
-    taught: bool,
+    kind: str,
 ) -> None:
-    overrides = [f"loop.precision={precision}", *(distilling if taught else [])]
+    chosen = {"alone": [], "taught": distilling, "opposed": opposed}[kind]
+    overrides = [f"loop.precision={precision}", *chosen]
     whole = train(tmp_path / "whole", *overrides)
     with pytest.MonkeyPatch.context() as patch:
         crash_before(patch, 6, crash)  # two steps and a line of the log after the checkpoint
