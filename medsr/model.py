@@ -1,8 +1,8 @@
 """A trained network together with everything that inference must know about it.
 
-Here live :class:`ModelSpec` (what ``spec.json`` holds), :class:`Intensity` and :class:`Normaliser`
-(how voxel values reach the network and come back), and :class:`SRModel` (network plus spec, saved
-to and loaded from a folder). Not here: which models ship (``medsr.zoo``), which one fits a scan
+Here live :class:`ModelSpec` (what ``spec.json`` holds) and :class:`SRModel` (network plus spec,
+saved to and loaded from a folder). Not here: how voxel values reach the network and come back
+(``medsr.intensity``), which models ship (``medsr.zoo``), which one fits a scan
 (``medsr.infer.choose``) and how a network is run over a volume (``medsr.infer.engine``).
 
 Importing this module imports no torch, so that specs can be listed quickly; torch is imported when
@@ -14,123 +14,29 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from medsr.errors import ModelError, ModelFileError
+from medsr.intensity import Intensity, Normaliser
 from medsr.volume import Modality
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
     from medsr.networks import SRNetwork
 
-    FloatArray = NDArray[np.float32]
+__all__ = ["Intensity", "ModelSpec", "Normaliser", "SRModel", "SpacingRange"]
 
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "spec.json"
 CARD_FILE = "card.md"
 
 _CONFIG = ConfigDict(extra="forbid")
-
-Number = TypeVar("Number", "FloatArray", "torch.Tensor")
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Normaliser:
-    """A linear map between native voxel values and the network's range; it never clips.
-
-    Args:
-        offset: Native value that becomes 0.
-        divisor: Native width that becomes 1; positive and finite.
-    """
-
-    offset: float
-    divisor: float
-
-    @model_validator(mode="after")
-    def _check(self) -> Normaliser:
-        if not (np.isfinite(self.offset) and np.isfinite(self.divisor) and self.divisor > 0):
-            raise ValueError("offset must be finite, divisor finite and positive")
-        return self
-
-    def forward(self, values: Number) -> Number:
-        """Return native ``values`` (array or tensor of any shape) in the network's range."""
-        return (values - self.offset) / self.divisor
-
-    def inverse(self, values: Number) -> Number:
-        """Return ``values`` of the network's range in native units."""
-        return values * self.divisor + self.offset
-
-    def restore(self, values: FloatArray) -> FloatArray:
-        """Do what :meth:`inverse` does within the memory of ``values``, and return ``values``."""
-        values *= self.divisor
-        values += self.offset
-        return values
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Intensity:
-    """How a model normalises its input.
-
-    Args:
-        kind: ``"percentile"`` fits the divisor to each scan (MR, arbitrary units); ``"linear"``
-            takes ``offset`` and ``divisor`` as they stand (CT, HU).
-        offset: Native value that becomes 0.
-        divisor: Native width that becomes 1 for ``"linear"``; for ``"percentile"`` the fallback
-            of a scan without foreground.
-        percentile: Percentile of the foreground voxels that becomes 1, in (0, 100].
-        foreground: Voxels above this fraction of the maximum are foreground, in [0, 1).
-    """
-
-    kind: Literal["percentile", "linear"]
-    offset: float = 0.0
-    divisor: float = 1.0
-    percentile: float = 99.5
-    foreground: float = 0.02
-
-    @model_validator(mode="after")
-    def _check(self) -> Intensity:
-        if not self.divisor > 0:
-            raise ValueError("divisor must be positive")
-        if not 0 < self.percentile <= 100:
-            raise ValueError("percentile must lie in (0, 100]")
-        if not 0 <= self.foreground < 1:
-            raise ValueError("foreground must lie in [0, 1)")
-        return self
-
-    @classmethod
-    def for_modality(cls, modality: Modality) -> Intensity:
-        """Return the convention of this house: MR by percentile, CT from -1024 HU over 2048 HU."""
-        if modality == "CT":
-            return cls(kind="linear", offset=-1024.0, divisor=2048.0)
-        return cls(kind="percentile")
-
-    def fit(self, data: NDArray[Any]) -> Normaliser:
-        """Fit the map to one low-resolution scan.
-
-        Args:
-            data: The scan in native units, any shape, finite.
-
-        Returns:
-            The linear map that this scan takes. Nothing is clipped, so values outside the usual
-            range pass through and come back.
-        """
-        if self.kind == "linear":
-            return Normaliser(self.offset, self.divisor)
-        values = np.asarray(data)
-        threshold = self.offset + self.foreground * (float(values.max()) - self.offset)
-        foreground = values[values > threshold]
-        width = 0.0
-        if foreground.size:
-            width = float(np.percentile(foreground, self.percentile)) - self.offset
-        # An empty scan has no scale of its own; any positive divisor restores it exactly.
-        return Normaliser(self.offset, width if width > 0 else self.divisor)
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -163,9 +69,9 @@ class ModelSpec:
         network: Name in ``medsr.networks.NETWORKS``.
         options: Options of the network, as given to ``build_network``.
         scale: Factor along (in-plane, in-plane, slice) axis.
-        modality: ``"MR"`` or ``"CT"``.
+        modality: ``"MR"`` or ``"CT"``; of a model for both, the one it is foremost for.
         role: ``"student"`` (small and fast) or ``"teacher"`` (large and slow).
-        intensity: How the input is normalised.
+        intensity: How input of this modality is normalised.
         halo: Input voxels on each side that one output voxel depends on, per axis.
         multiple_of: Tile starts must be multiples of this, per axis.
         trained_spacing_mm: Spacings of the low-resolution training scans.
@@ -173,6 +79,8 @@ class ModelSpec:
         parameters: Number of parameters at inference.
         training: Recipe, steps, teacher and data names.
         description: One sentence for a person.
+        other_modalities: Further modalities that the model was trained on, and how their input is
+            normalised.
     """
 
     name: str
@@ -190,6 +98,22 @@ class ModelSpec:
     parameters: int
     training: dict[str, Any]
     description: str
+    other_modalities: dict[Modality, Intensity] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """All modalities that the model was trained on, the foremost first."""
+        return (self.modality, *self.other_modalities)
+
+    def intensity_for(self, modality: Modality) -> Intensity:
+        """Return how input of a modality is normalised; the foremost's way for unknown ones."""
+        return self.other_modalities.get(modality, self.intensity)
+
+    @model_validator(mode="after")
+    def _check_modalities(self) -> ModelSpec:
+        if self.modality in self.other_modalities:
+            raise ValueError(f"other_modalities names {self.modality} again")
+        return self
 
     @field_validator("scale", "multiple_of")
     @classmethod

@@ -35,7 +35,7 @@ def models_command(
         trained = spec.trained_spacing_mm
         table.add_row(
             spec.name,
-            spec.modality,
+            "/".join(spec.modalities),
             " x ".join(map(str, spec.scale)),
             spec.role,
             f"{spec.parameters:,}",

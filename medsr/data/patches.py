@@ -6,7 +6,7 @@ exactly the batches that an uninterrupted one would have seen, without any store
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medsr.batch import Batch
 from medsr.data.transforms import PreparedScan, random_patch_transform
-from medsr.degrade import Degradation
+from medsr.degrade import Degradation, for_domain
 from medsr.errors import CohortError
 from medsr.recipe import PatchRecipe
 
@@ -25,7 +25,8 @@ class PatchStream:
 
     Args:
         scans: Prepared training scans, one entry per scan and slice axis.
-        degradation: What makes the low resolution.
+        degradation: What makes the low resolution: one for all scans, or one for each modality,
+            all of one factor.
         recipe: Patch size, batch size, augmentation.
         seed: Seed of the whole stream.
         rank: Number of the process, so that processes see different patches.
@@ -37,16 +38,25 @@ class PatchStream:
     def __init__(
         self,
         scans: Sequence[PreparedScan],
-        degradation: Degradation[Any],
+        degradation: Degradation[Any] | Mapping[str, Degradation[Any]],
         recipe: PatchRecipe,
         seed: int,
         rank: int = 0,
     ):
-        self.degradation = degradation = degradation.for_patches()
+        self.degradation: Degradation[Any] | dict[str, Degradation[Any]]
+        if isinstance(degradation, Mapping):
+            self.degradation = {name: d.for_patches() for name, d in degradation.items()}
+            kinds = list(self.degradation.values())
+        else:
+            self.degradation = degradation.for_patches()
+            kinds = [self.degradation]
         self.recipe = recipe
         self.seed = seed
         self.rank = rank
-        factor, margin = degradation.factor, degradation.margin
+        factor = kinds[0].factor
+        # The largest margin suits all; it is a multiple of the factor as each of them is.
+        margin = tuple(max(sizes) for sizes in zip(*(d.margin for d in kinds), strict=True))
+        self.factor, self.margin = factor, margin
         self.hr_size = tuple(
             p * f + 2 * m for p, f, m in zip(recipe.size, factor, margin, strict=True)
         )
@@ -78,8 +88,9 @@ class PatchStream:
         jitter = 1 + self.recipe.intensity_jitter * (2 * rng.random() - 1)
         patch = patch * jitter
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        lr = self.degradation.apply(patch, self.degradation.sample(generator))
-        factor, margin = self.degradation.factor, self.degradation.margin
+        degradation = for_domain(self.degradation, scan.domain)
+        lr = degradation.apply(patch, degradation.sample(generator))
+        factor, margin = self.factor, self.margin
         inside_lr = tuple(
             slice(m // f, m // f + p)
             for p, f, m in zip(self.recipe.size, factor, margin, strict=True)

@@ -20,8 +20,8 @@ from monai.transforms.spatial.dictionary import RandFlipd, RandRotate90d
 from monai.transforms.utility.dictionary import EnsureChannelFirstd, EnsureTyped, FgBgToIndicesd
 
 from medsr.data.manifest import ScanRecord
+from medsr.intensity import Intensity, Normaliser
 from medsr.io.monai_reader import MedsrReader
-from medsr.model import Intensity, Normaliser
 from medsr.recipe import PatchRecipe
 
 BODY_HU = -500.0
@@ -54,6 +54,11 @@ class PreparedScan:
     copies: int
     body_threshold: float
     domain: str = ""
+
+    @property
+    def modality(self) -> str:
+        """``"MR"`` or ``"CT"``; empty where no domain is stated."""
+        return self.domain.partition("/")[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ degradations by an entry point in the group ``medsr.degradations``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ __all__ = [
     "SliceProfileParams",
     "build_degradation",
     "degrade_volume",
+    "for_domain",
 ]
 
 
@@ -58,6 +60,27 @@ def build_degradation(kind: str, factor: Triple, **options: Any) -> Degradation[
     except (TypeError, ValueError) as error:
         raise UsageError(f"degradation {kind}: {error}") from error
     return built
+
+
+def for_domain(
+    degradation: Degradation[Any] | Mapping[str, Degradation[Any]], domain: str
+) -> Degradation[Any]:
+    """Return the degradation that a scan of a domain takes.
+
+    Args:
+        degradation: One for all scans, or one for each modality.
+        domain: Modality and contrast, for example ``"MR/T1w"``.
+
+    Raises:
+        UsageError: There is none for the modality.
+    """
+    if not isinstance(degradation, Mapping):
+        return degradation
+    modality = domain.partition("/")[0]
+    if modality not in degradation:
+        known = ", ".join(degradation)
+        raise UsageError(f"no degradation is given for {modality or 'unknown'} scans, only {known}")
+    return degradation[modality]
 
 
 def degrade_volume(

@@ -14,6 +14,7 @@ from typing import Any
 
 from medsr.errors import CohortError
 from medsr.evaluate.results import REFERENCE_METHOD
+from medsr.infer.choose import hazards
 from medsr.model import ModelSpec
 
 LIMITS = (
@@ -110,8 +111,9 @@ def model_card(
         raise CohortError(f"the results hold no method {label!r}; evaluate with --model {label}")
     trained = spec.trained_spacing_mm
     recipe = spec.training.get("recipe", {})
-    teacher = recipe.get("teacher")
-    learnt = f"distilled from `{_run(teacher)}`" if teacher else "trained on the truth"
+    teachers = [name for name in (recipe.get("teacher"), *recipe.get("teachers", ())) if name]
+    names = ", ".join(f"`{_run(name)}`" for name in teachers)
+    learnt = f"distilled from {names}" if teachers else "trained on the truth"
     start = recipe.get("network", {}).get("start")
     begun = f", begun with the weights of `{_run(start)}`" if start else ""
     factor = " × ".join(map(str, spec.scale))
@@ -121,8 +123,9 @@ def model_card(
         "(in-plane, in-plane, slice).",
         f"- {spec.role.capitalize()}, {learnt}{begun}; {recipe.get('loop', {}).get('steps', '?')} "
         "steps of the recipe stored in `spec.json`.",
-        f"- Input: {spec.modality}, in-plane spacing {_range(trained.in_plane)} mm, slice spacing "
-        f"{_range(trained.slice)} mm in training. Native units in, native units out, no clipping.",
+        f"- Input: {' and '.join(spec.modalities)}, in-plane spacing {_range(trained.in_plane)} "
+        f"mm, slice spacing {_range(trained.slice)} mm in training. Native units in, native units "
+        "out, no clipping.",
         f"- Simulated low resolution: `{json.dumps(spec.trained_degradation)}`.",
     ]
     cohort = results["cohort"]
@@ -131,6 +134,7 @@ def model_card(
     parts = [
         f"# {spec.name} {spec.version}",
         "**For research. Not for diagnosis.**",
+        *(f"**Warning: {hazard}.**" for hazard in hazards(spec)),
         "\n".join(about),
         "## Data",
         "\n".join(f"- {line}" for line in data),

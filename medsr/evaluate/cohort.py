@@ -264,13 +264,15 @@ def _describe_degradation(degradation: Degradation[Any]) -> dict[str, Any]:
 def _modality(
     wanted: Modality | None, models: Mapping[str, SRModel], records: Sequence[ScanRecord]
 ) -> Modality:
-    of_models: set[Modality] = {model.spec.modality for model in models.values()}
-    if len(of_models) > 1:
+    served: list[set[Modality]] = [set(model.spec.modalities) for model in models.values()]
+    common = set.intersection(*served) if served else set()
+    if served and not common:
         raise UsageError("the models are for different modalities; evaluate MR and CT apart")
-    candidates = of_models or {record.modality for record in records}
+    there = {record.modality for record in records}
+    candidates = (common & there or common) if served else there
     if wanted is not None:
-        if of_models and wanted not in of_models:
-            raise UsageError(f"the models are for {of_models.pop()}, not for {wanted}")
+        if served and wanted not in common:
+            raise UsageError(f"the models are for {' and '.join(common)}, not for {wanted}")
         return wanted
     if len(candidates) > 1:
         raise UsageError("the split holds MR and CT; choose with --modality or name a model")

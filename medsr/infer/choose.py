@@ -116,7 +116,7 @@ def choose(
         OutOfScopeError: None fits; the message says why and what can be done.
     """
     advice = "name one with --model to run it all the same"
-    students = [s for s in specs if s.role == "student" and s.modality == modality]
+    students = [s for s in specs if s.role == "student" and modality in s.modalities]
     if not students:
         shipped = ", ".join(s.name for s in specs) or "none"
         raise OutOfScopeError(f"no shipped model is for {modality} (shipped: {shipped}); {advice}")
@@ -161,8 +161,9 @@ def misfits(spec: ModelSpec, geometry: Geometry, modality: Modality) -> list[str
         trained range is no reason for a through-plane model: the factor tells of it.
     """
     reasons = []
-    if modality != spec.modality:
-        reasons.append(f"the scan is {modality} and the model is for {spec.modality}")
+    if modality not in spec.modalities:
+        served = " and ".join(spec.modalities)
+        reasons.append(f"the scan is {modality} and the model is for {served}")
     trained = spec.trained_spacing_mm
     for label, spacing, (low, high) in (
         ("in-plane", min(geometry.spacing[:2]), trained.in_plane),
@@ -181,6 +182,25 @@ def misfits(spec: ModelSpec, geometry: Geometry, modality: Modality) -> list[str
     if spec.scale[:2] == (1, 1) and not has_thick_slices(geometry):
         reasons.append(f"it is {shape_of_voxels(geometry)} and the model is for thick slices")
     return reasons
+
+
+def hazards(spec: ModelSpec) -> list[str]:
+    """Say what the way in which a model was trained can do to any scan.
+
+    Args:
+        spec: The model.
+
+    Returns:
+        Sentences without a full stop; empty for a model that was trained without an adversary.
+    """
+    recipe = spec.training.get("recipe") or {}
+    for term in recipe.get("terms") or []:
+        if term.get("name") == "adversarial" or (term.get("options") or {}).get("adversarial"):
+            return [
+                f"{spec.name} was trained to fool a discriminator: fine texture may be invented, "
+                "look real and not be in the patient"
+            ]
+    return []
 
 
 def settle(target: Target, spec: ModelSpec, geometry: Geometry) -> tuple[Geometry, list[str]]:

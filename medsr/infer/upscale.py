@@ -161,7 +161,8 @@ def upscale(
         plan = _decide(volume, frame, model, spacing, scale, zoo_root)
         for warning in plan.warnings:
             logger.warning(warning)
-        normaliser = plan.model.spec.intensity.fit(volume.data)
+        intensity = plan.model.spec.intensity_for(prepare.modality_of(volume))
+        normaliser = intensity.fit(volume.data)
         lr = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
         inputs = torch.from_numpy(normaliser.forward(lr))[None, None]
         del lr
@@ -263,7 +264,7 @@ def _decide(
         joined = "; ".join(reasons)
         warnings = [f"{spec.name} was not trained for this scan: {joined}"] if reasons else []
     geometry, beyond = choose.settle(target, spec, grid)
-    return _Plan(loaded, geometry, warnings + beyond)
+    return _Plan(loaded, geometry, warnings + choose.hazards(spec) + beyond)
 
 
 def _left_for_engine(limit: int | None, grid: Geometry, plan: _Plan) -> int | None:

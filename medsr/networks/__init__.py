@@ -12,6 +12,7 @@ from typing import Any
 
 from medsr.errors import ModelError
 from medsr.networks.blocks import SRNetwork, Triple
+from medsr.networks.dam import DAM3D
 from medsr.networks.fsrcnn import FSRCNN3D
 from medsr.networks.mobilenet import MobileNet3D
 from medsr.networks.plain25d import Plain25D
@@ -26,6 +27,7 @@ from medsr.networks.unet import UNet3D
 from medsr.plugins import look_up
 
 NETWORKS: dict[str, type[SRNetwork]] = {
+    "DAM3D": DAM3D,
     "FSRCNN3D": FSRCNN3D,
     "MobileNet3D": MobileNet3D,
     "Plain25D": Plain25D,
@@ -40,6 +42,7 @@ NETWORKS: dict[str, type[SRNetwork]] = {
 }
 
 __all__ = [
+    "DAM3D",
     "FSRCNN3D",
     "MobileNet3D",
     "NETWORKS",

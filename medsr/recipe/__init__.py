@@ -7,10 +7,9 @@ resolved recipe is saved beside every checkpoint.
 
 from __future__ import annotations
 
+from medsr.recipe.data import DataRecipe, DegradationRecipe, SimulationRecipe, SyntheticRecipe
 from medsr.recipe.parts import (
     AdapterRecipe,
-    DataRecipe,
-    DegradationRecipe,
     Learned,
     LoopRecipe,
     NetworkRecipe,
@@ -22,9 +21,11 @@ from medsr.recipe.parts import (
 )
 from medsr.recipe.read import at_key, read_recipe, recipe_from_dict, with_overrides
 from medsr.recipe.recipe import Recipe
+from medsr.recipe.teaching import AssistantRecipe, TeacherWeighting
 
 __all__ = [
     "AdapterRecipe",
+    "AssistantRecipe",
     "DataRecipe",
     "DegradationRecipe",
     "Learned",
@@ -34,6 +35,9 @@ __all__ = [
     "PatchRecipe",
     "Ramp",
     "Recipe",
+    "SimulationRecipe",
+    "SyntheticRecipe",
+    "TeacherWeighting",
     "Weight",
     "WeightedTerm",
     "at_key",

@@ -1,6 +1,7 @@
 """The parts of a recipe: frozen dataclasses that pydantic validates, one for each key.
 
-The whole is in ``recipe``, reading in ``read``.
+Those about scans are in ``data``, about teachers in ``teaching``; the whole is in ``recipe``,
+reading in ``read``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
-Modality = Literal["MR", "CT"]
 Triple = tuple[
     Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
 ]
@@ -22,42 +22,6 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 _CONFIG = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class DataRecipe:
-    """Which scans are learnt from.
-
-    Attributes:
-        manifest: CSV manifest; a relative path is relative to the working folder.
-        modality: Scans of this modality are used.
-        train_split: Split to learn from.
-        validation_split: Split for validation during training; None for none.
-        validation_scans: At most so many scans are validated on.
-        validation_size: Central crop in high-resolution voxels that is validated on.
-    """
-
-    manifest: str
-    modality: Modality
-    train_split: str = "train"
-    validation_split: str | None = "dev"
-    validation_scans: Count = 4
-    validation_size: Triple = (128, 128, 128)
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class DegradationRecipe:
-    """How low resolution is simulated; see :mod:`medsr.degrade`.
-
-    Attributes:
-        kind: Name of the degradation.
-        factor: Factors along (in-plane, in-plane, slice) axis.
-        options: The degradation's own arguments.
-    """
-
-    kind: str
-    factor: Triple
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -9,15 +9,15 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from medsr.recipe.data import DataRecipe, DegradationRecipe
 from medsr.recipe.parts import (
-    DataRecipe,
-    DegradationRecipe,
     LoopRecipe,
     NetworkRecipe,
     OptimiserRecipe,
     PatchRecipe,
     WeightedTerm,
 )
+from medsr.recipe.teaching import AssistantRecipe, TeacherWeighting
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -34,6 +34,11 @@ class Recipe:
         losses: Losses against the truth.
         teacher: Folder or name of the teacher; only for distillation.
         terms: Distillation terms; most need a teacher.
+        teachers: Folders or names of several teachers, which give one answer; in place of
+            ``teacher``.
+        teacher_weighting: How the answers of several teachers become one.
+        assistants: Networks between teacher and student, trained one after the other with the
+            recipe's losses and terms, each under the one before; the student learns from the last.
         patches: What a step sees.
         optimiser: How weights move.
         loop: How long.
@@ -49,6 +54,9 @@ class Recipe:
     losses: tuple[WeightedTerm, ...] = (WeightedTerm("l1"),)
     teacher: str | None = None
     terms: tuple[WeightedTerm, ...] = ()
+    teachers: tuple[str, ...] = ()
+    teacher_weighting: TeacherWeighting = field(default_factory=TeacherWeighting)
+    assistants: tuple[AssistantRecipe, ...] = ()
     patches: PatchRecipe = field(default_factory=PatchRecipe)
     optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
     loop: LoopRecipe = field(default_factory=LoopRecipe)
@@ -56,8 +64,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what no single key can show."""
-        if self.teacher is not None and not self.terms:
+        taught = self.teacher is not None or bool(self.teachers)
+        if self.teacher is not None and self.teachers:
+            raise ValueError("teacher and teachers are both given; keep one of them")
+        if taught and not self.terms:
             raise ValueError("a teacher without terms teaches nothing: give terms too")
+        if self.assistants and not taught:
+            raise ValueError("assistants stand between a teacher and the student: give a teacher")
+        measured = self.teachers and self.teacher_weighting.by == "validation_error"
+        if measured and None in (self.data.manifest, self.data.validation_split):
+            raise ValueError(
+                "teachers are weighted by their errors on validation scans, and there are none: "
+                "give data.manifest and data.validation_split, or teacher_weighting: {by: equal}"
+            )
+        if self.data.synthetic is not None and (self.losses or not taught):
+            raise ValueError(
+                "synthetic volumes hold no truth worth learning, only the teacher teaches: "
+                "give a teacher, and losses: []"
+            )
         if not self.losses and not self.terms:
             raise ValueError("losses and terms are both empty; nothing would be learnt")
 

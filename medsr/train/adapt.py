@@ -37,8 +37,10 @@ from medsr.recipe import (
     at_key,
     with_overrides,
 )
+from medsr.train.assistants import MODEL_FOLDER
 from medsr.train.cohort import load_validation
-from medsr.train.loop import MODEL_FOLDER, prepare_folder, run, simulation
+from medsr.train.loop import prepare_folder, run
+from medsr.train.source import simulation
 from medsr.train.validate import validate
 
 logger = logging.getLogger(__name__)

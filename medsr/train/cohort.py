@@ -17,7 +17,8 @@ class Cohort:
     """Prepared scans.
 
     Attributes:
-        intensity: How they were normalised.
+        intensity: How those of the recipe's first modality were normalised; each scan is
+            normalised as its own modality asks.
         train: One entry per training scan and slice axis.
         validation: One entry per validation scan.
     """
@@ -34,22 +35,16 @@ def load_cohort(recipe: Recipe) -> Cohort:
         CohortError: A patient stands in two splits, or there is nothing to learn from.
     """
     data, factor = recipe.data, recipe.degradation.factor
-    records = read_manifest(data.manifest)
-    intensity = Intensity.for_modality(data.modality)
-
-    def prepared(split: str) -> list[tuple[PreparedScan, ...]]:
-        chosen = [r for r in records if r.split == split and r.modality == data.modality]
-        entries = (prepare_scan(r, intensity, factor) for r in chosen)
-        return [entry for entry in entries if entry]
-
-    train = prepared(data.train_split)
-    if not train:
-        raise CohortError(
-            f"the manifest holds no {data.modality} scan in split {data.train_split!r} "
-            f"for factor {factor}; check data.modality and data.train_split"
-        )
-    validation = load_validation(recipe, records)
-    return Cohort(intensity, tuple(s for entry in train for s in entry), validation)
+    records = () if data.manifest is None else read_manifest(data.manifest)
+    train: list[PreparedScan] = []
+    if data.synthetic is None:
+        for record in records:
+            if record.split == data.train_split and data.takes(record.modality, record.contrast):
+                train += prepare_scan(record, Intensity.for_modality(record.modality), factor)
+        _check(train, recipe)
+    return Cohort(
+        Intensity.for_modality(data.modalities[0]), tuple(train), load_validation(recipe, records)
+    )
 
 
 def load_validation(recipe: Recipe, records: Sequence[ScanRecord]) -> tuple[PreparedScan, ...]:
@@ -60,14 +55,29 @@ def load_validation(recipe: Recipe, records: Sequence[ScanRecord]) -> tuple[Prep
         records: Rows of the manifest.
     """
     data, factor = recipe.data, recipe.degradation.factor
-    intensity = Intensity.for_modality(data.modality)
-    wanted = [r for r in records if (r.split, r.modality) == (data.validation_split, data.modality)]
+    wanted = [
+        r
+        for r in records
+        if r.split == data.validation_split and data.takes(r.modality, r.contrast)
+    ]
     validation: list[PreparedScan] = []
     for turn, record in enumerate(_spread(wanted, data.validation_scans)):
-        entries = prepare_scan(record, intensity, factor)
+        entries = prepare_scan(record, Intensity.for_modality(record.modality), factor)
         if entries:
             validation.append(entries[turn % len(entries)])
     return tuple(validation)
+
+
+def _check(scans: Sequence[PreparedScan], recipe: Recipe) -> None:
+    """Refuse a cohort in which a modality that the recipe names has no scan to learn from."""
+    data = recipe.data
+    missing = [name for name in data.modalities if name not in {scan.modality for scan in scans}]
+    if missing:
+        kind = " ".join([missing[0], "or".join(f" {c} " for c in data.contrasts).strip()]).strip()
+        raise CohortError(
+            f"the manifest holds no {kind} scan in split {data.train_split!r} for factor "
+            f"{recipe.degradation.factor}; check data.modality, data.contrasts and data.train_split"
+        )
 
 
 def _spread(records: list[ScanRecord], count: int) -> list[ScanRecord]:

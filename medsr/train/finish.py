@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 import medsr
+from medsr import zoo
+from medsr.intensity import Intensity
 from medsr.model import ModelSpec, SpacingRange, SRModel
-from medsr.networks import SRNetwork
+from medsr.networks import DAM3D, SRNetwork
 from medsr.recipe import Recipe
 from medsr.train.cohort import Cohort
+
+PAIR_FOLDER = "pair"
 
 
 def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path) -> SRModel:
     """Write weights and spec of a trained network.
 
-    Students are stored in float32, teachers in half precision. The spec of a network that low-rank
-    adapters changed says which model it was before.
+    Students are stored in float32, teachers in half precision. Of a pair
+    (:class:`medsr.networks.DAM3D`) that was trained for its student the student is written, and the
+    pair is left beside it, in ``pair``. The spec of a network that low-rank adapters changed says
+    which model it was before.
 
     Args:
         network: Merged network.
@@ -32,6 +39,13 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
     ]
     in_plane = [s for spacing in spacings for s in spacing[:2]]
     through = [spacing[2] for spacing in spacings]
+    if not cohort.train:
+        # Without scans of its own a model knows of spacings what its teachers know.
+        for name in (recipe.teacher, *recipe.teachers):
+            if name is not None:
+                taught = ModelSpec.read(zoo.resolve(name)).trained_spacing_mm
+                in_plane += taught.in_plane
+                through += taught.slice
     training = {
         "recipe": recipe.to_dict(),
         "scans": sorted({scan.scan_id for scan in cohort.train}),
@@ -49,7 +63,7 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
         network=recipe.network.name,
         options=network.merged_options(recipe.network.options),
         scale=factor,
-        modality=recipe.data.modality,
+        modality=recipe.data.modalities[0],
         role=recipe.role,
         intensity=cohort.intensity,
         halo=network.halo,
@@ -58,18 +72,55 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
             in_plane=(round(min(in_plane), 3), round(max(in_plane), 3)),
             slice=(round(min(through), 3), round(max(through), 3)),
         ),
-        trained_degradation={
-            "kind": recipe.degradation.kind,
-            "factor": list(factor),
-            **recipe.degradation.options,
-        },
+        trained_degradation=_degradation(recipe),
         parameters=sum(p.numel() for p in network.parameters()),
         training=training,
         description=recipe.description,
+        other_modalities={
+            name: Intensity.for_modality(name) for name in recipe.data.modalities[1:]
+        },
     )
+    if isinstance(network, DAM3D) and recipe.role == "student":
+        pair = replace(spec, name=f"{spec.name}-pair", role="teacher")
+        SRModel(network, pair).save(folder.parent / PAIR_FOLDER, dtype=torch.float16)
+        network, spec = network.student(), _of_student(network, spec)
     model = SRModel(network, spec)
     model.save(folder, dtype=torch.float16 if recipe.role == "teacher" else None)
     return model
+
+
+def outcome(network: SRNetwork, recipe: Recipe) -> SRNetwork:
+    """Return what the recipe is after: of a pair the student, unless it asks for a teacher.
+
+    Args:
+        network: Merged network.
+        recipe: The recipe that made it.
+    """
+    pair = isinstance(network, DAM3D) and recipe.role == "student"
+    return cast("DAM3D", network).student().eval() if pair else network
+
+
+def _of_student(pair: DAM3D, spec: ModelSpec) -> ModelSpec:
+    """The spec of a pair's student, an ordinary plain network."""
+    student = pair.student()
+    return replace(
+        spec,
+        network="RepPlain3D",
+        options=pair.student_options(),
+        halo=student.halo,
+        multiple_of=student.multiple_of,
+        parameters=sum(p.numel() for p in student.parameters()),
+    )
+
+
+def _degradation(recipe: Recipe) -> dict[str, Any]:
+    """What the spec says of the degradation, and of those that single modalities have."""
+    own = recipe.degradation
+    plain: dict[str, Any] = {"kind": own.kind, "factor": list(own.factor), **own.options}
+    others = {
+        name: {"kind": other.kind, **other.options} for name, other in own.by_modality.items()
+    }
+    return plain | ({"by_modality": others} if others else {})
 
 
 def _origin(base: SRModel, rank: int) -> dict[str, Any]:

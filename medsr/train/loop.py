@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medsr.batch import Batch
-from medsr.data.patches import PatchStream
-from medsr.degrade import Degradation, build_degradation
+from medsr.distill.pool import TeacherPool
 from medsr.errors import Interrupted, MedsrError, MissingExtraError, OutputNotWritableError
 from medsr.infer.engine import resolve_device, resolve_precision
-from medsr.recipe import Recipe, at_key, read_recipe
+from medsr.recipe import Recipe, read_recipe
+from medsr.train.assistants import MODEL_FOLDER as MODEL_FOLDER
+from medsr.train.assistants import Stage, check_stages, stages
 from medsr.train.checkpoint import remove_checkpoint
 from medsr.train.cohort import Cohort, load_cohort
-from medsr.train.finish import save_model
+from medsr.train.finish import outcome, save_model
 from medsr.train.logs import RunLog
 from medsr.train.schedule import learning_rate_share
+from medsr.train.source import open_stream, simulations
 from medsr.train.state import TrainState
 from medsr.train.stop import StopRequest
+from medsr.train.teachers import weigh_teachers
 from medsr.train.validate import validate
 
 if TYPE_CHECKING:
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
-MODEL_FOLDER = "model"
 FIGHTING = -0.1
 """Two losses whose gradients have a cosine below this are reported as fighting."""
 
@@ -94,29 +96,48 @@ def run(
     fabric.launch()
     # What a wrong recipe or checkpoint can show is looked at before the scans are loaded.
     folder = Path(out) if out is not None else Path("runs") / recipe.name
-    simulation(recipe)
-    state = TrainState.fresh(recipe, fabric.device)
-    if resume:
-        state.restore(folder, recipe)
-    cohort = load_cohort(recipe)
-    if fabric.is_global_zero:
-        prepare_folder(folder, keep=resume)
-    fit(fabric, recipe, cohort, state, folder, quiet=quiet)
-    if fabric.is_global_zero:
-        save_model(state.averaged(), recipe, cohort, folder / MODEL_FOLDER)
-    fabric.barrier()
-    return folder / MODEL_FOLDER
+    simulations(recipe)
+    chain = stages(recipe, folder)
+    check_stages(chain)
+    cohort: Cohort | None = None
+    for stage in chain:
+        state = TrainState.fresh(stage.recipe, fabric.device, stage.teacher())
+        if resume:
+            state.restore(stage.folder, stage.recipe)
+        finished = stage.is_whole and state.step == stage.recipe.loop.steps
+        if finished and stage is not chain[-1]:
+            continue
+        cohort = cohort or load_cohort(recipe)
+        train_stage(fabric, stage, cohort, state, resume=resume, quiet=quiet)
+    return chain[-1].model
 
 
-def simulation(recipe: Recipe) -> Degradation[Any]:
-    """Return the recipe's degradation.
+def train_stage(
+    fabric: Fabric, stage: Stage, cohort: Cohort, state: TrainState, *, resume: bool, quiet: bool
+) -> None:
+    """Take the steps of one stage that are left, and save its model.
 
-    Raises:
-        RecipeError: It is unknown or does not take its options.
+    Args:
+        fabric: Launched Fabric.
+        stage: Recipe and folder.
+        cohort: Prepared scans.
+        state: Fresh or restored; changed in place.
+        resume: Whether what lies in the folder may be used.
+        quiet: No progress bar.
     """
-    with at_key("degradation"):
-        kind, factor = recipe.degradation.kind, recipe.degradation.factor
-        return build_degradation(kind, factor, **recipe.degradation.options)
+    if fabric.is_global_zero:
+        prepare_folder(stage.folder, keep=resume)
+    distiller = state.objective.distiller
+    if distiller is not None and isinstance(distiller.teacher, TeacherPool):
+        if fabric.is_global_zero:
+            weigh_teachers(distiller.teacher, stage.recipe, stage.folder, keep=resume)
+        fabric.barrier()
+        if not fabric.is_global_zero:
+            weigh_teachers(distiller.teacher, stage.recipe, stage.folder, keep=True)
+    fit(fabric, stage.recipe, cohort, state, stage.folder, quiet=quiet)
+    if fabric.is_global_zero:
+        save_model(state.averaged(), stage.recipe, cohort, stage.model)
+    fabric.barrier()
 
 
 def prepare_folder(folder: Path, *, keep: bool) -> None:
@@ -159,8 +180,8 @@ def fit(
         Interrupted: Ctrl-C, after the step in hand was finished and saved.
     """
     loop, main = recipe.loop, fabric.is_global_zero
-    degradation = simulation(recipe)
-    stream = PatchStream(cohort.train, degradation, recipe.patches, recipe.seed, fabric.global_rank)
+    degradations = simulations(recipe)
+    stream = open_stream(recipe, cohort, fabric.global_rank)
     module = fabric.setup_module(state.objective)
     log = RunLog(folder, state.step, loop.steps, main=main, quiet=quiet)
     if main:
@@ -172,7 +193,8 @@ def fit(
         if main and due and not log.knows(state.step, "validation/"):
             # Merging a network draws initial weights; the training's random state stays untouched.
             with torch.random.fork_rng(devices=[]):
-                scores = validate(state.averaged(), cohort.validation, degradation, recipe)
+                network = outcome(state.averaged(), recipe)
+                scores = validate(network, cohort.validation, degradations, recipe)
             log.write(state.step, scores)
             logger.info("step %d: %s", state.step, scores)
 
@@ -236,7 +258,8 @@ def beside(state: TrainState) -> dict[str, float]:
     for pair, cosine in state.objective.cosines.items():
         if cosine < FIGHTING:
             logger.info("step %d: gradients of %s fight, cosine %.2f", state.step, pair, cosine)
-    return learned | {f"train/cosine/{pair}": value for pair, value in state.objective.cosines.items()}
+    cosines = state.objective.cosines
+    return learned | {f"train/cosine/{pair}": value for pair, value in cosines.items()}
 
 
 def agreed(fabric: Fabric, asked: bool) -> bool:

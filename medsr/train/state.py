@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medsr.errors import CheckpointError, RecipeError
@@ -43,9 +44,17 @@ class TrainState:
     running: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def fresh(cls, recipe: Recipe, device: torch.device) -> TrainState:
-        """Build everything as the recipe says; the seed decides the initial weights."""
-        objective = build_objective(recipe).to(device)
+    def fresh(
+        cls, recipe: Recipe, device: torch.device, teacher: nn.Module | None = None
+    ) -> TrainState:
+        """Build everything as the recipe says; the seed decides the initial weights.
+
+        Args:
+            recipe: What to build.
+            device: Where the networks go.
+            teacher: Network that teaches in the place of the recipe's teacher.
+        """
+        objective = build_objective(recipe, teacher).to(device)
         optimiser = Optimiser(objective, recipe.optimiser, objective.adversaries)
         shadow = build_student(recipe, start=None)
         shadow.load_state_dict(objective.network.state_dict())

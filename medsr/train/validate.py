@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from medsr.data.transforms import PreparedScan
-from medsr.degrade import Degradation
+from medsr.degrade import Degradation, for_domain
 from medsr.infer.engine import TiledInferer
 from medsr.networks import SRNetwork
 from medsr.recipe import Recipe
@@ -20,7 +20,7 @@ from medsr.recipe import Recipe
 def validate(
     network: SRNetwork,
     scans: Sequence[PreparedScan],
-    degradation: Degradation[Any],
+    degradation: Degradation[Any] | Mapping[str, Degradation[Any]],
     recipe: Recipe,
 ) -> dict[str, float]:
     """Score a network on the centres of scans, in the network's range.
@@ -28,26 +28,22 @@ def validate(
     Args:
         network: Merged network in evaluation mode.
         scans: Prepared scans; the central ``validation_size`` of each is used.
-        degradation: Applied with its nominal parameters.
+        degradation: Applied with its nominal parameters; one for all scans, or one for each
+            modality.
         recipe: The run's recipe.
 
     Returns:
         ``validation/psnr`` (foreground, data range 1) and ``validation/gain``, its difference to
         trilinear interpolation, as means over scans in dB.
     """
-    inferer = TiledInferer(precision=recipe.loop.precision)
     scores, gains = [], []
     for scan in scans:
-        hr = _centre(scan.sample["image"], recipe.data.validation_size, degradation.factor)
-        lr = degradation.apply(hr, degradation.nominal())
-        with torch.inference_mode():
-            sr = inferer(lr[None], network)[0].float().cpu()
-            plain = functional.interpolate(lr[None], size=hr.shape[1:], mode="trilinear")[0]
-        body = hr > scan.body_threshold
-        if not body.any():
+        errors = foreground_errors(network, scan, degradation, recipe)
+        if errors is None:
             continue
-        scores.append(_psnr(sr, hr, body))
-        gains.append(scores[-1] - _psnr(plain, hr, body))
+        ours, plain = (_psnr(error) for error in errors)
+        scores.append(ours)
+        gains.append(ours - plain)
     if not scores:
         return {}
     return {
@@ -56,9 +52,42 @@ def validate(
     }
 
 
-def _psnr(sr: torch.Tensor, hr: torch.Tensor, body: torch.Tensor) -> float:
-    """PSNR in dB over the body, data range 1."""
-    error = float(((sr - hr)[body] ** 2).mean())
+def foreground_errors(
+    network: SRNetwork,
+    scan: PreparedScan,
+    degradation: Degradation[Any] | Mapping[str, Degradation[Any]],
+    recipe: Recipe,
+) -> tuple[float, float] | None:
+    """Restore the centre of one scan, and compare it with the truth in the body.
+
+    Args:
+        network: Merged network in evaluation mode.
+        scan: Prepared scan.
+        degradation: See :func:`validate`.
+        recipe: The run's recipe.
+
+    Returns:
+        Mean squared errors, in the network's range, of the network and of trilinear interpolation;
+        None where the centre holds no body.
+    """
+    own = for_domain(degradation, scan.domain)
+    hr = _centre(scan.sample["image"], recipe.data.validation_size, own.factor)
+    body = hr > scan.body_threshold
+    if not body.any():
+        return None
+    lr = own.apply(hr, own.nominal())
+    with torch.inference_mode():
+        sr = TiledInferer(precision=recipe.loop.precision)(lr[None], network)[0].float().cpu()
+        plain = functional.interpolate(lr[None], size=hr.shape[1:], mode="trilinear")[0]
+    return _squared(sr, hr, body), _squared(plain, hr, body)
+
+
+def _squared(sr: torch.Tensor, hr: torch.Tensor, body: torch.Tensor) -> float:
+    return float(((sr - hr)[body] ** 2).mean())
+
+
+def _psnr(error: float) -> float:
+    """PSNR in dB, data range 1."""
     return -10 * math.log10(max(error, 1e-20))
 
 

@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"geometry", "plugins"}),
     frozenset({"networks", "losses", "volume", "batch"}),
+    frozenset({"intensity"}),
     frozenset({"model", "zoo", "degrade", "recipe", "io"}),
     frozenset({"infer", "distill", "compress", "data"}),
     frozenset({"train", "evaluate"}),

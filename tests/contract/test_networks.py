@@ -19,6 +19,7 @@ Triple = tuple[int, int, int]
 
 # The smallest of each kind; a network that is not named here is tested as it is by default.
 SMALL: dict[str, dict[str, Any]] = {
+    "DAM3D": {"width": 16, "depth": 2, "student_width": 16, "student_depth": 2, "shared": 1},
     "FSRCNN3D": {"width": 16, "shrink": 16, "maps": 2},
     "MobileNet3D": {"width": 16, "blocks": 2, "expansion": 2},
     "Plain25D": {"width": 16, "depth": 2},

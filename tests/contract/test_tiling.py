@@ -9,6 +9,7 @@ from medsr.infer.engine import TiledInferer
 from medsr.networks import SRNetwork, build_network
 
 SMALL = {
+    "DAM3D": {"width": 16, "depth": 2, "student_width": 16, "student_depth": 2, "shared": 1},
     "FSRCNN3D": {"width": 16, "shrink": 16, "maps": 1},
     "MobileNet3D": {"width": 16, "blocks": 1, "expansion": 2},
     "Plain25D": {"width": 16, "depth": 1},

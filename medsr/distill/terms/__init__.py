@@ -16,6 +16,7 @@ from medsr.distill.terms.affinity import AffinityTerm
 from medsr.distill.terms.attention import AttentionTerm
 from medsr.distill.terms.confidence import ConfidenceTerm
 from medsr.distill.terms.contrastive import ContrastiveTerm
+from medsr.distill.terms.dam import DAMTerm
 from medsr.distill.terms.entropy import EntropyTerm
 from medsr.distill.terms.feature import FeatureTerm
 from medsr.distill.terms.frequency import FrequencyTerm
@@ -27,7 +28,7 @@ from medsr.distill.terms.robust import RobustTerm
 from medsr.distill.terms.soft_label import SoftLabelTerm
 from medsr.distill.terms.spectral import SpectralTerm
 from medsr.distill.terms.ssim import SSIMTerm
-from medsr.distill.terms.student_branches import StudentBranches
+from medsr.distill.terms.student_branches import StudentBranchesTerm
 from medsr.distill.terms.vid import VariationalTerm
 from medsr.distill.terms.wavelet import WaveletTerm
 from medsr.errors import UsageError
@@ -41,16 +42,19 @@ __all__ = [
     "AttentionTerm",
     "ConfidenceTerm",
     "ContrastiveTerm",
+    "DAMTerm",
     "EntropyTerm",
     "FeatureTerm",
     "FrequencyTerm",
     "GradientTerm",
     "LikelihoodTerm",
+    "MutualTerm",
     "OutputTerm",
     "RobustTerm",
     "SSIMTerm",
     "SoftLabelTerm",
     "SpectralTerm",
+    "StudentBranchesTerm",
     "VariationalTerm",
     "WaveletTerm",
     "build_term",
@@ -65,6 +69,7 @@ TERMS: dict[str, Callable[..., DistillTerm]] = {
     "attention": AttentionTerm,
     "confidence": ConfidenceTerm,
     "contrastive": ContrastiveTerm,
+    "dam": DAMTerm,
     "entropy": EntropyTerm,
     "feature": FeatureTerm,
     "frequency": FrequencyTerm,
@@ -76,7 +81,7 @@ TERMS: dict[str, Callable[..., DistillTerm]] = {
     "soft_label": SoftLabelTerm,
     "spectral": SpectralTerm,
     "ssim": SSIMTerm,
-    "student_branches": StudentBranches,
+    "student_branches": StudentBranchesTerm,
     "vid": VariationalTerm,
     "wavelet": WaveletTerm,
 }

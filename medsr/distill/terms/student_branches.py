@@ -20,7 +20,7 @@ from medsr.losses import build_loss
 from medsr.networks import SRNetwork, build_network
 
 
-class StudentBranches(nn.Module):
+class StudentBranchesTerm(nn.Module):
     """Loss of student-shaped branches that grow out of the network's features.
 
     At each tap the network's features go through a 1³ convolution into a copy of the student, in
