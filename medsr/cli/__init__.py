@@ -13,6 +13,7 @@ import typer
 
 from medsr import __version__
 from medsr.cli.adapt import adapt_command
+from medsr.cli.benchmark import benchmark_app
 from medsr.cli.card import card_command
 from medsr.cli.degrade import degrade_command
 from medsr.cli.distill import distill_command
@@ -20,6 +21,8 @@ from medsr.cli.evaluate import evaluate_command
 from medsr.cli.inspect import inspect_command
 from medsr.cli.models import models_command
 from medsr.cli.options import set_up_logging, write
+from medsr.cli.prune import prune_command
+from medsr.cli.quantise import quantise_command
 from medsr.cli.train import train_command
 from medsr.cli.upscale import upscale_command
 
@@ -66,3 +69,6 @@ app.command("card")(card_command)
 app.command("train")(train_command)
 app.command("distill")(distill_command)
 app.command("adapt")(adapt_command)
+app.command("prune")(prune_command)
+app.command("quantise")(quantise_command)
+app.add_typer(benchmark_app, name="benchmark")

@@ -90,6 +90,19 @@ def parse_whole_scale(text: str) -> tuple[int, int, int]:
     return int(x), int(y), int(z)
 
 
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Read ``128,128,32`` as voxels along three axes, each at least 1.
+
+    Raises:
+        UsageError: The text is anything else.
+    """
+    shape = _three(text)
+    if shape is None or min(shape) < 1 or not all(n.is_integer() for n in shape):
+        raise UsageError(f"--shape {text}: give three whole numbers, such as 128,128,32")
+    x, y, z = shape
+    return int(x), int(y), int(z)
+
+
 def parse_spacing(text: str) -> str | tuple[float, float, float]:
     """Read ``iso`` or ``X,Y,Z`` in mm.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -11,12 +12,27 @@ import typer
 from medsr.cli import app
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def _flat(group: Any, before: str = "") -> dict[str, Any]:
+    """Commands by the words that call them, those of groups included."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found |= _flat(command, f"{before}{name} ")
+        else:
+            found[before + name] = command
+    return found
+
+
+COMMANDS = _flat(typer.main.get_command(app))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def _sections() -> dict[str, str]:
-    pieces = re.split(r"^## `medsr (\w+)[^\n]*\n", PAGE.read_text("utf-8"), flags=re.MULTILINE)
+    pieces = re.split(
+        r"^## `medsr ([a-z]+(?: [a-z]+)*)[^\n]*\n", PAGE.read_text("utf-8"), flags=re.MULTILINE
+    )
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
 

@@ -1,0 +1,13 @@
+"""``medsr benchmark``: the programs that compare side by side, one file each."""
+
+from __future__ import annotations
+
+import typer
+
+from medsr.cli.benchmark_compression import compression_command
+
+benchmark_app = typer.Typer(
+    no_args_is_help=True,
+    help="Compare side by side and save what was measured as JSON.",
+)
+benchmark_app.command("compression")(compression_command)
