@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,26 @@ def test_card_names_what_matters(results: dict[str, Any], spec: ModelSpec) -> No
         "| m | 22.50 ± 0.50 |",
     ):
         assert expected in card
+
+
+@pytest.mark.parametrize(
+    ("term", "warned"),
+    [
+        ({"name": "adversarial", "weight": 0.01}, True),
+        ({"name": "dam", "options": {"adversarial": 0.01}}, True),
+        ({"name": "dam", "options": {"adversarial": 0.0}}, False),
+        ({"name": "output", "options": {}}, False),
+    ],
+)
+def test_card_warns_of_invented_texture(
+    results: dict[str, Any], spec: ModelSpec, term: dict[str, Any], warned: bool
+) -> None:
+    assert spec.training["recipe"].get("terms") is None
+    assert "invented" not in model_card(spec, results, "m", ["Set A"])
+    recipe = spec.training["recipe"] | {"terms": [{"name": "output"}, term]}
+    spec = replace(spec, training={"recipe": recipe})
+    card = model_card(spec, results, "m", ["Set A"])
+    assert ("**Warning: m was trained to fool a discriminator: fine texture" in card) is warned
 
 
 def test_card_refuses_a_model_that_was_not_scored(results: dict[str, Any], spec: ModelSpec) -> None:
