@@ -7,6 +7,7 @@ answers become one is :mod:`medsr.distill.pool`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from medsr import zoo
 from medsr.data.manifest import ScanRecord, read_manifest
 from medsr.distill.pool import TeacherPool
 from medsr.errors import CheckpointError, CohortError
-from medsr.model import SRModel
+from medsr.model import WEIGHTS_FILE, SRModel
 from medsr.networks import SRNetwork
 from medsr.recipe import Recipe, at_key
 from medsr.train.checkpoint import CHECKPOINT_FILE
@@ -66,7 +68,8 @@ def weigh_teachers(pool: TeacherPool, recipe: Recipe, folder: Path, *, keep: boo
     if recipe.teacher_weighting.by == "equal":
         return
     path = folder / ERRORS_FILE
-    hashes = [SRModel.load(name).weight_hash for name in recipe.teachers]
+    files = [zoo.resolve(name) / WEIGHTS_FILE for name in recipe.teachers]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     found: dict[str, Any] | None = None
     if keep and path.is_file():
         try:
