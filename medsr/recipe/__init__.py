@@ -19,7 +19,7 @@ from medsr.recipe.parts import (
     Weight,
     WeightedTerm,
 )
-from medsr.recipe.read import at_key, read_recipe, recipe_from_dict, with_overrides
+from medsr.recipe.read import apply_override, at_key, read_recipe, recipe_from_dict, with_overrides
 from medsr.recipe.recipe import Recipe
 from medsr.recipe.teaching import AssistantRecipe, TeacherWeighting
 
@@ -40,6 +40,7 @@ __all__ = [
     "TeacherWeighting",
     "Weight",
     "WeightedTerm",
+    "apply_override",
     "at_key",
     "read_recipe",
     "recipe_from_dict",

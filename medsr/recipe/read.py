@@ -70,7 +70,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(plain, dict):
         raise RecipeError(f"recipe {path}: holds no mapping of keys; see docs/reference/recipes.md")
     for override in overrides:
-        _apply_override(plain, override)
+        apply_override(plain, override)
     return recipe_from_dict(plain, source=path.name)
 
 
@@ -82,7 +82,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """
     plain = recipe.to_dict()
     for override in overrides:
-        _apply_override(plain, override)
+        apply_override(plain, override)
     return recipe_from_dict(plain)
 
 
@@ -102,8 +102,16 @@ def at_key(path: str) -> Iterator[None]:
         raise RecipeError(f"recipe: {path}: {error}") from error
 
 
-def _apply_override(plain: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place."""
+def apply_override(plain: dict[str, Any], override: str) -> None:
+    """Set one dotted key of plain data in place.
+
+    Args:
+        plain: Nested mapping as YAML gives it; changed.
+        override: ``key=value``; the value is read as YAML.
+
+    Raises:
+        RecipeError: It is no ``key=value``, or the key leads nowhere.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise RecipeError(f"override {override!r}: write it as key=value, such as loop.steps=100")

@@ -54,6 +54,7 @@ def run(
     device: str = "auto",
     devices: int = 1,
     quiet: bool = False,
+    cohort: Cohort | None = None,
 ) -> Path:
     """Train (or distil) a model as a recipe says.
 
@@ -66,6 +67,7 @@ def run(
         devices: Processes or GPUs, started by Fabric's launcher, which runs the script again in
             each of them.
         quiet: No progress bar.
+        cohort: The recipe's scans, where they are in memory already.
 
     Returns:
         Folder of the trained model (weights, spec), inside the run folder.
@@ -99,7 +101,6 @@ def run(
     simulations(recipe)
     chain = stages(recipe, folder)
     check_stages(chain)
-    cohort: Cohort | None = None
     for stage in chain:
         state = TrainState.fresh(stage.recipe, fabric.device, stage.teacher())
         if resume:
