@@ -60,6 +60,10 @@ def evaluate_command(
     allow_train: Annotated[
         bool, typer.Option("--allow-train", help="Permit the train split.")
     ] = False,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="Score parts of the scans noisy and under attack too."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing results.")
     ] = False,
@@ -76,6 +80,7 @@ def evaluate_command(
 
     from medsr.evaluate.cohort import evaluate
     from medsr.evaluate.results import check_folder, write_results
+    from medsr.evaluate.robustness import Disturbances
 
     check_folder(out, overwrite=overwrite)
     with progress_bar(quiet=quiet) as bar:
@@ -92,6 +97,7 @@ def evaluate_command(
             precision=precision.value,
             max_memory=max_memory,
             allow_train=allow_train,
+            robust=Disturbances() if robust else None,
             progress=lambda done, total, what: bar.update(
                 task, completed=done, total=total, description=what
             ),
@@ -99,6 +105,8 @@ def evaluate_command(
     path = write_results(results, out, overwrite=overwrite)
     if not quiet:
         _print_summary(results)
+        if results.disturbed:
+            _print_robustness(results)
         write(f"written: {path}")
 
 
@@ -118,4 +126,20 @@ def _print_summary(results: Results) -> None:
             f"{row['mae']['mean_over_rows']:.3g}",
             f"{row['mean_seconds']:.2f}",
         )
+    Console().print(table, markup=False, highlight=False)
+
+
+def _print_robustness(results: Results) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("PSNR dB of parts", no_wrap=True)
+    for heading in ("clean", "noise (lost)", "attacked (lost)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for method, inputs in results.robustness().items():
+        cells = []
+        for name in ("clean", "noise", "pgd"):
+            row = inputs.get(name)
+            lost = row.get("psnr_loss") if row else None
+            mean = f"{row['psnr']['mean']:.2f}" if row else ""
+            cells.append(f"{mean} ({lost['mean']:.2f})" if lost else mean)
+        table.add_row(method, *cells)
     Console().print(table, markup=False, highlight=False)

@@ -2,7 +2,8 @@
 
 Truths are degraded without noise (nominal parameters), so nothing is left to chance. Models restore
 through ``medsr.infer.upscale``, the very call behind ``medsr upscale``. Metrics and their
-conventions are in ``metrics``, the tables in ``results``.
+conventions are in ``metrics``, disturbed inputs in ``robustness``, the tables in ``results``, and
+what is said about a run in ``about``.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ import hashlib
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medsr import __version__
 from medsr.data.manifest import ScanRecord, read_manifest, select
-from medsr.degrade import DEGRADATIONS, Degradation, build_degradation, degrade_volume
+from medsr.degrade import Degradation, build_degradation, degrade_volume
 from medsr.errors import CohortError, UsageError
 from medsr.evaluate import metrics
+from medsr.evaluate.about import (
+    describe_degradation,
+    describe_model,
+    repeating_command,
+    versions,
+)
 from medsr.evaluate.baselines import BASELINES, Interpolation, resample
-from medsr.evaluate.results import CaseResult, Results
+from medsr.evaluate.results import CaseResult, DisturbedResult, Results
+from medsr.evaluate.robustness import Disturbances, Scored, examine
 from medsr.geometry import Geometry
 from medsr.infer.upscale import upscale
 from medsr.io import load
@@ -39,13 +46,13 @@ Progress = Callable[[int, int, str], None]
 """Called with (scans and axes done, in all, what comes next)."""
 Restore = Callable[[Volume, Geometry], Volume]
 """Brings a low-resolution volume to the truth's grid."""
+Look = Callable[[Volume, metrics.Reference], Iterable[Scored]]
+"""Scores all methods on disturbed parts of a truth."""
 
 _AXES = {
     True: "all three axes at once, one row a scan",
     False: "every sharp axis of a scan serves as slice axis in turn, one row each",
 }
-
-_LIBRARIES = ("torch", "monai", "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel")
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ def evaluate(
     precision: str = "auto",
     max_memory: str | int | None = None,
     allow_train: bool = False,
+    robust: Disturbances | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Score linear, cubic B-spline and models on a split of a cohort.
@@ -92,6 +100,7 @@ def evaluate(
         precision: As ``medsr upscale``.
         max_memory: As ``medsr upscale``.
         allow_train: Permit the split ``train``, whose scores say nothing about new patients.
+        robust: Also score a part of every scan noisy and under attack; None leaves that out.
         progress: Told of every restoration before it starts.
 
     Returns:
@@ -124,12 +133,34 @@ def evaluate(
     methods: dict[str, Restore] = {name: _baseline(name) for name in BASELINES}
     for label, model in loaded.items():
         methods[label] = _model(model, modality, scale, device, precision, max_memory)
-    cases, skipped = _run(jobs, modality, scale, degradation, methods, progress)
+    look: Look | None = None
+    if robust is not None:
+        look = partial(
+            examine,
+            degradation=degradation,
+            methods=methods,
+            models=loaded,
+            how=robust,
+            modality=modality,
+            device=device,
+            precision=precision,
+        )
+    cases, disturbed, skipped = _run(jobs, modality, scale, degradation, methods, look, progress)
     if not cases:
         raise CohortError(f"split {split}: nothing could be scored; {skipped[0]}")
     about = {
-        "command": _command(manifest, split, scale, models, modality, kind, limit, allow_train),
-        "versions": _versions(),
+        "command": repeating_command(
+            manifest,
+            split,
+            scale,
+            models,
+            modality,
+            kind,
+            limit,
+            allow_train=allow_train,
+            robust=robust is not None,
+        ),
+        "versions": versions(),
         "machine": {"processor": platform.machine(), "device": device, "precision": precision},
         "cohort": {
             "manifest": Path(manifest).name,
@@ -141,14 +172,16 @@ def evaluate(
         },
         "task": {"scale": list(scale), "axes": _AXES[isotropic]},
         "conventions": metrics.conventions(modality),
-        "degradation": _describe_degradation(degradation),
+        "degradation": describe_degradation(degradation),
         "methods": {
             "linear": {"what": "SimpleITK, linear"},
             "bspline": {"what": "SimpleITK, cubic B-spline"},
-            **{label: _describe_model(model) for label, model in loaded.items()},
+            **{label: describe_model(model) for label, model in loaded.items()},
         },
     }
-    return Results(about=about, cases=tuple(cases), skipped=tuple(skipped))
+    if robust is not None:
+        about["inputs"] = robust.describe(modality)
+    return Results(about, tuple(cases), tuple(skipped), tuple(disturbed))
 
 
 def _run(
@@ -157,10 +190,12 @@ def _run(
     scale: Scale,
     degradation: Degradation[Any],
     methods: Mapping[str, Restore],
+    look: Look | None,
     progress: Progress | None,
-) -> tuple[list[CaseResult], list[str]]:
+) -> tuple[list[CaseResult], list[DisturbedResult], list[str]]:
     """Degrade, restore by every method and score every job; also say what was skipped."""
     cases: list[CaseResult] = []
+    disturbed: list[DisturbedResult] = []
     skipped: list[str] = []
     params = degradation.nominal()
     for done, (job, scan) in enumerate(_loaded(jobs, modality)):
@@ -196,9 +231,29 @@ def _run(
                     seconds=seconds,
                 )
             )
+        if look is None:
+            continue
+        if progress is not None:
+            progress(done, len(jobs), f"{job.record.scan_id} {job.label} disturbed")
+        try:
+            disturbed += [_disturbed(job, found) for found in look(truth, reference)]
+        except ValueError as error:
+            skipped.append(f"{_where(job)}: {error}; not disturbed")
     if progress is not None:
         progress(len(jobs), len(jobs), "done")
-    return cases, skipped
+    return cases, disturbed, skipped
+
+
+def _disturbed(job: Job, found: Scored) -> DisturbedResult:
+    return DisturbedResult(
+        patient_id=job.record.patient_id,
+        scan_id=job.record.scan_id,
+        axis=job.label,
+        method=found.method,
+        metrics=found.metrics,
+        seconds=found.seconds,
+        input=found.input,
+    )
 
 
 def _check_scale(scale: Scale) -> bool:
@@ -235,30 +290,6 @@ def _load_models(models: Sequence[str | Path], scale: Scale) -> dict[str, SRMode
             label, number = f"{spec.name}-{number}", number + 1
         labelled[label] = model
     return labelled
-
-
-def _describe_model(model: SRModel) -> dict[str, Any]:
-    spec = model.spec
-    return {
-        "what": spec.description,
-        "name": spec.name,
-        "version": spec.version,
-        "role": spec.role,
-        "network": spec.network,
-        "parameters": spec.parameters,
-        "weights_sha256": model.weight_hash,
-    }
-
-
-def _describe_degradation(degradation: Degradation[Any]) -> dict[str, Any]:
-    params = degradation.nominal()
-    kind = next((name for name, cls in DEGRADATIONS.items() if type(degradation) is cls), "")
-    return {
-        "kind": kind or type(degradation).__name__,
-        "factor": list(degradation.factor),
-        "parameters": asdict(params),
-        "draw": "nominal: central parameters, no noise, nothing random",
-    }
 
 
 def _modality(
@@ -344,39 +375,3 @@ def _model(
         ).volume
 
     return restore
-
-
-def _command(
-    manifest: str | Path,
-    split: str,
-    scale: Scale,
-    models: Sequence[str | Path],
-    modality: Modality,
-    kind: str | None,
-    limit: int | None,
-    allow_train: bool,
-) -> str:
-    """The command that repeats this; folders of one machine are left out."""
-    words = ["medsr evaluate", *(f"--model {_shown(model)}" for model in models)]
-    words += [f"--cohort {Path(manifest).name}", f"--split {split}"]
-    words += [f"--scale {','.join(map(str, scale))}", f"--modality {modality.lower()}"]
-    words += [f"--kind {kind}"] if kind is not None else []
-    words += [f"--limit {limit}"] if limit is not None else []
-    words += ["--allow-train"] if allow_train else []
-    return " ".join([*words, "--out DIR"])
-
-
-def _shown(model: str | Path) -> str:
-    """A model's name, or its folder's; the folder of a run is told from others of its kind."""
-    path = Path(model)
-    return f"{path.parent.name}/{path.name}" if path.name == "model" else path.name
-
-
-def _versions() -> dict[str, str]:
-    found = {"medsr": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            logger.debug("%s carries no version", name)
-    return found

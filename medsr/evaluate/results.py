@@ -1,8 +1,8 @@
 """What an evaluation found: one row a restored scan, means with spread, and the two files.
 
 ``results.json`` carries everything needed to read the numbers (conventions, degradation, versions,
-models), ``scans.csv`` the rows alone. How the rows come about is in ``cohort``. The only names in
-them are those of the manifest.
+models), ``scans.csv`` the rows alone and ``robustness.csv`` those of disturbed inputs. How the rows
+come about is in ``cohort`` and ``robustness``. The only names in them are those of the manifest.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ SCHEMA = 1
 REFERENCE_METHOD = "bspline"
 RESULTS_FILE = "results.json"
 TABLE_FILE = "scans.csv"
+ROBUSTNESS_FILE = "robustness.csv"
+CLEAN = "clean"
 
 _METRICS = ("psnr", "ssim", "nrmse", "mae")
 _COLUMNS = (
@@ -37,6 +39,7 @@ _COLUMNS = (
     "seconds",
     "psnr_gain",
 )
+_DISTURBED_COLUMNS = (*_COLUMNS[:4], "input", *_METRICS, "seconds", "psnr_loss")
 # Differences below this are rounding, not quality.
 _DIGITS = 6
 
@@ -63,6 +66,17 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
+class DisturbedResult(CaseResult):
+    """The same for a part of a scan, given clean or disturbed.
+
+    Attributes:
+        input: ``clean``, ``noise`` or ``pgd``; see :mod:`medsr.evaluate.robustness`.
+    """
+
+    input: str
+
+
+@dataclass(frozen=True)
 class Results:
     """All rows of an evaluation and what is needed to read them.
 
@@ -70,11 +84,13 @@ class Results:
         about: Command, versions, task, conventions, degradation and models, as plain data.
         cases: The rows.
         skipped: What could not be scored, a sentence each.
+        disturbed: Rows of parts of scans, clean and disturbed; empty unless asked for.
     """
 
     about: dict[str, Any]
     cases: tuple[CaseResult, ...]
     skipped: tuple[str, ...] = field(default=())
+    disturbed: tuple[DisturbedResult, ...] = field(default=())
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -129,6 +145,49 @@ class Results:
         summary["mean_seconds"] = fmean(row.seconds for row in rows)
         return summary
 
+    def robustness(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Means and spread over the rows of disturbed inputs.
+
+        Returns:
+            Per method and input: rows, PSNR and SSIM, and ``psnr_loss``, what the disturbance cost
+            against the same part given clean (dB by row, as mean, least and most).
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        losses = self._losses()
+        for row in self.disturbed:
+            found.setdefault(row.method, {}).setdefault(row.input, {})
+        for method, inputs in found.items():
+            for name, summary in inputs.items():
+                chosen = [
+                    number
+                    for number, row in enumerate(self.disturbed)
+                    if (row.method, row.input) == (method, name)
+                ]
+                summary["rows"] = len(chosen)
+                for metric in ("psnr", "ssim"):
+                    values = [getattr(self.disturbed[n].metrics, metric) for n in chosen]
+                    summary[metric] = {"mean": fmean(values), "std": _spread(values)}
+                if name != CLEAN:
+                    lost = [losses[n] for n in chosen]
+                    summary["psnr_loss"] = {
+                        "mean": fmean(lost),
+                        "min": min(lost),
+                        "max": max(lost),
+                    }
+        return found
+
+    def _losses(self) -> list[float]:
+        """What each disturbed row lost against its clean one, dB."""
+        clean = {
+            (row.scan_id, row.axis, row.method): row.metrics.psnr
+            for row in self.disturbed
+            if row.input == CLEAN
+        }
+        return [
+            clean.get((row.scan_id, row.axis, row.method), math.nan) - row.metrics.psnr
+            for row in self.disturbed
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
         plain: dict[str, Any] = _finite(
@@ -138,6 +197,7 @@ class Results:
                 "summary": self.summary(),
                 "skipped": list(self.skipped),
                 "scans": self.rows(),
+                **self._disturbed_part(),
             }
         )
         return plain
@@ -164,6 +224,19 @@ class Results:
             flat.append({column: values[column] for column in _COLUMNS})
         return flat
 
+    def disturbed_rows(self) -> list[dict[str, Any]]:
+        """One flat mapping a disturbed row, with the columns of ``robustness.csv``."""
+        flat = []
+        for row, lost in zip(self.disturbed, self._losses(), strict=True):
+            values = {**asdict(row), **asdict(row.metrics), "psnr_loss": lost}
+            flat.append({column: values[column] for column in _DISTURBED_COLUMNS})
+        return flat
+
+    def _disturbed_part(self) -> dict[str, Any]:
+        if not self.disturbed:
+            return {}
+        return {"robustness": self.robustness(), "disturbed": self.disturbed_rows()}
+
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that cannot take results, before any work is spent on them.
@@ -175,12 +248,15 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     if not folder.is_dir():
         check_output(folder, overwrite=False)
         return
-    for name in (RESULTS_FILE, TABLE_FILE):
+    for name in (RESULTS_FILE, TABLE_FILE, ROBUSTNESS_FILE):
         check_output(folder / name, overwrite=overwrite)
 
 
 def write_results(results: Results, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write ``results.json`` and ``scans.csv``; each appears whole or not at all.
+    """Write ``results.json``, ``scans.csv`` and, where there are disturbed rows, their table.
+
+    Each file appears whole or not at all. A table of disturbed rows that another evaluation left
+    is taken away.
 
     Returns:
         The path of ``results.json``.
@@ -194,17 +270,28 @@ def write_results(results: Results, folder: Path, *, overwrite: bool = False) ->
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputNotWritableError(f"{folder}: cannot be made ({error.strerror})") from error
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, fieldnames=_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_finite(results.rows()))
-    with atomic_file(folder / TABLE_FILE, overwrite=overwrite) as temporary:
-        temporary.write_text(table.getvalue(), encoding="utf-8")
+    _write_table(folder / TABLE_FILE, _COLUMNS, results.rows(), overwrite=overwrite)
+    if results.disturbed:
+        rows = results.disturbed_rows()
+        _write_table(folder / ROBUSTNESS_FILE, _DISTURBED_COLUMNS, rows, overwrite=overwrite)
+    else:
+        (folder / ROBUSTNESS_FILE).unlink(missing_ok=True)
     target = folder / RESULTS_FILE
     with atomic_file(target, overwrite=overwrite) as temporary:
         text = json.dumps(results.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     return target
+
+
+def _write_table(
+    path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]], *, overwrite: bool
+) -> None:
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_finite(rows))
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        temporary.write_text(table.getvalue(), encoding="utf-8")
 
 
 def _means(rows: Iterable[CaseResult], name: str, key: Callable[[CaseResult], str]) -> list[float]:

@@ -12,7 +12,13 @@ import pytest
 
 from medsr.errors import OutputExistsError, OutputNotWritableError
 from medsr.evaluate.metrics import Metrics
-from medsr.evaluate.results import CaseResult, Results, check_folder, write_results
+from medsr.evaluate.results import (
+    CaseResult,
+    DisturbedResult,
+    Results,
+    check_folder,
+    write_results,
+)
 
 ROWS = [
     ("p1", "a", "x", 20.0, 23.0),
@@ -95,3 +101,54 @@ def test_folder_without_a_parent_is_refused_and_a_new_one_is_not_made_early(tmp_
         check_folder(tmp_path / "absent" / "out", overwrite=False)
     check_folder(tmp_path / "out", overwrite=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def disturbed(scan: str, method: str, given: str, psnr: float) -> DisturbedResult:
+    metrics = Metrics(psnr=psnr, ssim=0.9, nrmse=0.1, mae=5.0)
+    return DisturbedResult("p", scan, "z", method, metrics, seconds=0.5, input=given)
+
+
+@pytest.fixture
+def shaken(results: Results) -> Results:
+    rows = [
+        disturbed(scan, "mr-z4", given, psnr)
+        for scan, values in {"a": (30.0, 28.0, 20.0), "b": (26.0, 25.0, 22.0)}.items()
+        for given, psnr in zip(("clean", "noise", "pgd"), values, strict=True)
+    ]
+    rows.append(disturbed("a", "linear", "clean", 24.0))
+    return Results(results.about, results.cases, results.skipped, tuple(rows))
+
+
+def test_losses_are_taken_row_by_row_against_the_clean_part(shaken: Results) -> None:
+    summary = shaken.robustness()
+    assert summary["mr-z4"]["clean"]["psnr"]["mean"] == 28.0
+    assert "psnr_loss" not in summary["mr-z4"]["clean"]
+    assert summary["mr-z4"]["noise"]["psnr_loss"] == {"mean": 1.5, "min": 1.0, "max": 2.0}
+    assert summary["mr-z4"]["pgd"]["psnr_loss"] == {"mean": 7.0, "min": 4.0, "max": 10.0}
+    assert summary["mr-z4"]["pgd"]["psnr"]["std"] == pytest.approx(stdev([20.0, 22.0]))
+    assert list(summary["linear"]) == ["clean"]
+    # The rows of whole scans do not mix with those of parts.
+    assert shaken.summary()["mr-z4"]["rows"] == 4
+
+
+def test_disturbed_rows_have_a_table_of_their_own(shaken: Results, tmp_path: Path) -> None:
+    content = json.loads(write_results(shaken, tmp_path / "out").read_text(encoding="utf-8"))
+    assert content["robustness"]["mr-z4"]["pgd"]["rows"] == 2
+    assert len(content["disturbed"]) == 7
+    with (tmp_path / "out" / "robustness.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["input"] for row in table[:3]] == ["clean", "noise", "pgd"]
+    assert [float(row["psnr_loss"]) for row in table[:3]] == [0.0, 2.0, 10.0]
+
+
+def test_a_table_of_an_older_evaluation_does_not_stay(
+    shaken: Results, results: Results, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    write_results(shaken, out)
+    with pytest.raises(OutputExistsError):
+        write_results(results, out)
+    assert (out / "robustness.csv").exists()
+    content = json.loads(write_results(results, out, overwrite=True).read_text(encoding="utf-8"))
+    assert "robustness" not in content
+    assert sorted(path.name for path in out.iterdir()) == ["results.json", "scans.csv"]

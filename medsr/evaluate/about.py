@@ -1,0 +1,90 @@
+"""What must be known to read an evaluation's numbers, as plain data for ``results.json``.
+
+The command that repeats it, versions, and what degraded and restored the scans. No folder of one
+machine is named. Conventions of the metrics are in ``metrics``.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medsr import __version__
+from medsr.degrade import DEGRADATIONS, Degradation
+from medsr.model import SRModel
+from medsr.volume import Modality
+
+logger = logging.getLogger(__name__)
+
+_LIBRARIES = ("torch", "monai", "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel")
+
+
+def describe_model(model: SRModel) -> dict[str, Any]:
+    """Name, version, size and hash of a model."""
+    spec = model.spec
+    return {
+        "what": spec.description,
+        "name": spec.name,
+        "version": spec.version,
+        "role": spec.role,
+        "network": spec.network,
+        "parameters": spec.parameters,
+        "weights_sha256": model.weight_hash,
+    }
+
+
+def describe_degradation(degradation: Degradation[Any]) -> dict[str, Any]:
+    """Kind, factor and nominal parameters of a degradation."""
+    params = degradation.nominal()
+    kind = next((name for name, cls in DEGRADATIONS.items() if type(degradation) is cls), "")
+    return {
+        "kind": kind or type(degradation).__name__,
+        "factor": list(degradation.factor),
+        "parameters": asdict(params),
+        "draw": "nominal: central parameters, no noise, nothing random",
+    }
+
+
+def repeating_command(
+    manifest: str | Path,
+    split: str,
+    scale: tuple[int, int, int],
+    models: Sequence[str | Path],
+    modality: Modality,
+    kind: str | None,
+    limit: int | None,
+    *,
+    allow_train: bool = False,
+    robust: bool = False,
+) -> str:
+    """Return the command that repeats an evaluation; folders of one machine are left out."""
+    words = ["medsr evaluate", *(f"--model {_shown(model)}" for model in models)]
+    words += [f"--cohort {Path(manifest).name}", f"--split {split}"]
+    words += [f"--scale {','.join(map(str, scale))}", f"--modality {modality.lower()}"]
+    words += [f"--kind {kind}"] if kind is not None else []
+    words += [f"--limit {limit}"] if limit is not None else []
+    words += ["--robust"] if robust else []
+    words += ["--allow-train"] if allow_train else []
+    return " ".join([*words, "--out DIR"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of medsr, Python and the libraries that the numbers depend on."""
+    found = {"medsr": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            logger.debug("%s carries no version", name)
+    return found
+
+
+def _shown(model: str | Path) -> str:
+    """A model's name, or its folder's; the folder of a run is told from others of its kind."""
+    path = Path(model)
+    return f"{path.parent.name}/{path.name}" if path.name == "model" else path.name
