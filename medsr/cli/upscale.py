@@ -68,6 +68,14 @@ def upscale_command(
         Path | None,
         typer.Option("--preview", metavar="FILE.png", help="Write a before/after picture."),
     ] = None,
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(
+            "--uncertainty",
+            metavar="FILE.nii.gz",
+            help="Write the error that the network expects, voxel by voxel.",
+        ),
+    ] = None,
     series: Annotated[
         str | None,
         typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
@@ -97,12 +105,13 @@ def upscale_command(
             max_memory=max_memory,
             report=report,
             preview=preview,
+            uncertainty=False if uncertainty is None else uncertainty,
             overwrite=overwrite,
             series=series,
             progress=_follow(bar),
         )
     if not quiet:
-        _print_summary(result.report, [output, *filter(None, (report, preview))])
+        _print_summary(result.report, [output, *filter(None, (uncertainty, report, preview))])
 
 
 def _follow(bar: Progress) -> Callable[[str, int, int], None]:
@@ -126,6 +135,10 @@ def _print_summary(report: dict[str, Any], written: list[Path]) -> None:
     table.add_row("ran on", f"{report['device']}, {report['precision']}")
     seconds = report["seconds"]
     table.add_row("seconds", f"{seconds['total']:.1f} (network {seconds['network']:.1f})")
+    sigma = report.get("uncertainty")
+    if sigma:
+        unit = " HU" if sigma["units"] == "HU" else ""
+        table.add_row("uncertainty", f"median {sigma['median']:.4g}{unit}")
     peak = report.get("peak_memory_bytes")
     if peak:
         table.add_row("peak memory", f"{peak / 2**20:.0f} MiB")

@@ -87,11 +87,12 @@ def working_bytes(network: nn.Module, tile: Shape, precision: Precision) -> int:
 
     Returns:
         Bytes, meant to err on the high side: the widest convolution's input and output, twice
-        (library copies in other memory formats), and the enlarged output in float32, four times
-        (shuffle, residual, sum, crop).
+        (library copies in other memory formats), and what the tail says of the enlarged output in
+        float32, four times (shuffle, residual, sum, crop).
     """
     fold = math.prod(getattr(network, "fold", (1, 1, 1)))
     gain = math.prod(getattr(network, "scale", (1, 1, 1)))
+    gain *= getattr(network, "values_per_voxel", 1)
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv3d)]
     widest = max((m.in_channels + m.out_channels for m in convolutions), default=2)
     live = getattr(network, "live_channels", None) or 2 * widest
@@ -114,7 +115,8 @@ class TiledInferer(Inferer):
         device: Where tiles are run; by default where the network's parameters are.
         progress: Called with (tiles done, tiles in all) at the start and after every tile.
 
-    The network must carry ``scale``, ``halo`` and ``multiple_of`` (all of ``medsr.networks`` do).
+    The network must carry ``scale``, ``halo`` and ``multiple_of`` (all of ``medsr.networks`` do),
+    and ``channels`` where its output has more than one.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class TiledInferer(Inferer):
             MemoryLimitError: Not even the smallest tile fits into ``max_memory_bytes``.
             UsageError: The network does not say its scale, halo and alignment.
         """
-        scale, halo, multiple_of = _traits(network)
+        _, halo, multiple_of = _traits(network)
         core = self.core
         if core is None:
             precision = resolve_precision(self.precision, device)
@@ -148,7 +150,7 @@ class TiledInferer(Inferer):
                 halo,
                 multiple_of,
                 working_bytes=lambda tile: working_bytes(network, tile, precision),
-                limit_bytes=self._tile_limit(shape, scale, device),
+                limit_bytes=self._tile_limit(shape, network, device),
                 strict=self.max_memory_bytes is not None,
             )
         return plan_tiles(shape, halo, multiple_of, core)
@@ -166,7 +168,8 @@ class TiledInferer(Inferer):
             **kwargs: Further keyword arguments of the network.
 
         Returns:
-            ``(B, 1, X·sx, Y·sy, Z·sz)`` float32 on the device of ``inputs``, without gradients.
+            ``(B, channels, X·sx, Y·sy, Z·sz)`` float32 on the device of ``inputs``, without
+            gradients; one channel unless the network has more.
 
         Raises:
             MemoryLimitError: Not even the smallest tile fits into the memory allowed.
@@ -184,7 +187,7 @@ class TiledInferer(Inferer):
         x, y, z = plain.shape[2:]
         tiles = self.plan((x, y, z), network, device)
         outputs = torch.empty(
-            (plain.shape[0], 1, x * scale[0], y * scale[1], z * scale[2]),
+            (plain.shape[0], _channels(network), x * scale[0], y * scale[1], z * scale[2]),
             dtype=torch.float32,
             device=plain.device,
         )
@@ -227,9 +230,10 @@ class TiledInferer(Inferer):
                     if self.progress is not None:
                         self.progress(done, total)
 
-    def _tile_limit(self, shape: Shape, scale: Shape, device: torch.device) -> int:
+    def _tile_limit(self, shape: Shape, network: nn.Module, device: torch.device) -> int:
         """Bytes that one tile may take."""
-        output_bytes = 4 * math.prod(shape) * math.prod(scale)
+        scale, _, _ = _traits(network)
+        output_bytes = 4 * math.prod(shape) * math.prod(scale) * _channels(network)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             limit = int(0.6 * free)
@@ -249,6 +253,11 @@ def _traits(network: nn.Module) -> tuple[Shape, Shape, Shape]:
         )
     scale, halo, multiple_of = values
     return scale, halo, multiple_of  # type: ignore[return-value]
+
+
+def _channels(network: nn.Module) -> int:
+    """Channels of the network's output."""
+    return int(getattr(network, "channels", 1))
 
 
 def _with_affine(outputs: Tensor, inputs: MetaTensor) -> MetaTensor:

@@ -1,9 +1,9 @@
-"""Resampling to an exact grid over the same physical extent, by cubic B-splines.
+"""Resampling to an exact grid over the same physical extent, by B-splines, cubic unless asked.
 
 This brings a network's output to a grid that no whole factor reaches, and makes the B-spline that
 pictures compare against. It works on arrays; which grid to take is said by ``medsr.geometry``.
 
-One-dimensional cubic B-spline interpolation is linear, so along each axis it is one small matrix
+One-dimensional B-spline interpolation is linear, so along each axis it is one small matrix
 (new size x old size). The matrices come from SciPy's spline code applied to the unit vectors, and
 are applied by matrix products, which is exact, several times faster than resampling the volume
 point by point, and lets one plane be had without the rest.
@@ -23,12 +23,13 @@ Shape = tuple[int, int, int]
 
 
 @lru_cache(maxsize=64)
-def operator(old: int, new: int) -> FloatArray:
+def operator(old: int, new: int, order: int = 3) -> FloatArray:
     """Return the matrix ``(new, old)`` that resamples one axis, edges kept in place.
 
     Args:
         old: Voxels before, at least 1.
         new: Voxels after, at least 1.
+        order: 3 for cubic, 1 for linear, whose weights are nowhere negative.
 
     Returns:
         Rows of interpolation weights that each sum to 1. Going to fewer voxels, a Gaussian of
@@ -45,7 +46,7 @@ def operator(old: int, new: int) -> FloatArray:
     if 1 < old != new:
         # Along the second axis, a list of unit vectors, nothing changes.
         zoom = (new / old, 1.0)
-        matrix = ndimage.zoom(matrix, zoom, order=3, mode="reflect", grid_mode=True)
+        matrix = ndimage.zoom(matrix, zoom, order=order, mode="reflect", grid_mode=True)
     elif old != new:
         matrix = np.ones((new, 1))
     # SciPy's spline filter is inexact by 1e-4 on axes of two or three voxels; constants must stay.
@@ -55,17 +56,18 @@ def operator(old: int, new: int) -> FloatArray:
     return result
 
 
-def resample(data: NDArray[Any], shape: Shape) -> FloatArray:
+def resample(data: NDArray[Any], shape: Shape, order: int = 3) -> FloatArray:
     """Resample a volume to ``shape`` over the same physical extent (``Geometry.resize``).
 
     Args:
         data: ``(X, Y, Z)`` of any real type.
         shape: Wanted voxels per axis, at least 1.
+        order: See :func:`operator`.
 
     Returns:
-        Float32 array of ``shape``. Nothing is clipped; splines overshoot at sharp edges.
+        Float32 array of ``shape``. Nothing is clipped; cubic splines overshoot at sharp edges.
     """
-    rows = [operator(old, new) for old, new in zip(data.shape, shape, strict=True)]
+    rows = [operator(old, new, order) for old, new in zip(data.shape, shape, strict=True)]
     return _apply(data, rows)
 
 

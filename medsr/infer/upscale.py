@@ -6,6 +6,7 @@ in its own module; here is only their order.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -20,7 +21,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from medsr import __version__, io, zoo
-from medsr.errors import MemoryLimitError, OutputExistsError, UsageError
+from medsr.errors import (
+    MemoryLimitError,
+    NoUncertaintyError,
+    OutputExistsError,
+    OutputFormatError,
+    UsageError,
+)
 from medsr.geometry import Geometry
 from medsr.infer import choose, prepare
 from medsr.infer.engine import TiledInferer, resolve_device, resolve_precision
@@ -28,7 +35,8 @@ from medsr.infer.preview import draw_preview
 from medsr.infer.report import Stopwatch, build_report, finish_report
 from medsr.infer.resample import resample
 from medsr.io.atomic import atomic_file
-from medsr.model import ModelSpec, SRModel
+from medsr.model import ModelSpec, Normaliser, SRModel
+from medsr.networks.heads import MeanAndSigma
 from medsr.volume import Derivation, Volume
 
 logger = logging.getLogger(__name__)
@@ -49,10 +57,13 @@ class UpscaleResult:
     Args:
         volume: The result, float32 in native units, axes ordered as in the input.
         report: What was done; the same that the JSON report holds.
+        uncertainty: Where it was asked for, the standard deviation that the network expects of its
+            error: float32 in native units on the grid of ``volume``.
     """
 
     volume: Volume
     report: dict[str, Any]
+    uncertainty: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -62,14 +73,21 @@ class _Outputs:
     scan: Path | None
     report: Path | None
     preview: Path | None
+    uncertainty: Path | None
     overwrite: bool
 
     def check(self) -> None:
         """Refuse names that cannot be written, or that would overwrite each other."""
-        files = [path for path in (self.report, self.preview) if path is not None]
+        named = (self.report, self.preview, self.uncertainty)
+        files = [path for path in named if path is not None]
         paths = [*files, *([] if self.scan is None else [self.scan])]
         if self.scan is not None and io.output_format(self.scan) != "dicom":
             files.append(self.scan)
+        if self.uncertainty is not None and io.output_format(self.uncertainty) == "dicom":
+            raise OutputFormatError(
+                f"{self.uncertainty}: an uncertainty map is no image that DICOM has a place for; "
+                "let its name end in .nii.gz, .nrrd or .mha"
+            )
         for path in paths:
             io.check_output(path, overwrite=self.overwrite)
         for path in files:
@@ -87,6 +105,12 @@ class _Plan:
     model: SRModel
     target: Geometry
     warnings: list[str]
+    uncertain: bool
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """What the engine runs: the model's network, asked for sigma too where it is wanted."""
+        return MeanAndSigma(self.model.module) if self.uncertain else self.model.module
 
 
 def upscale(
@@ -102,6 +126,7 @@ def upscale(
     max_memory: int | str | None = None,
     report: str | Path | None = None,
     preview: str | Path | None = None,
+    uncertainty: bool | str | Path = False,
     overwrite: bool = False,
     affine: ArrayLike | None = None,
     array_spacing: Sequence[float] | None = None,
@@ -126,6 +151,8 @@ def upscale(
         max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
         report: JSON file to write.
         preview: PNG file to write, before and after side by side.
+        uncertainty: True, or a file to write: the map of the standard deviation that the network
+            expects of its error. It asks for a model that says one; ``"auto"`` prefers those.
         overwrite: Replace files that exist.
         affine: (4, 4) voxel index to RAS+ mm, for arrays.
         array_spacing: mm along X, Y, Z, for arrays without an affine.
@@ -136,7 +163,7 @@ def upscale(
     Returns:
         The result and its report. Its grid is ``Geometry.refine`` of the scan's. The model's
         output is brought to the exact grid by a cubic B-spline, after a Gaussian where that grid
-        is coarser than the model's.
+        is coarser than the model's; the map of uncertainty linearly, so that it stays above zero.
 
     Raises:
         MedsrError: The scan, the options, the model or the output cannot be used; see the
@@ -146,7 +173,8 @@ def upscale(
     limit = prepare.parse_bytes(max_memory)
     where = resolve_device(device)
     computed = resolve_precision(precision, where)
-    outputs = _Outputs(_path(output), _path(report), _path(preview), overwrite)
+    sigma_file = None if isinstance(uncertainty, bool) else Path(uncertainty)
+    outputs = _Outputs(_path(output), _path(report), _path(preview), sigma_file, overwrite)
     outputs.check()
 
     with watch.stage("load"):
@@ -158,7 +186,7 @@ def upscale(
     with watch.stage("prepare"):
         frame = prepare.Frame.of(volume.geometry)
         grid = frame.canonical_geometry(volume.geometry)
-        plan = _decide(volume, frame, model, spacing, scale, zoo_root)
+        plan = _decide(volume, frame, model, spacing, scale, zoo_root, uncertainty is not False)
         for warning in plan.warnings:
             logger.warning(warning)
         intensity = plan.model.spec.intensity_for(prepare.modality_of(volume))
@@ -166,7 +194,7 @@ def upscale(
         lr = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
         inputs = torch.from_numpy(normaliser.forward(lr))[None, None]
         del lr
-        network = plan.model.module.to(where)
+        network = plan.network.to(where)
         inferer = TiledInferer(
             precision=computed,
             max_memory_bytes=_left_for_engine(limit, grid, plan),
@@ -175,15 +203,17 @@ def upscale(
         tiles = inferer.plan(grid.shape, network, where)
 
     with watch.stage("network"):
-        sr: FloatArray = inferer(inputs, network)[0, 0].numpy()
+        answers: list[FloatArray] = list(inferer(inputs, network)[0].numpy())
         del inputs
 
     with watch.stage("restore"):
-        if sr.shape != plan.target.shape:
-            sr = resample(sr, plan.target.shape)
-        normaliser.restore(sr)
         geometry = volume.geometry.resize(frame.array_shape(plan.target.shape))
+        # Popped, so that what was resampled does not stay in memory.
+        sr = normaliser.restore(_fitted(answers.pop(0), plan.target, order=3))
         result = volume.replace(data=frame.array_data(sr), geometry=geometry)
+        sigma = None
+        if plan.uncertain:
+            sigma = _sigma(_fitted(answers.pop(0), plan.target, order=1), normaliser, result, frame)
 
     spec, weight_hash = plan.model.spec, plan.model.weight_hash
     summary = build_report(
@@ -197,13 +227,21 @@ def upscale(
         tile_shape=max((tile.shape for tile in tiles), key=lambda shape: np.prod(shape)),
         warnings=plan.warnings,
     )
+    if sigma is not None:
+        summary["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
+    derivation = _derivation(volume, geometry, spec, weight_hash)
     # All outputs lie under temporary names until the last of them is written.
     with ExitStack() as appearing:
         with watch.stage("save"):
             if outputs.scan is not None:
-                derivation = _derivation(volume, geometry, spec, weight_hash)
                 appearing.enter_context(
                     io.saving(result, outputs.scan, overwrite=overwrite, derivation=derivation)
+                )
+            if outputs.uncertainty is not None and sigma is not None:
+                words = f"Standard deviation of the error expected by {derivation.model}"
+                why = dataclasses.replace(derivation, description=words)
+                appearing.enter_context(
+                    io.saving(sigma, outputs.uncertainty, overwrite=overwrite, derivation=why)
                 )
             if outputs.preview is not None:
                 picture = draw_preview(volume, result, method=f"medsr {spec.name}")
@@ -213,7 +251,20 @@ def upscale(
         if outputs.report is not None:
             file = appearing.enter_context(atomic_file(outputs.report, overwrite=overwrite))
             file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return UpscaleResult(result, summary)
+    return UpscaleResult(result, summary, sigma)
+
+
+def _fitted(data: FloatArray, target: Geometry, *, order: int) -> FloatArray:
+    """Bring what the network gave to the exact grid, by splines of an order."""
+    return data if data.shape == target.shape else resample(data, target.shape, order)
+
+
+def _sigma(
+    values: FloatArray, normaliser: Normaliser, result: Volume, frame: prepare.Frame
+) -> Volume:
+    """Make a volume of the map: native units, the result's grid, and no stored type to round to."""
+    values *= normaliser.divisor
+    return result.replace(data=frame.array_data(values), source=None)
 
 
 def _load(
@@ -242,6 +293,7 @@ def _decide(
     spacing: str | Sequence[float] | None,
     scale: Sequence[float] | None,
     zoo_root: Path | None,
+    uncertain: bool,
 ) -> _Plan:
     """Settle the model and the target grid; refuse or warn where they do not suit the scan."""
     modality = prepare.modality_of(volume)
@@ -252,7 +304,10 @@ def _decide(
         scale = frame.canonical_scale(choose.positive_triple(scale, "scale"))
     target = choose.find_target(grid, spacing=spacing, scale=scale)
     if isinstance(model, str) and model == "auto":
-        spec = choose.choose(zoo.specs(zoo_root), grid, modality, target)
+        specs = zoo.specs(zoo_root)
+        if uncertain:
+            specs = [s for s in specs if s.options.get("head", "value") != "value"] or specs
+        spec = choose.choose(specs, grid, modality, target)
         loaded = SRModel.load(zoo.path(spec.name, zoo_root))
         warnings: list[str] = []
     else:
@@ -263,8 +318,13 @@ def _decide(
         reasons = choose.misfits(spec, grid, modality)
         joined = "; ".join(reasons)
         warnings = [f"{spec.name} was not trained for this scan: {joined}"] if reasons else []
+    if uncertain and getattr(loaded.module, "readout", None) is None:
+        raise NoUncertaintyError(
+            f"model {spec.name} gives values and no uncertainty; name a model whose network has "
+            "the option head (gaussian or bins), or do without the map"
+        )
     geometry, beyond = choose.settle(target, spec, grid)
-    return _Plan(loaded, geometry, warnings + choose.hazards(spec) + beyond)
+    return _Plan(loaded, geometry, warnings + choose.hazards(spec) + beyond, uncertain)
 
 
 def _left_for_engine(limit: int | None, grid: Geometry, plan: _Plan) -> int | None:
@@ -279,8 +339,9 @@ def _left_for_engine(limit: int | None, grid: Geometry, plan: _Plan) -> int | No
     scale = plan.model.spec.scale
     enlarged = 4 * int(np.prod([n * s for n, s in zip(grid.shape, scale, strict=True)]))
     wanted = 4 * int(np.prod(plan.target.shape))
+    maps = 2 if plan.uncertain else 1
     # Resampling holds both grids and one in between; writing holds the numbers as stored as well.
-    needed = used + max(2 * wanted, enlarged + 2 * wanted if enlarged != wanted else 0)
+    needed = used + (maps + 1) * wanted + (maps * enlarged if enlarged != wanted else 0)
     if needed > limit:
         raise MemoryLimitError(
             f"the result needs about {needed / 2**20:.0f} MiB of memory, program included, and "

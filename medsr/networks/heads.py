@@ -86,7 +86,7 @@ class GaussianReadout(nn.Module):
         ValueError: If they are not positive and in order.
 
     Source: Kendall and Gal 2017, "What Uncertainties Do We Need in Bayesian Deep Learning for
-        Computer Vision?", eq. 8 (the network predicts the logarithm).
+        Computer Vision?" (the network predicts the logarithm).
     """
 
     channels = 2
@@ -243,6 +243,7 @@ class MeanAndSigma(nn.Module):
         self.scale, self.fold = network.scale, network.fold
         self.halo, self.multiple_of = network.halo, network.multiple_of
         self.values_per_voxel = network.values_per_voxel
+        self.live_channels = network.live_channels
 
     def forward(self, lr: Tensor) -> Tensor:
         """Map ``(B, 1, X, Y, Z)`` to ``(B, 2, X·sx, Y·sy, Z·sz)`` in float32."""

@@ -1,0 +1,114 @@
+"""Calibration: is a map of uncertainty worth its name?
+
+A sigma map is honest where the error is within k sigma as often as it says. Arrays of any shape in
+and figures out; running models and reading scans is done elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsr.errors import UsageError
+
+LEVELS = (0.5, 1.0, 2.0, 3.0)
+"""Multiples of sigma at which errors are counted."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How errors and the sigma that was expected of them compare.
+
+    Attributes:
+        levels: Multiples of sigma.
+        observed: Share of voxels whose absolute error is within that multiple, from 0 to 1.
+        expected: The same share for normally distributed errors.
+        difference: Mean absolute difference between observed and expected.
+        factor: By which sigma must be multiplied for the squared errors to fit it on average;
+            above 1 the map promises too much.
+        rank_correlation: Spearman's correlation between sigma and absolute error, from -1 to 1;
+            NaN where one of them is constant. What a map is worth for telling good voxels from bad
+            ones, whatever its scale.
+        sigma: Mean of sigma, in the units of the arrays.
+        voxels: How many were counted.
+    """
+
+    levels: tuple[float, ...]
+    observed: tuple[float, ...]
+    expected: tuple[float, ...]
+    difference: float
+    factor: float
+    rank_correlation: float
+    sigma: float
+    voxels: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain data."""
+        return asdict(self)
+
+
+def calibration(
+    error: NDArray[Any],
+    sigma: NDArray[Any],
+    mask: NDArray[np.bool_] | None = None,
+    levels: Sequence[float] = LEVELS,
+) -> Calibration:
+    """Compare errors with the standard deviation that was expected of them.
+
+    Args:
+        error: Result minus truth, any shape.
+        sigma: What was expected, same shape and units; above zero.
+        mask: Voxels that count, same shape; all where not given.
+        levels: Multiples of sigma, above zero.
+
+    Returns:
+        The figures.
+
+    Raises:
+        UsageError: If shapes differ, no voxel counts, or sigma or a level is not above zero.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks"; the factor: Laves et al.
+        2020, "Well-calibrated regression uncertainty in medical imaging with deep learning"
+        (sigma scaling).
+    """
+    if error.shape != sigma.shape or (mask is not None and mask.shape != error.shape):
+        raise UsageError(
+            f"calibration: error has shape {error.shape} and sigma {sigma.shape}; "
+            "give both, and the mask, one shape"
+        )
+    chosen = np.ones(error.shape, dtype=bool) if mask is None else mask
+    size = np.abs(np.asarray(error[chosen], dtype=np.float64))
+    width = np.asarray(sigma[chosen], dtype=np.float64)
+    if size.size == 0:
+        raise UsageError("calibration: no voxel counts; widen the mask")
+    if not (width > 0).all() or not all(level > 0 for level in levels):
+        raise UsageError("calibration: sigma and levels must be above zero everywhere")
+    ratio = size / width
+    observed = tuple(float((ratio <= level).mean()) for level in levels)
+    expected = tuple(math.erf(level / math.sqrt(2)) for level in levels)
+    gaps = [abs(o - e) for o, e in zip(observed, expected, strict=True)]
+    return Calibration(
+        levels=tuple(float(level) for level in levels),
+        observed=observed,
+        expected=expected,
+        difference=float(np.mean(gaps)),
+        factor=float(np.sqrt(np.square(ratio).mean())),
+        rank_correlation=_rank_correlation(width, size),
+        sigma=float(width.mean()),
+        voxels=int(size.size),
+    )
+
+
+def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Spearman's correlation; NaN where one side is constant."""
+    # SciPy's statistics take longer to import than everything else here.
+    from scipy import stats
+
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    return float(stats.spearmanr(first, second).statistic)
