@@ -99,8 +99,8 @@ def synthetic_volume(
     airy = rng.random() < recipe.air
     volume = np.full(tuple(shape), 0.0 if airy else rng.random())
     body = np.zeros_like(volume) if airy else np.ones_like(volume)
-    grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
-    grid = grid.astype(np.float32)
+    axes = (np.arange(n, dtype=np.float32) for n in shape)
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     for _ in range(int(rng.integers(recipe.shapes[0], recipe.shapes[1] + 1))):
         cover = soft_shape(grid, rng.uniform(*recipe.softness), rng)
         volume += cover * (rng.random() - volume)

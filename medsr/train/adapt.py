@@ -150,7 +150,7 @@ def adapt(
             "choose another --out"
         )
     simulation(recipe)
-    check, records = _choose_held_out(read_manifest(recipe.data.manifest), recipe, held_out)
+    check, records = _choose_held_out(read_manifest(str(recipe.data.manifest)), recipe, held_out)
     recipe = replace(recipe, data=replace(recipe.data, validation_split=check))
     if check == KEPT_BACK:
         prepare_folder(folder, keep=resume)

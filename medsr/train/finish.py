@@ -83,7 +83,7 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
     if isinstance(network, DAM3D) and recipe.role == "student":
         pair = replace(spec, name=f"{spec.name}-pair", role="teacher")
         SRModel(network, pair).save(folder.parent / PAIR_FOLDER, dtype=torch.float16)
-        network, spec = network.student(), _of_student(network, spec)
+        spec, network = _of_student(network, spec), network.student()
     model = SRModel(network, spec)
     model.save(folder, dtype=torch.float16 if recipe.role == "teacher" else None)
     return model
