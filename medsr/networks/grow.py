@@ -34,6 +34,8 @@ def grow(small: RepPlain3D, large: RepPlain3D) -> None:
     same = ("scale", "fold", "interpolation", "head_options")
     if any(getattr(small, name) != getattr(large, name) for name in same):
         raise ValueError("growing keeps scale, fold, interpolation and head")
+    if large.spectral_norm is not None:
+        raise ValueError("a network with spectral_norm cannot be grown: its kernels are not free")
     width, depth = small.width, len(small.body)
     if large.width < width or len(large.body) < depth:
         raise ValueError(

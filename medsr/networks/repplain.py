@@ -9,6 +9,7 @@ the branches cost next to nothing, and once and for all by :meth:`RepPlain3D.mer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,25 @@ def gradient_kernels() -> Tensor:
     return (kernels / kernels.abs().sum(dim=(1, 2, 3), keepdim=True))[:, None]
 
 
+def matrix_norm(kernel: Tensor) -> Tensor:
+    """Return the spectral norm of a kernel as a matrix ``(out, in·27)``, a scalar.
+
+    It is the most by which the convolution can amplify a single 3³ neighbourhood. On a whole
+    volume, where neighbourhoods overlap, it amplifies by at most √27 times as much (by two to
+    three times in trained networks). It is exact and has no state, unlike a power iteration:
+    training, evaluation and merging see one and the same number.
+
+    Source: the norm of Miyato et al., "Spectral Normalization for Generative Adversarial
+    Networks", ICLR 2018, section 2.1.
+    """
+    matrix = kernel.flatten(1)
+    matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    largest = torch.linalg.eigvalsh(matrix @ matrix.T)[-1]
+    # At zero the root has no finite slope; eigenvalues may miss zero by rounding.
+    norm: Tensor = largest.clamp(min=torch.finfo(matrix.dtype).tiny).sqrt()
+    return norm
+
+
 class RepConv3d(nn.Module):
     """A 3³ convolution given as the sum of linear branches.
 
@@ -63,6 +83,8 @@ class RepConv3d(nn.Module):
         branches: Which of :data:`BRANCHES` join the plain kernel. ``identity`` takes part only
             where both channel counts are equal.
         expansion: The 1³ branch widens the input to ``expansion · in_channels``.
+        limit: A kernel whose :func:`matrix_norm` is larger than this is scaled down to it, with
+            its gradient; None for no limit.
 
     Source: the branches follow Zhang et al. 2021, "Edge-oriented Convolution Block for Real-time
     Super Resolution on Mobile Devices", in three dimensions and without inner biases.
@@ -76,8 +98,10 @@ class RepConv3d(nn.Module):
         out_channels: int,
         branches: Sequence[str] = BRANCHES,
         expansion: int = 2,
+        limit: float | None = None,
     ):
         super().__init__()
+        self.limit = limit
         plain = conv3(in_channels, out_channels)
         self.weight = plain.weight
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -98,6 +122,11 @@ class RepConv3d(nn.Module):
 
     def kernel(self) -> Tensor:
         """Return the one kernel that equals all branches, ``(out, in, 3, 3, 3)``."""
+        kernel = self._summed()
+        return kernel if self.limit is None else kernel * self._share(kernel, self.limit)
+
+    def _summed(self) -> Tensor:
+        """The sum of the branches, however large."""
         kernel: Tensor = self.weight
         if self.expand is not None:
             kernel = kernel + torch.einsum("owxyz,wi->oixyz", self.expand, self.squeeze)
@@ -109,6 +138,11 @@ class RepConv3d(nn.Module):
             kernel = kernel + centre
         return kernel
 
+    @staticmethod
+    def _share(kernel: Tensor, limit: float) -> Tensor:
+        """What is left of a kernel under a limit of its norm, at most 1."""
+        return (limit / matrix_norm(kernel)).clamp(max=1.0).to(kernel.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in, X, Y, Z)`` to ``(B, out, X, Y, Z)``."""
         with torch.autocast(x.device.type, enabled=False):
@@ -117,6 +151,8 @@ class RepConv3d(nn.Module):
 
     def forward_branches(self, x: Tensor) -> Tensor:
         """Compute every branch as a convolution of its own; the oracle for :meth:`kernel`."""
+        if self.limit is not None:
+            x = x * self._share(self._summed(), self.limit)
         out = functional.conv3d(x, self.weight, self.bias, padding=1)
         if self.expand is not None:
             wide = functional.conv3d(x, self.squeeze[:, :, None, None, None])
@@ -167,6 +203,10 @@ class RepPlain3D(SRNetwork):
         fold: Voxels folded into channels before the head, see :class:`SRNetwork`.
         interpolation: ``"nearest"`` or ``"linear"`` residual.
         head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
+        spectral_norm: Spectral normalisation: the body's kernels are held at most at this
+            :func:`matrix_norm` in training, and stay there when merged. It bounds how noise can
+            grow within the network. Weights to start from are scaled down where they exceed it.
+            None for no limit.
     """
 
     def __init__(
@@ -179,17 +219,21 @@ class RepPlain3D(SRNetwork):
         fold: Triple = (1, 1, 1),
         interpolation: str = "nearest",
         head: Head = "value",
+        spectral_norm: float | None = None,
     ):
         super().__init__(scale, fold, interpolation, head)
         check_width(width)
+        if spectral_norm is not None and not 0 < spectral_norm < math.inf:
+            raise ValueError(f"spectral_norm is {spectral_norm}; it must be positive, or null")
+        self.spectral_norm = spectral_norm
         self.width = width
         self.radius = depth + 2
         self.branches = check_branches(branches)
 
         def convolution() -> nn.Module:
-            if not self.branches:
+            if not self.branches and spectral_norm is None:
                 return conv3(width, width)
-            return RepConv3d(width, width, self.branches, expansion)
+            return RepConv3d(width, width, self.branches, expansion, spectral_norm)
 
         self.head = conv3(self.in_channels, width)
         self.body = nn.ModuleList(convolution() for _ in range(depth))
@@ -220,6 +264,7 @@ class RepPlain3D(SRNetwork):
         return plain.to(device=parameter.device, dtype=parameter.dtype).train(self.training)
 
     def merged_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of the plain stack: no branches, nothing to expand."""
-        kept = {name: value for name, value in options.items() if name != "expansion"}
+        """Return the options of the plain stack: no branches, nothing to expand or to limit."""
+        dropped = ("expansion", "spectral_norm")
+        kept = {name: value for name, value in options.items() if name not in dropped}
         return {**kept, "branches": False}

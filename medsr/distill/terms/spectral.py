@@ -19,9 +19,9 @@ from medsr.networks.repplain import RepConv3d
 
 logger = logging.getLogger(__name__)
 
-_SETTLING_ITERATIONS = 50
+_SETTLING_ITERATIONS = 30
 _CONVERGED = 3e-4  # relative change of the norm in one iteration
-_FLOOR = 1e-2  # layers of the teacher that are quieter than this count as this loud
+_FLOOR = 1e-2  # layers that are quieter than this on both sides hardly count
 _TINY = 1e-12
 
 
@@ -102,7 +102,7 @@ def power_iteration(
 
 
 class SpectralTerm(nn.Module):
-    """Relative squared difference between the spectral norms of corresponding convolutions.
+    """Squared difference between corresponding convolutions' spectral norms, over their sum.
 
     A layer's norm is the largest gain of its convolution, zero-padded as in the network, on
     volumes of a stated grid. It bounds how much the layer can amplify noise. The teacher's norms
@@ -111,8 +111,9 @@ class SpectralTerm(nn.Module):
     the same steps. A layer with training-time branches counts as its one merged kernel, and the
     gradient reaches every branch.
 
-    Corresponding layers are those at the same share of the depth, in the order in which the
-    networks name them. Two ReLU networks can be one function with different norms, so this is a
+    By default those layers correspond that are at the same share of the depth, in the order in
+    which the networks name them; a teacher that was grown from the student is better paired by
+    name. Two ReLU networks can be one function with different norms, so this is a
     regulariser beside other terms and no term to learn from alone.
 
     Args:
@@ -195,14 +196,14 @@ class SpectralTerm(nn.Module):
             batch: The training pairs; not used.
 
         Returns:
-            A float32 scalar, zero when all norms agree and 1 when the student's are zero.
+            A float32 scalar from 0, when all norms agree, to 1, when one network's are all zero.
 
         Raises:
             RuntimeError: If :meth:`bind` was not called.
         """
         norms = self.student_norms()
-        relative: Tensor = norms / self.teacher_norms.clamp(min=_FLOOR) - 1.0
-        return relative.square().mean()
+        total = (norms + self.teacher_norms).clamp(min=_FLOOR)
+        return ((norms - self.teacher_norms) / total).square().mean()
 
     def student_norms(self) -> Tensor:
         """Return the student's norms, one for each pair, after a few more power iterations.
