@@ -10,7 +10,7 @@ import pytest
 
 from medsr.errors import OutOfScopeError, UsageError
 from medsr.geometry import Geometry
-from medsr.infer.choose import choose, find_target, misfits, named_target, settle
+from medsr.infer.choose import choose, find_target, hazards, misfits, named_target, settle
 from medsr.model import ModelSpec, SpacingRange
 
 MakeSpec = Callable[..., ModelSpec]
@@ -141,3 +141,22 @@ def test_a_named_model_brings_its_factor(specs: list[ModelSpec]) -> None:
     cube = grid(1, 1, 1)
     target = find_target(cube, spacing="iso", scale=None)
     assert settle(target, specs[3], cube)[0] == cube.refine((1, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "warned"),
+    [
+        ({}, False),
+        ({"terms": []}, False),
+        ({"terms": [{"name": "output", "options": {"loss": "l1"}}]}, False),
+        ({"terms": [{"name": "output"}, {"name": "adversarial", "weight": 0.01}]}, True),
+    ],
+)
+def test_a_model_that_may_invent_texture_warns_of_it(
+    make_spec: MakeSpec, recipe: dict[str, Any], warned: bool
+) -> None:
+    sentences = hazards(make_spec("m", training={"recipe": recipe}))
+    assert [("m was trained to fool" in s, "invented" in s) for s in sentences] == (
+        [(True, True)] if warned else []
+    )
+    assert hazards(make_spec("m", training={})) == []
