@@ -216,3 +216,21 @@ def test_empty_scans_have_a_usable_scale(value: float) -> None:
     fitted = Intensity.for_modality("MR").fit(np.full((4, 4, 4), value))
     assert fitted.divisor > 0
     assert fitted.inverse(fitted.forward(np.array([value])))[0] == value
+
+
+def test_a_spec_may_name_further_modalities() -> None:
+    ct = Intensity.for_modality("CT")
+    spec = make_spec(other_modalities={"CT": ct})
+    assert spec.modalities == ("MR", "CT")
+    assert spec.intensity_for("CT") == ct
+    assert spec.intensity_for("MR") == spec.intensity
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    alone = make_spec()
+    assert alone.modalities == ("MR",)
+    assert alone.intensity_for("CT") == alone.intensity
+    # Specs of models that were made before know nothing of further modalities.
+    plain = json.loads(alone.to_json())
+    del plain["other_modalities"]
+    assert ModelSpec.from_json(json.dumps(plain)) == alone
+    with pytest.raises(ValidationError, match="names MR again"):
+        make_spec(other_modalities={"MR": ct})

@@ -13,7 +13,7 @@ from torch import Tensor
 from medsr.data.patches import PatchStream
 from medsr.data.transforms import PreparedScan
 from medsr.degrade import CTSlab, KSpaceCrop, SliceProfile
-from medsr.errors import CohortError
+from medsr.errors import CohortError, UsageError
 from medsr.recipe import PatchRecipe
 
 PLAIN = PatchRecipe(
@@ -54,6 +54,22 @@ def test_a_step_gives_the_same_batch_whatever_was_drawn_before() -> None:
     first, second = fresh.batch(5), used.batch(5)
     assert torch.equal(first.lr, second.lr)
     assert torch.equal(first.hr, second.hr)
+
+
+def test_each_modality_has_a_degradation_of_its_own() -> None:
+    image = noise((20, 20, 60))
+    mr, ct = (replace(scan(image), domain=domain) for domain in ("MR/T1w", "CT"))
+    # The slab needs no margin and the profile some: patches are cut with the larger one.
+    both = {"MR": SliceProfile((1, 1, 2), thickness=1.3), "CT": CTSlab((1, 1, 2))}
+    assert both["MR"].margin != both["CT"].margin
+    patches = PatchStream([mr, ct], both, replace(PLAIN, batch=12), seed=3)
+    batch = patches.batch(0)
+    assert set(batch.domains) == {"MR/T1w", "CT"}
+    slabs = batch.hr.unflatten(-1, (4, 2)).mean(dim=-1)
+    for domain, lr, slab in zip(batch.domains, batch.lr, slabs, strict=True):
+        assert torch.allclose(lr, slab, atol=1e-5) == (domain == "CT")
+    with pytest.raises(UsageError, match="no degradation is given for PET scans, only MR, CT"):
+        PatchStream([replace(mr, domain="PET")], both, PLAIN, seed=3).batch(0)
 
 
 def test_drawing_leaves_the_global_random_state_alone() -> None:
