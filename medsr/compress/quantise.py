@@ -26,6 +26,7 @@ from medsr.io.atomic import atomic_file
 from medsr.model import SPEC_FILE, ModelSpec, SRModel
 from medsr.networks import SRNetwork
 from medsr.networks.blocks import Triple, pad_to_multiple, voxel_unshuffle
+from medsr.networks.heads import Head
 
 DETAILS_FILE = "int8.json"
 KEPT_FLOAT = ("head", "tail")
@@ -80,6 +81,7 @@ class QuantisedNetwork(SRNetwork):
         interpolation: What the result is added to.
         multiple_of: Alignment of tile starts.
         halo: Low-resolution voxels on each side that an output voxel may depend on.
+        head: What is said of every output voxel.
     """
 
     def __init__(
@@ -91,8 +93,9 @@ class QuantisedNetwork(SRNetwork):
         interpolation: str,
         multiple_of: Triple,
         halo: Triple,
+        head: Head = "value",
     ):
-        super().__init__(scale, fold, interpolation)
+        super().__init__(scale, fold, interpolation, head)
         self.runner = runner
         self._multiple_of, self._halo = multiple_of, halo
 
@@ -211,6 +214,7 @@ class QuantisedModel(SRModel):
             interpolation=interpolation,
             multiple_of=spec.multiple_of,
             halo=spec.halo,
+            head=spec.options.get("head", "value"),
         )
         digest = hashlib.sha256(content).hexdigest()
         return cls(network.eval(), spec, details, weight_hash=digest)
@@ -270,6 +274,7 @@ def quantise(
         interpolation=network.interpolation,
         multiple_of=network.multiple_of,
         halo=network.halo,
+        head=network.head_options,
     )
     details = {
         "backend": backend,

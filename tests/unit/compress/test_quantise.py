@@ -152,3 +152,21 @@ def test_a_missing_library_names_the_extra(
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingExtraError, match=r"medsr\[compress\]"):
         quantise(make_model("RepPlain3D", width=16, depth=1), patches())
+
+
+def test_a_head_is_kept(make_model: MakeModel, tmp_path: Path) -> None:
+    if missing:
+        pytest.skip(f"needs {' and '.join(missing)} (extra 'compress')")
+    model = make_model("RepPlain3D", width=16, depth=1, head="gaussian")
+    int8 = quantise(model, patches(1))
+    loaded = QuantisedModel.load(int8.save(tmp_path / "int8")).module
+    lr = torch.rand(1, 1, 7, 6, 5)
+    for wanted, found, again in zip(
+        model.module.distribution(lr),
+        int8.module.distribution(lr),
+        loaded.distribution(lr),
+        strict=True,
+    ):
+        assert found.shape == wanted.shape
+        torch.testing.assert_close(found, wanted, rtol=0.2, atol=0.05)
+        torch.testing.assert_close(again, found)
