@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,6 +21,7 @@ from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
 from medsr.volume import Modality
 
+OPTIONS = {"width": 16, "depth": 2, "branches": False}
 HEADER = "path,split,patient_id,modality,sharp_axes"
 
 
@@ -129,6 +131,25 @@ def test_ct_takes_the_slab_and_its_own_conventions(cohort: Path) -> None:
     assert {(c.scan_id, c.axis) for c in results.cases} == {("chest", "z")}
     assert results.about["degradation"]["kind"] == "ct_slab"
     assert "HU" in results.about["conventions"]["data_range"]
+
+
+def test_a_model_for_both_modalities_is_scored_on_the_one_that_is_named(
+    cohort: Path, tmp_path: Path
+) -> None:
+    loaded = SRModel.load(save_model(tmp_path / "both"))
+    ct = Intensity.for_modality("CT")
+    spec = replace(loaded.spec, options=OPTIONS, other_modalities={"CT": ct})
+    both = SRModel(loaded.module, spec).save(tmp_path / "both")
+    with pytest.raises(UsageError, match="choose with --modality"):
+        evaluate(cohort, split="dev", scale=(1, 1, 4), models=[both])
+    results = evaluate(cohort, split="dev", scale=(1, 1, 4), models=[both], modality="CT")
+    assert results.about["degradation"]["kind"] == "ct_slab"
+    # A fresh network repeats its input, so wrong intensities would show.
+    rows = {case.method: case.metrics.psnr for case in results.cases}
+    assert rows["tiny"] == pytest.approx(rows["linear"], abs=3)
+    chest = save_model(tmp_path / "chest", modality="CT")
+    common = evaluate(cohort, split="dev", scale=(1, 1, 4), models=[both, chest])
+    assert common.about["degradation"]["kind"] == "ct_slab"
 
 
 def test_two_models_of_one_name_are_told_apart(cohort: Path, tmp_path: Path) -> None:
