@@ -6,7 +6,6 @@ follows from it is written by hand below a mark, and kept when the page is made 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -104,9 +103,7 @@ def plot(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
         seeds = [*found["by_seed"].values()]
         axes.plot(seeds, [place] * len(seeds), "|", color="black", markersize=7)
     axes.axvline(0, color="black", linewidth=1, label="undistilled")
-    gap = _gap(results)
-    if gap is not None:
-        axes.axvline(gap, color="tab:blue", linestyle="--", linewidth=1, label="teacher")
+    _mark_teacher(axes, _gap(results))
     axes.set_yticks(range(len(arms)), [arm for arm, _ in arms])
     axes.set_xlabel("PSNR over the undistilled student, dB (bars: patients, ticks: seeds)")
     axes.grid(axis="x", alpha=0.3)
@@ -161,7 +158,7 @@ def page(results: Mapping[str, Any], *, data: str | None = None, picture: str | 
         f"{base['loop']['steps']} steps, by every method; teacher `{teacher['name']}` "
         f"({teacher['parameters']:,} parameters). Task: "
         f"{'/'.join(_listed(base['data']['modality']))}, `{base['degradation']['kind']}`, factors "
-        f"{base['degradation']['factor']}. {len(seeds)} seeds; {len(rows)} rows of "
+        f"{base['degradation']['factor']}. Seeds: {len(seeds)}. Scored: {len(rows)} rows of "
         f"{len(patients)} patients of the split `{about['scoring']['split']}`, whom nobody learnt "
         "from.",
         f"![PSNR of every method over the undistilled student]({picture})" if picture else "",
@@ -245,15 +242,32 @@ def _arms(arms: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _weight(weight: Any) -> str:
-    return f"{weight:g}" if isinstance(weight, int | float) else json.dumps(weight).strip("{}")
+    if isinstance(weight, int | float):
+        return f"{weight:g}"
+    if "learned" in weight:
+        return f"learned, from {weight['learned']:g}"
+    begin, until = weight.get("begin", 0.0), weight.get("until", 1.0)
+    return f"{weight['start']:g} → {weight['end']:g} from {begin:.0%} to {until:.0%} of the steps"
 
 
 def _options(network: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in network.get("options", {}).items())
+    shown = {k: v for k, v in network.get("options", {}).items() if isinstance(v, int | str)}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
+
+
+def _mark_teacher(axes: Any, gap: float | None) -> None:
+    """Draw the teacher's line, or say where it is if it would squeeze all else together."""
+    if gap is None:
+        return
+    low, high = axes.get_xlim()
+    if low <= gap <= high + 0.5 * (high - low):
+        axes.axvline(gap, color="tab:blue", linestyle="--", linewidth=1, label="teacher")
+    else:
+        axes.plot([], [], "--", color="tab:blue", linewidth=1, label=f"teacher: {gap:+.2f} dB")
 
 
 def _teacher(results: Mapping[str, Any]) -> str:

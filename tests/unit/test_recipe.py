@@ -21,7 +21,11 @@ from medsr.recipe import (
     recipe_from_dict,
 )
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.yaml"))
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).resolve().parents[2] / "configs").rglob("*.yaml")
+    if path.parent.name != "benchmarks"  # files of arms, which hold many recipes each
+)
 PLAIN: dict[str, Any] = {
     "name": "tiny",
     "data": {"manifest": "manifest.csv", "modality": "MR"},
