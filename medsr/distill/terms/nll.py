@@ -20,8 +20,8 @@ class LikelihoodTerm(nn.Module):
     it is the cross entropy, relative to the bins' widths; beyond the range the last bin counts.
 
     Args:
-        beta: From 0 (the plain likelihood) to 1 (the mean learns as from squared errors); 0.5
-            where not given. Only for ``gaussian``.
+        beta: From 0 (the plain likelihood) to 1 (the mean learns as from squared errors); 1 where
+            not given. Only for ``gaussian``.
 
     Raises:
         UsageError: If ``beta`` is out of its range, or the student's head does not go with it.
@@ -74,6 +74,6 @@ class LikelihoodTerm(nn.Module):
         plain = (student.output - readout.mean(said)).detach()
         loss = -readout.log_density(said, batch.hr.float() - plain)
         if isinstance(readout, GaussianReadout):
-            beta = 0.5 if self.beta is None else self.beta
+            beta = 1.0 if self.beta is None else self.beta
             loss = loss * readout.sigma(said).detach() ** (2 * beta)
         return loss.mean()
