@@ -19,6 +19,7 @@ from medsr.cli.degrade import degrade_command
 from medsr.cli.distill import distill_command
 from medsr.cli.evaluate import evaluate_command
 from medsr.cli.inspect import inspect_command
+from medsr.cli.methods import methods_command
 from medsr.cli.models import models_command
 from medsr.cli.options import set_up_logging, write
 from medsr.cli.prune import prune_command
@@ -63,6 +64,7 @@ def _start(
 app.command("upscale")(upscale_command)
 app.command("inspect")(inspect_command)
 app.command("models")(models_command)
+app.command("methods")(methods_command)
 app.command("degrade")(degrade_command)
 app.command("evaluate")(evaluate_command)
 app.command("card")(card_command)

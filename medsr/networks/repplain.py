@@ -207,6 +207,10 @@ class RepPlain3D(SRNetwork):
             :func:`matrix_norm` in training, and stay there when merged. It bounds how noise can
             grow within the network. Weights to start from are scaled down where they exceed it.
             None for no limit.
+
+    Source: Zhang et al. 2021, "Edge-oriented Convolution Block for Real-time Super Resolution on
+        Mobile Devices" (ECBSR): a plain stack at inference, branches in training; ReLU in place of
+        PReLU.
     """
 
     def __init__(
