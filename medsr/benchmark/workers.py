@@ -168,7 +168,8 @@ def _set_up(places: Queue[int], level: int) -> None:
         # Ctrl-C in a terminal then reaches the main process alone, which passes it on once.
         os.setpgrp()
     signal.signal(signal.SIGINT, _note)
-    logging.getLogger("medsr").setLevel(max(level, logging.WARNING))
+    for name in ("medsr", "lightning_fabric", "lightning.fabric", "monai"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     warnings.simplefilter("ignore")
     threading.Thread(target=_follow_parent, daemon=True).start()
 

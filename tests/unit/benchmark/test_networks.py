@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medsr.benchmark import networks as benchmark
+from medsr.cli.main import main
 from medsr.errors import DeviceError, OutputExistsError, UsageError
 from medsr.networks import build_network
 from medsr.recipe import read_recipe
@@ -127,3 +128,16 @@ def test_what_cannot_be_compared_is_refused() -> None:
         benchmark.run(networks=TINY, precisions=["fp8"])
     with pytest.raises(DeviceError, match="'abacus'"):
         benchmark.run(networks=TINY, device="abacus")
+
+
+def test_the_command_saves_and_prints_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark", "networks", "--shape", "4,4,4", "--rounds", "1", "--threads", "1"]
+    words += ["--json", str(tmp_path / "n.json"), "--table", str(tmp_path / "n.md")]
+    assert main(words) == 0
+    saved = json.loads((tmp_path / "n.json").read_text(encoding="utf-8"))
+    assert [network["name"] for network in saved["networks"]] == list(benchmark.STUDENTS)
+    assert (tmp_path / "n.md").read_text(encoding="utf-8") == benchmark.table(saved)
+    assert capsys.readouterr().out == benchmark.table(saved)
+    assert main(words) == OutputExistsError.exit_code
