@@ -23,6 +23,10 @@ def card_command(
     note: Annotated[
         list[str] | None, typer.Option("--note", help="What a user should know; repeatable.")
     ] = None,
+    undistilled: Annotated[
+        str | None,
+        typer.Option("--undistilled", metavar="METHOD", help="The same without a teacher."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write here, not to the screen.")
     ] = None,
@@ -36,7 +40,7 @@ def card_command(
     if not data:
         raise UsageError("name at least one training data set with --data")
     spec = ModelSpec.read(zoo.resolve(model))
-    text = model_card(spec, read_results(results), spec.name, data, note or [])
+    text = model_card(spec, read_results(results), spec.name, data, note or [], undistilled)
     if out is None:
         write(text)
         return

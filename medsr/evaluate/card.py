@@ -94,6 +94,7 @@ def model_card(
     label: str,
     data: Sequence[str],
     notes: Sequence[str] = (),
+    undistilled: str | None = None,
 ) -> str:
     """Write a model's card.
 
@@ -103,12 +104,17 @@ def model_card(
         label: What the evaluation calls the model.
         data: Training data sets with origin and licence, one sentence each.
         notes: What else a user should know, one sentence each.
+        undistilled: What the evaluation calls the same network, trained for equal steps without a
+            teacher; the card then says what distillation gave.
 
     Raises:
-        CohortError: The model took no part in the evaluation.
+        CohortError: The model, or the undistilled one, took no part in the evaluation.
     """
-    if label not in results["summary"]:
-        raise CohortError(f"the results hold no method {label!r}; evaluate with --model {label}")
+    for method in filter(None, (label, undistilled)):
+        if method not in results["summary"]:
+            raise CohortError(
+                f"the results hold no method {method!r}; evaluate with --model {method}"
+            )
     trained = spec.trained_spacing_mm
     recipe = spec.training.get("recipe", {})
     teachers = [name for name in (recipe.get("teacher"), *recipe.get("teachers", ())) if name]
@@ -130,7 +136,9 @@ def model_card(
     ]
     cohort = results["cohort"]
     conventions = "\n".join(f"- {k}: {v}" for k, v in results["conventions"].items())
-    methods = [m for m in results["summary"] if m in ("linear", REFERENCE_METHOD, label)]
+    shown = ("linear", REFERENCE_METHOD, label, undistilled)
+    methods = [m for m in results["summary"] if m in shown]
+    gave = [] if undistilled is None else [_distillation(results, label, undistilled)]
     parts = [
         f"# {spec.name} {spec.version}",
         "**For research. Not for diagnosis.**",
@@ -144,12 +152,28 @@ def model_card(
         f"the model did not learn from; {results['task']['axes']}. ± is the standard deviation "
         "over rows.",
         score_table(results, methods).rstrip(),
+        *gave,
         f"Made with `{results['command']}`. Conventions:",
         conventions,
         "## Limits",
         "\n".join(f"- {line}" for line in (*notes, *LIMITS)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _distillation(results: Mapping[str, Any], label: str, undistilled: str) -> str:
+    """What a teacher gave, row by row."""
+    psnr: dict[str, dict[tuple[str, str], float]] = {label: {}, undistilled: {}}
+    for row in results["scans"]:
+        if row["method"] in psnr:
+            psnr[row["method"]][row["scan_id"], row["axis"]] = row["psnr"]
+    given = [value - psnr[undistilled][key] for key, value in psnr[label].items()]
+    return (
+        f"What distillation gave: {sum(given) / len(given):+.2f} dB ({min(given):+.2f} … "
+        f"{max(given):+.2f} by row) against `{undistilled}`, the same network from the same start, "
+        "trained for equal steps without a teacher. One training of each: the difference says "
+        "nothing about chance."
+    )
 
 
 def _with_spread(metric: Mapping[str, float | None], digits: int) -> str:

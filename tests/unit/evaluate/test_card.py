@@ -121,3 +121,14 @@ def test_wrong_results_are_refused(tmp_path: Any, text: str) -> None:
     path.write_text(text)
     with pytest.raises(CohortError, match=r"results\.json"):
         read_results(path)
+
+
+def test_card_says_what_distillation_gave(results: dict[str, Any], spec: ModelSpec) -> None:
+    results["summary"]["m-plain"] = results["summary"]["m"]
+    results["scans"] += [_row("y", "m-plain", 23.75, 2.75), _row("x", "m-plain", 21.25, 2.25)]
+    card = model_card(spec, results, "m", ["Set A"], undistilled="m-plain")
+    assert "What distillation gave: +0.00 dB (-0.25 … +0.25 by row) against `m-plain`" in card
+    assert "| m-plain | 22.50" in card
+    assert "What distillation gave" not in model_card(spec, results, "m", ["Set A"])
+    with pytest.raises(CohortError, match="no method 'fog'"):
+        model_card(spec, results, "m", ["Set A"], undistilled="fog")
