@@ -17,7 +17,7 @@ from medsr.degrade.ct_slab import CTSlab, CTSlabParams
 from medsr.degrade.kspace import KSpaceCrop, KSpaceParams
 from medsr.degrade.slice_profile import SliceProfile, SliceProfileParams
 from medsr.errors import UsageError
-from medsr.plugins import look_up
+from medsr.plugins import check_options, look_up
 from medsr.volume import Volume
 
 DEGRADATIONS: dict[str, type[Any]] = {
@@ -56,6 +56,7 @@ def build_degradation(kind: str, factor: Triple, **options: Any) -> Degradation[
         kind, DEGRADATIONS, group="medsr.degradations", what="degradation", error=UsageError
     )
     try:
+        check_options(cls, options)
         built: Degradation[Any] = cls(factor=factor, **options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"degradation {kind}: {error}") from error

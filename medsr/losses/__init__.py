@@ -16,6 +16,7 @@ from medsr.losses.gradient import GradientLoss
 from medsr.losses.pixel import CharbonnierLoss, L1Loss, L2Loss
 from medsr.losses.ssim import SSIMLoss3D
 from medsr.losses.wavelet import WaveletLoss
+from medsr.plugins import check_options
 
 __all__ = [
     "LOSSES",
@@ -57,6 +58,7 @@ def build_loss(name: str, **options: Any) -> nn.Module:
     if name not in LOSSES:
         raise UsageError(f"loss {name!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")
     try:
+        check_options(LOSSES[name], options)
         return LOSSES[name](**options)
     except TypeError as error:
         raise UsageError(f"loss {name!r} does not take these options: {error}") from error

@@ -24,7 +24,7 @@ from medsr.networks.shufflenet import ShuffleNet3D
 from medsr.networks.span import Span3D
 from medsr.networks.srresnet import SRResNet3D
 from medsr.networks.unet import UNet3D
-from medsr.plugins import look_up
+from medsr.plugins import check_options, look_up
 
 NETWORKS: dict[str, type[SRNetwork]] = {
     "DAM3D": DAM3D,
@@ -76,6 +76,7 @@ def build_network(name: str, scale: Triple, **options: Any) -> SRNetwork:
     """
     cls = look_up(name, NETWORKS, group="medsr.networks", what="network", error=ModelError)
     try:
+        check_options(cls, options)
         return cls(scale, **options)
     except (TypeError, ValueError) as error:
         raise ModelError(f"network {name}: {error}") from error

@@ -32,7 +32,7 @@ from medsr.distill.terms.student_branches import StudentBranchesTerm
 from medsr.distill.terms.vid import VariationalTerm
 from medsr.distill.terms.wavelet import WaveletTerm
 from medsr.errors import UsageError
-from medsr.plugins import look_up
+from medsr.plugins import check_options, look_up
 
 __all__ = [
     "ENTRY_POINTS",
@@ -103,6 +103,7 @@ def build_term(name: str, **options: Any) -> DistillTerm:
     """
     factory = look_up(name, TERMS, group=ENTRY_POINTS, what="distillation term", error=UsageError)
     try:
+        check_options(factory, options)
         return factory(**options)
     except TypeError as error:
         raise UsageError(

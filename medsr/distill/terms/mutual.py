@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
-from medsr.errors import ModelError, UsageError
+from medsr.distill.terms._networks import build_own, check_network
+from medsr.errors import UsageError
 from medsr.losses import build_loss
-from medsr.networks import SRNetwork, build_network
+from medsr.networks import SRNetwork
 
 
 class MutualTerm(nn.Module):
@@ -48,7 +49,7 @@ class MutualTerm(nn.Module):
             raise UsageError(
                 f"mutual term: truth is {truth}; a peer that learns nothing else needs it above 0"
             )
-        self.recipe = dict(peer)
+        self.recipe = check_network(self.name, "peer", peer)
         self.truth = float(truth)
         self.loss = build_loss(loss, **options)
         self.peer: nn.Module | None = None
@@ -71,11 +72,7 @@ class MutualTerm(nn.Module):
         if self.peer is not None:
             return
         scale = cast("SRNetwork", student).scale
-        name, options = str(self.recipe.get("name")), self.recipe.get("options", {})
-        try:
-            peer = build_network(name, scale, **options)
-        except ModelError as error:
-            raise UsageError(f"mutual term: {error}") from error
+        peer = build_own(self.name, "peer", self.recipe, scale)
         self.peer = peer.to(next(student.parameters(), torch.empty(0)).device)
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
 from medsr.distill.terms._features import projection
-from medsr.errors import ModelError, UsageError
+from medsr.distill.terms._networks import build_own, check_network
+from medsr.errors import UsageError
 from medsr.losses import build_loss
-from medsr.networks import SRNetwork, build_network
+from medsr.networks import SRNetwork
 
 
 class StudentBranchesTerm(nn.Module):
@@ -72,7 +73,7 @@ class StudentBranchesTerm(nn.Module):
                 f"student_branches term: weights are truth {truth} and own {own}; "
                 "neither may be negative nor both zero"
             )
-        self.student = dict(student)
+        self.student = check_network(self.name, "student", student)
         self.taps = dict(taps)
         self.truth, self.own = float(truth), float(own)
         self.loss = build_loss(loss, **options)
@@ -95,12 +96,8 @@ class StudentBranchesTerm(nn.Module):
         """
         like = next(student.parameters(), torch.empty(0))
         self._scale = cast("SRNetwork", student).scale
-        name, options = str(self.student.get("name")), self.student.get("options", {})
         for place in self.taps.values():
-            try:
-                network = build_network(name, self._scale, **options)
-            except ModelError as error:
-                raise UsageError(f"student_branches term: {error}") from error
+            network = build_own(self.name, "student", self.student, self._scale)
             self.branches.append(_Branch(network, place).to(like.device))
 
     def setup(self, student: Activations, teacher: Activations) -> None:

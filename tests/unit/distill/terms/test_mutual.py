@@ -89,7 +89,9 @@ def test_it_is_finite_under_bf16(batch: Batch) -> None:
     ("options", "message"),
     [
         ({"peer": {"name": "Fog"}}, "network 'Fog' is unknown"),
-        ({"peer": {}}, "network 'None' is unknown"),
+        ({"peer": {}}, "peer: give the name of a network"),
+        ({"peer": PEER | {"optoins": {}}}, "peer.optoins: unknown key"),
+        ({"peer": PEER | {"options": [16]}}, "a mapping of options"),
         ({"peer": PEER | {"options": {"width": 20}}}, "multiple of 16"),
         ({"truth": 0.0}, "truth is 0"),
         ({"loss": "fog"}, "loss 'fog' is unknown"),
