@@ -52,7 +52,7 @@ class Distiller(nn.Module):
 
     Raises:
         UsageError: If student and teacher share parameters or differ in scale, a tap does not
-            exist, or a term needs a teacher and there is none.
+            exist or gives nothing, or a term needs a teacher and there is none.
     """
 
     def __init__(
@@ -182,9 +182,13 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def _setup_terms(self) -> None:
-        """Show the terms what both networks give for a tiny scan, on the student's device."""
+        """Show the terms what both networks give for a tiny scan, on the student's device.
+
+        Taps that give nothing are found here, before the first step.
+        """
         waiting = [term for term in self.terms.values() if callable(getattr(term, "setup", None))]
-        if not waiting:
+        theirs = () if self._teacher_taps is None else self._teacher_taps.names
+        if not (waiting or self._student_taps.names or theirs):
             return
         student = teacher = _probe(self.student, self._student_taps)
         if self.teacher is not None and self._teacher_taps is not None:
@@ -239,4 +243,5 @@ def _probe(network: nn.Module, taps: FeatureTaps) -> Activations:
     finally:
         for module, mode in training:
             module.training = mode
+    taps.check(features)
     return Activations(output, features)

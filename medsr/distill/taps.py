@@ -6,7 +6,7 @@ How a step is run lives in :mod:`medsr.distill.distiller`; what is compared, in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -106,6 +106,9 @@ class FeatureTaps:
         names: Submodules as in ``network.named_modules()``; repeated names count once.
         role: What messages call the network, for example ``"teacher"``.
 
+    Attributes:
+        names: As given, each once.
+
     Raises:
         UsageError: If the network has no submodule of a name.
     """
@@ -113,8 +116,9 @@ class FeatureTaps:
     def __init__(self, network: nn.Module, names: Iterable[str], role: str = "network") -> None:
         self._features: dict[str, Tensor] | None = None
         modules = dict(network.named_modules())
-        wanted = tuple(dict.fromkeys(names))
-        for name in wanted:
+        self.names = tuple(dict.fromkeys(names))
+        self._role = role
+        for name in self.names:
             if not name or name not in modules:
                 offered = getattr(network, "taps", ()) or tuple(filter(None, modules))
                 raise UsageError(
@@ -122,7 +126,7 @@ class FeatureTaps:
                     f"it offers {', '.join(offered)}"
                 )
         self._handles = [
-            modules[name].register_forward_hook(partial(self._keep, name)) for name in wanted
+            modules[name].register_forward_hook(partial(self._keep, name)) for name in self.names
         ]
 
     @contextmanager
@@ -139,6 +143,22 @@ class FeatureTaps:
             yield features
         finally:
             self._features = None
+
+    def check(self, features: Mapping[str, Tensor]) -> None:
+        """Refuse places that gave nothing while the network ran.
+
+        Args:
+            features: What a recording of one whole pass yielded.
+
+        Raises:
+            UsageError: A submodule was not called, as a list of layers is not.
+        """
+        for name in self.names:
+            if name not in features:
+                raise UsageError(
+                    f"tap {name!r} of the {self._role} gives nothing, since the network does not "
+                    "call it as a whole; choose a submodule within it"
+                )
 
     def remove(self) -> None:
         """Take the hooks off the network."""

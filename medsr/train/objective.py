@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -13,14 +14,13 @@ from medsr.distill import Distiller, DistillTerm, build_term
 from medsr.distill.pool import TeacherPool
 from medsr.errors import CheckpointError, RecipeError
 from medsr.losses import build_loss
-from medsr.model import SRModel
 from medsr.networks import DAM3D, RepPlain3D, SRNetwork, build_network
 from medsr.networks.adapters import add_adapters
 from medsr.networks.grow import grow
 from medsr.networks.heads import READOUT, with_head
 from medsr.recipe import Recipe, Weight, at_key
 from medsr.train.conflicts import gradient_cosines
-from medsr.train.teachers import load_teacher
+from medsr.train.teachers import load_named, load_teacher
 from medsr.train.weights import LossWeights
 
 
@@ -94,6 +94,9 @@ class Objective(nn.Module):
             domains: What each patch shows, see :class:`medsr.batch.Batch`.
             progress: Share of the run that is over, from 0 to 1.
             compare: Also compare the losses' gradients and keep the :attr:`cosines`.
+
+        Raises:
+            RecipeError: A loss or term cannot do with patches of this size.
         """
         active = self.weights.active(progress)
         values: dict[str, Tensor] = {}
@@ -102,11 +105,13 @@ class Objective(nn.Module):
             sr = self.student(lr)
         else:
             terms = [name for name in self.distiller.terms if f"distill_{name}" in active]
-            result = self.distiller(Batch(lr, hr, domains), terms)
+            with _on_patches("terms"):
+                result = self.distiller(Batch(lr, hr, domains), terms)
             sr = result.output
             values = {f"distill_{name}": loss for name, loss in result.losses.items()}
             adversaries = {f"adversary_{name}": v for name, v in result.adversaries.items()}
-        truth = {name: loss(sr, hr) for name, loss in self.losses.items() if name in active}
+        with _on_patches("losses"):
+            truth = {name: loss(sr, hr) for name, loss in self.losses.items() if name in active}
         weighed: dict[str, Tensor] = self.weights(truth | values, progress)
         if compare and len(weighed) > 1:
             # Here, before a launcher's wrapper sees the losses and counts backward passes.
@@ -221,7 +226,7 @@ def warm_start(network: SRNetwork, start: str) -> None:
     Raises:
         CheckpointError: The weights do not fit the network.
     """
-    module = SRModel.load(start).module
+    module = load_named(start, "network.start").module
     if isinstance(network, DAM3D) and not isinstance(module, DAM3D):
         network = network.pupil
     if network.readout is not None and module.readout is None:
@@ -250,6 +255,15 @@ def warm_start(network: SRNetwork, start: str) -> None:
                 parameter.copy_(fitting[name])
             elif name.rpartition(".")[2] in ("expand", "edge_mix", "identity"):
                 parameter.zero_()
+
+
+@contextmanager
+def _on_patches(key: str) -> Iterator[None]:
+    """Name the recipe's key where patches turn out too small, or not to divide, in a step."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(f"recipe: {key}: {error}") from error
 
 
 def _size(network: SRNetwork) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from torch import nn
 from medsr import zoo
 from medsr.data.manifest import ScanRecord, read_manifest
 from medsr.distill.pool import TeacherPool
-from medsr.errors import CheckpointError, CohortError
+from medsr.errors import CheckpointError, CohortError, ModelError
 from medsr.model import WEIGHTS_FILE, SRModel
 from medsr.networks import SRNetwork
 from medsr.recipe import Recipe, at_key
@@ -45,11 +45,28 @@ def load_teacher(recipe: Recipe) -> nn.Module | None:
         RecipeError: The teachers do not go together.
     """
     if recipe.teacher is not None:
-        return SRModel.load(recipe.teacher).module
+        return load_named(recipe.teacher, "teacher").module
     if not recipe.teachers:
         return None
     with at_key("teachers"):
-        return TeacherPool([SRModel.load(name).module for name in recipe.teachers]).eval()
+        models = [load_named(name, str(n)) for n, name in enumerate(recipe.teachers)]
+        return TeacherPool([model.module for model in models]).eval()
+
+
+def load_named(model: str, key: str) -> SRModel:
+    """Load a model that a recipe names.
+
+    Args:
+        model: Folder or shipped name.
+        key: The recipe's key, for messages.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    try:
+        return SRModel.load(model)
+    except ModelError as error:
+        raise type(error)(f"{key}: {error}") from error
 
 
 def weigh_teachers(pool: TeacherPool, recipe: Recipe, folder: Path, *, keep: bool) -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from medsr.distill import FeatureTaps
+from medsr.distill import Distiller, FeatureTaps, build_term
 from medsr.errors import UsageError
+from medsr.networks import build_network
 
 
 def _network() -> nn.Sequential:
@@ -87,3 +88,11 @@ def test_refuses_unknown_places_and_modules_without_one_tensor() -> None:
     taps = FeatureTaps(network, ["0"])
     with pytest.raises(UsageError, match="returns tuple"), taps.record():
         network(torch.rand(2, 1, 3))
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_place_that_gives_nothing_is_told_before_the_first_step(role: str) -> None:
+    networks = [build_network("RepPlain3D", (1, 1, 2), width=16, depth=2) for _ in range(2)]
+    taps = {"student": "body.1", "teacher": "body.1"} | {role: "body"}
+    with pytest.raises(UsageError, match=f"tap 'body' of the {role} gives nothing"):
+        Distiller(networks[0], networks[1], [build_term("attention", **taps)])

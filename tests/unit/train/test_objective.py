@@ -85,8 +85,22 @@ def test_terms_that_cannot_be_built_are_named_by_their_path(
 
 
 def test_a_teacher_that_is_not_there_is_told(make_recipe: Callable[..., Recipe]) -> None:
-    with pytest.raises(UnknownModelError):
+    with pytest.raises(UnknownModelError, match=r"^teacher: model 'no-such-model'"):
         build_objective(make_recipe(teacher="no-such-model", terms=[{"name": "output"}]))
+    start = {"name": "RepPlain3D", "start": "no-such-model"}
+    with pytest.raises(UnknownModelError, match=r"^network\.start: model 'no-such-model'"):
+        build_objective(make_recipe(network=start))
+
+
+@pytest.mark.parametrize("key", ["losses", "terms"])
+def test_patches_that_are_too_small_for_a_loss_are_told_with_its_key(
+    make_recipe: Callable[..., Recipe], teacher: Path, key: str
+) -> None:
+    ssim = {"name": "ssim", "options": {"window": 5}}
+    parts = {"losses": [{"name": "l1"}], "terms": [{"name": "output"}]} | {key: [ssim]}
+    objective = build_objective(make_recipe(teacher=str(teacher), **parts))
+    with pytest.raises(RecipeError, match=f"^recipe: {key}: .*thinner than the window"):
+        objective(torch.rand(1, 1, 4, 8, 4), torch.rand(1, 1, 4, 8, 8))
 
 
 def test_losses_are_weighted_and_named(make_recipe: Callable[..., Recipe], teacher: Path) -> None:
