@@ -33,6 +33,7 @@ from medsr.recipe import (
     OptimiserRecipe,
     PatchRecipe,
     Recipe,
+    SimulationRecipe,
     WeightedTerm,
     at_key,
     with_overrides,
@@ -40,7 +41,7 @@ from medsr.recipe import (
 from medsr.train.assistants import MODEL_FOLDER
 from medsr.train.cohort import load_validation
 from medsr.train.loop import prepare_folder, run
-from medsr.train.source import simulation
+from medsr.train.source import simulations
 from medsr.train.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def adapt(
             f"{folder}: the adapted model would replace the one that it starts from; "
             "choose another --out"
         )
-    simulation(recipe)
+    simulations(recipe)
     check, records = _choose_held_out(read_manifest(str(recipe.data.manifest)), recipe, held_out)
     recipe = replace(recipe, data=replace(recipe.data, validation_split=check))
     if check == KEPT_BACK:
@@ -175,7 +176,12 @@ def _recipe(
             f"model {spec.name}: its intensities are normalised in a way that training does not "
             "know; only models that medsr train or distill made can be adapted"
         )
-    own = {k: v for k, v in spec.trained_degradation.items() if k not in ("kind", "factor")}
+    told = spec.trained_degradation
+    own = {k: v for k, v in told.items() if k not in ("kind", "factor", "by_modality")}
+    others = {
+        name: SimulationRecipe(other["kind"], {k: v for k, v in other.items() if k != "kind"})
+        for name, other in told.get("by_modality", {}).items()
+    }
     with at_key("(command line)"):
         adapters = AdapterRecipe(rank=rank)
         loop = LoopRecipe(steps=steps, validate_every=steps, checkpoint_every=50, log_every=10)
@@ -184,9 +190,7 @@ def _recipe(
         role=spec.role,
         seed=seed,
         data=DataRecipe(manifest, spec.modality, train_split=split, validation_scans=CHECKED_SCANS),
-        degradation=DegradationRecipe(
-            str(spec.trained_degradation.get("kind")), spec.scale, options=own
-        ),
+        degradation=DegradationRecipe(str(told.get("kind")), spec.scale, own, others),
         network=NetworkRecipe(spec.network, spec.options, start, adapters),
         losses=(WeightedTerm("charbonnier", options={"epsilon": EPSILON[spec.modality]}),),
         patches=_patches(spec.training),
@@ -253,11 +257,11 @@ def _compare(
     base: SRModel, adapted: SRModel, recipe: Recipe, records: Sequence[ScanRecord]
 ) -> HeldOut | None:
     """Score both models on the centres of the held-out scans, each scan for itself."""
-    degradation = simulation(recipe)
+    degradations = simulations(recipe)
     before, after = [], []
     for scan in load_validation(recipe, records):
         scores = [
-            validate(model.module, [scan], degradation, recipe).get("validation/psnr")
+            validate(model.module, [scan], degradations, recipe).get("validation/psnr")
             for model in (base, adapted)
         ]
         if scores[0] is not None and scores[1] is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -221,3 +222,20 @@ def test_the_base_is_not_overwritten(
     with pytest.raises(RecipeError, match="write it as key=value"):
         adapting(tmp_path / "run", "patches")
     assert files(base) == before
+
+
+def test_a_model_for_several_modalities_is_adapted_to_its_own(
+    base: Path, cohort: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(base, both)
+    spec = json.loads((both / "spec.json").read_text())
+    spec["trained_degradation"]["by_modality"] = {"CT": {"kind": "ct_slab", "thickness": 1.1}}
+    (both / "spec.json").write_text(json.dumps(spec))
+    adapted = adapt(both, cohort, SMALL, steps=1, out=tmp_path / "run", device="cpu", quiet=True)
+    recipe = adapted.spec.training["recipe"]
+    assert recipe["data"]["modality"] == "MR"
+    assert recipe["degradation"]["options"] == {"noise": [0.0, 0.02]}
+    other = {"kind": "ct_slab", "options": {"thickness": 1.1}}
+    assert recipe["degradation"]["by_modality"] == {"CT": other}
+    assert adapted.held_out is not None
