@@ -186,7 +186,7 @@ def set_up_logging(*, debug: bool) -> None:
     if debug or sys.warnoptions:
         return
     warnings.simplefilter("ignore")
-    for name in ("pydicom", "nibabel", "monai", "py.warnings"):
+    for name in ("pydicom", "nibabel", "monai", "lightning_fabric.utilities", "py.warnings"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

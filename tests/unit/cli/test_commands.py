@@ -289,6 +289,19 @@ def test_distill_takes_terms_that_need_no_teacher(
     assert len(runs) == 1
 
 
+def test_a_wrong_recipe_is_one_line_on_standard_error(tmp_path: Path) -> None:
+    pytest.importorskip("lightning_fabric", reason="training needs the extra `train`")
+    recipe = tmp_path / "recipe.yaml"
+    wrong = "terms: [{name: fog}]\nloop: {precision: bf16}\n"  # of which Fabric has a word to say
+    recipe.write_text(RECIPE + wrong, encoding="utf-8")
+    words = [sys.executable, "-m", "medsr", "distill", str(recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == RecipeError.exit_code
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("medsr: recipe: terms.0: distillation term 'fog' is unknown")
+    assert not (tmp_path / "run").exists()
+
+
 def test_inspect_and_models_load_neither_torch_nor_monai(thick: Path) -> None:
     code = (
         "import sys\n"
