@@ -23,7 +23,7 @@ TERM_RECIPES: dict[str, str] = {
     "output": f"{_DISTILL}/mr-z4.yaml",
     "soft_label": f"{_DISTILL}/soft-label.yaml",
     "student_branches": f"{_TEACHERS}/mr-z4-friendly.yaml",
-    "nll": f"{_DISTILL}/entropy.yaml",
+    "nll": f"{_DISTILL}/gaussian.yaml",
 }
 """Recipes of terms that are not called after the term."""
 
