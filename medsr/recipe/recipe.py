@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from medsr.recipe.data import DataRecipe, DegradationRecipe
 from medsr.recipe.parts import (
+    Learned,
     LoopRecipe,
     NetworkRecipe,
     OptimiserRecipe,
@@ -71,6 +72,12 @@ class Recipe:
             raise ValueError("a teacher without terms teaches nothing: give terms too")
         if self.assistants and not taught:
             raise ValueError("assistants stand between a teacher and the student: give a teacher")
+        learned = [w for w in (*self.losses, *self.terms) if isinstance(w.weight, Learned)]
+        if len(learned) == 1:
+            raise ValueError(
+                f"the weight of {learned[0].name} is the only learned one, and only how learned "
+                "weights stand to each other is learned: give one to another loss too"
+            )
         measured = self.teachers and self.teacher_weighting.by == "validation_error"
         if measured and None in (self.data.manifest, self.data.validation_split):
             raise ValueError(

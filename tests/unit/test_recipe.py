@@ -105,7 +105,10 @@ def test_a_teacher_without_terms_is_refused() -> None:
 
 def test_a_weight_is_a_number_a_ramp_or_learned() -> None:
     def weight(value: object) -> object:
-        return recipe_from_dict(PLAIN | {"losses": [{"name": "l1", "weight": value}]}).losses[0]
+        # A learned weight needs another beside it.
+        more = [{"name": name, "weight": {"learned": 2.0}} for name in ("l2", "ssim")]
+        losses = [{"name": "l1", "weight": value}, *more]
+        return recipe_from_dict(PLAIN | {"losses": losses}).losses[0]
 
     assert weight(0.3) == WeightedTerm("l1", 0.3)
     ramp = {"start": 1, "end": 0, "begin": 0.8, "until": 0.9}
@@ -124,15 +127,24 @@ def test_a_weight_is_a_number_a_ramp_or_learned() -> None:
             weight(value)
 
 
+def test_one_learned_weight_alone_is_refused() -> None:
+    losses = [{"name": "l1", "weight": {"learned": 1.0}}, {"name": "ssim", "weight": 0.1}]
+    with pytest.raises(
+        RecipeError, match=r"\(whole recipe\): the weight of l1 is the only learned"
+    ):
+        recipe_from_dict(PLAIN | {"losses": losses})
+
+
 def test_every_kind_of_weight_survives_yaml(tmp_path: Path) -> None:
     losses = [
         {"name": "l1", "weight": {"learned": 1.0}},
+        {"name": "l2", "weight": {"learned": 2.0}},
         {"name": "ssim", "weight": {"start": 0.0, "end": 0.1, "begin": 0.2, "until": 0.4}},
     ]
     recipe = recipe_from_dict(PLAIN | {"losses": losses})
     assert read_recipe(write(tmp_path, recipe.to_yaml())) == recipe
-    assert read_recipe(write(tmp_path, recipe.to_yaml()), ["losses.0.weight=2"]).losses[0] == (
-        WeightedTerm("l1", 2.0)
+    assert read_recipe(write(tmp_path, recipe.to_yaml()), ["losses.2.weight=2"]).losses[2] == (
+        WeightedTerm("ssim", 2.0)
     )
 
 
