@@ -107,7 +107,7 @@ def plot(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
     axes.set_yticks(range(len(arms)), [arm for arm, _ in arms])
     axes.set_xlabel("PSNR over the undistilled student, dB (bars: patients, ticks: seeds)")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="best", fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
     ending = target.suffix.lstrip(".").lower() or "png"
     with atomic_file(target, overwrite=overwrite) as temporary:
         figure.savefig(temporary, format=ending, dpi=150)
