@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medsr.errors import MissingExtraError
-from medsr.io.atomic import atomic_file, check_output
+from medsr.benchmark.pictures import new_figure, save_figure
+from medsr.io.atomic import check_output
 
 _COLUMNS = ("model", "gain dB (± over scans)", "parameters", "MACs per voxel", "seconds", "bytes")
 _AXES = (
@@ -60,15 +60,9 @@ def plot(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
         MissingExtraError: The extra ``report`` is not installed.
         OutputError: The file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; pip install 'medsr[report]'"
-        ) from error
     target = Path(path)
     check_output(target, overwrite=overwrite)
-    figure = Figure(figsize=(13, 5), layout="constrained")
+    figure = new_figure(figsize=(13, 5), layout="constrained")
     for axes, (key, label) in zip(figure.subplots(1, 3, sharey=True), _AXES, strict=True):
         for number, row in enumerate(results["rows"], start=1):
             # Squares are int8; filled marks have been trained to be what they are.
@@ -93,10 +87,7 @@ def plot(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
     figure.axes[0].set_ylabel("PSNR over B-spline, dB")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-    ending = target.suffix.lstrip(".").lower() or "png"
-    with atomic_file(target, overwrite=overwrite) as temporary:
-        figure.savefig(temporary, format=ending, dpi=150)
-    return target
+    return save_figure(figure, target, overwrite=overwrite)
 
 
 def _trained(row: Mapping[str, Any]) -> bool:

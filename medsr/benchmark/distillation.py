@@ -306,7 +306,8 @@ def _about(
         except PackageNotFoundError:
             logger.debug("%s carries no version", name)
     words = [shlex.quote(text) for text in overrides]
-    words += [f"--recipe {Path(recipe).name}", "--json FILE", f"--seeds {seeds}"]
+    shown = Path(recipe).name if Path(recipe).is_absolute() else Path(recipe).as_posix()
+    words += [f"--recipe {shown}", "--json FILE", f"--seeds {seeds}"]
     teacher = SRModel.load(benchmark.teacher)
     return {
         "command": " ".join(["medsr benchmark distillation", *words, f"--workers {workers}"]),

@@ -13,7 +13,7 @@ from typing import Any
 
 from medsr.benchmark.arms import LONGER, REFERENCE
 from medsr.benchmark.distillation_stats import by_patient
-from medsr.errors import MissingExtraError
+from medsr.benchmark.pictures import new_figure, save_figure
 from medsr.io.atomic import atomic_file, check_output
 
 HAND = "<!-- Below this line the page is written by hand, and kept when it is made again. -->"
@@ -82,16 +82,10 @@ def plot(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
         MissingExtraError: The extra ``report`` is not installed.
         OutputError: The file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; pip install 'medsr[report]'"
-        ) from error
     target = Path(path)
     check_output(target, overwrite=overwrite)
     arms = [(arm, entry) for arm, entry in ranked(results) if entry.get("difference")][::-1]
-    figure = Figure(figsize=(8, 1.5 + 0.28 * len(arms)), layout="constrained")
+    figure = new_figure(figsize=(8, 1.5 + 0.28 * len(arms)), layout="constrained")
     axes = figure.subplots()
     for place, (_, entry) in enumerate(arms):
         found = entry["difference"]
@@ -108,10 +102,7 @@ def plot(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
     axes.set_xlabel("PSNR over the undistilled student, dB (bars: patients, ticks: seeds)")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)
-    ending = target.suffix.lstrip(".").lower() or "png"
-    with atomic_file(target, overwrite=overwrite) as temporary:
-        figure.savefig(temporary, format=ending, dpi=150)
-    return target
+    return save_figure(figure, target, overwrite=overwrite)
 
 
 def write_page(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks.blocks import SRNetwork, Triple, check_count, check_width, conv3, zero_conv3
-from medsr.networks.repplain import RepConv3d, RepPlain3D, check_branches, merged_state
+from medsr.networks.repplain import RepConv3d, RepPlain3D, check_branches, merge_into, plain_options
 
 
 class DAM3D(SRNetwork):
@@ -125,11 +125,8 @@ class DAM3D(SRNetwork):
             fold=self.fold,
             interpolation=self.interpolation,
         )
-        plain.load_state_dict(merged_state(self))
-        parameter = next(self.parameters())
-        return plain.to(device=parameter.device, dtype=parameter.dtype).train(self.training)
+        return merge_into(plain, self)
 
     def merged_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of the plain pair: no branches, nothing to expand."""
-        kept = {name: value for name, value in options.items() if name != "expansion"}
-        return {**kept, "branches": False}
+        return plain_options(options)

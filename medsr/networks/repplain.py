@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3, zero_conv3
 from medsr.networks.heads import Head
+
+Network = TypeVar("Network", bound=SRNetwork)
 
 BRANCHES = ("expand", "gradient", "identity")
 """What may join the plain 3³ kernel in training."""
@@ -177,7 +179,7 @@ class RepConv3d(nn.Module):
         return merged
 
 
-def merged_state(network: nn.Module) -> dict[str, Tensor]:
+def _merged_state(network: nn.Module) -> dict[str, Tensor]:
     """Return the state that ``network`` has once every :class:`RepConv3d` in it is merged.
 
     It fits the same network built without branches.
@@ -188,6 +190,27 @@ def merged_state(network: nn.Module) -> dict[str, Tensor]:
             state = {key: v for key, v in state.items() if not key.startswith(f"{name}.")}
             state |= {f"{name}.{key}": v for key, v in module.merge().state_dict().items()}
     return state
+
+
+def merge_into(plain: Network, network: SRNetwork) -> Network:
+    """Give a network without branches the merged weights of its counterpart, as copies.
+
+    Args:
+        plain: Built as ``network`` was, without branches.
+        network: May hold :class:`RepConv3d` anywhere.
+
+    Returns:
+        ``plain``, on the device, in the type and in the mode of ``network``.
+    """
+    plain.load_state_dict(_merged_state(network))
+    parameter = next(network.parameters())
+    return plain.to(device=parameter.device, dtype=parameter.dtype).train(network.training)
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the network without branches: nothing to expand or to limit."""
+    dropped = ("expansion", "spectral_norm")
+    return {k: v for k, v in options.items() if k not in dropped} | {"branches": False}
 
 
 class RepPlain3D(SRNetwork):
@@ -263,12 +286,8 @@ class RepPlain3D(SRNetwork):
             interpolation=self.interpolation,
             head=self.head_options,
         )
-        plain.load_state_dict(merged_state(self))
-        parameter = next(self.parameters())
-        return plain.to(device=parameter.device, dtype=parameter.dtype).train(self.training)
+        return merge_into(plain, self)
 
     def merged_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of the plain stack: no branches, nothing to expand or to limit."""
-        dropped = ("expansion", "spectral_norm")
-        kept = {name: value for name, value in options.items() if name not in dropped}
-        return {**kept, "branches": False}
+        return plain_options(options)

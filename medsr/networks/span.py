@@ -19,7 +19,7 @@ from medsr.networks.blocks import (
     zero_conv3,
 )
 from medsr.networks.heads import Head
-from medsr.networks.repplain import RepConv3d, check_branches, merged_state
+from medsr.networks.repplain import RepConv3d, check_branches, merge_into, plain_options
 
 
 def attention(x: Tensor) -> Tensor:
@@ -136,11 +136,8 @@ class Span3D(SRNetwork):
             interpolation=self.interpolation,
             head=self.head_options,
         )
-        plain.load_state_dict(merged_state(self))
-        parameter = next(self.parameters())
-        return plain.to(device=parameter.device, dtype=parameter.dtype).train(self.training)
+        return merge_into(plain, self)
 
     def merged_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of plain convolutions: no branches, nothing to expand."""
-        kept = {name: value for name, value in options.items() if name != "expansion"}
-        return {**kept, "branches": False}
+        return plain_options(options)

@@ -13,10 +13,62 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.distill.taps import Activations, Tap
+from medsr.errors import UsageError
 
 # Channels quieter than this fraction of the mean variance are not amplified any further.
 _VARIANCE_FLOOR = 1e-2
 _TINY = 1e-8
+
+
+class ProjectedTerm(nn.Module):
+    """A term that maps the student's features at a tap onto the teacher's channels.
+
+    Subclasses say by :meth:`_create` what maps them; it happens as soon as both channel counts are
+    known.
+
+    Args:
+        student: Submodule of the student whose output is taken.
+        teacher: Submodule of the teacher.
+    """
+
+    name: str
+
+    def __init__(self, student: str, teacher: str) -> None:
+        super().__init__()
+        self.tap = Tap(student=student, teacher=teacher)
+        self.projection: nn.Module | None = None
+
+    @property
+    def needs(self) -> tuple[Tap, ...]:
+        """The one pair of submodules that is compared."""
+        return (self.tap,)
+
+    def setup(self, student: Activations, teacher: Activations) -> None:
+        """Create the projection for these networks, unless it is there already.
+
+        Args:
+            student: The student's activations for a scan of any size.
+            teacher: The teacher's activations for the same scan.
+        """
+        if self.projection is None:
+            source = student.features[self.tap.student]
+            target = teacher.features[self.tap.teacher]
+            self._create(source.shape[1], target.shape[1])
+            self.to(source.device)
+
+    def _create_given(self, student_channels: int | None, teacher_channels: int | None) -> None:
+        """Create the projection at once where the channel counts were given.
+
+        Raises:
+            UsageError: If only one of them was.
+        """
+        if student_channels is not None and teacher_channels is not None:
+            self._create(student_channels, teacher_channels)
+        elif student_channels is not None or teacher_channels is not None:
+            raise UsageError(f"{self.name} term: give both student_channels and teacher_channels")
+
+    def _create(self, student_channels: int, teacher_channels: int) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must implement _create()")
 
 
 def paired(student: Activations, teacher: Activations, tap: Tap) -> tuple[Tensor, Tensor]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from medsr.batch import Batch
-from medsr.distill.taps import Activations, Tap
-from medsr.distill.terms._features import paired, projection, standardise
-from medsr.errors import UsageError
+from medsr.distill.taps import Activations
+from medsr.distill.terms._features import ProjectedTerm, paired, projection, standardise
 
 
-class FeatureTerm(nn.Module):
+class FeatureTerm(ProjectedTerm):
     """Mean squared error between projected student features and the teacher's.
 
     Both sides are standardised first, each channel to mean zero and variance one over batch and
@@ -43,30 +42,8 @@ class FeatureTerm(nn.Module):
         student_channels: int | None = None,
         teacher_channels: int | None = None,
     ) -> None:
-        super().__init__()
-        self.tap = Tap(student=student, teacher=teacher)
-        self.projection: nn.Conv3d | None = None
-        if student_channels is not None and teacher_channels is not None:
-            self.projection = projection(student_channels, teacher_channels)
-        elif student_channels is not None or teacher_channels is not None:
-            raise UsageError("feature term: give both student_channels and teacher_channels")
-
-    @property
-    def needs(self) -> tuple[Tap, ...]:
-        """The one pair of submodules that is compared."""
-        return (self.tap,)
-
-    def setup(self, student: Activations, teacher: Activations) -> None:
-        """Create the projection for these networks, unless it is there already.
-
-        Args:
-            student: The student's activations for a scan of any size.
-            teacher: The teacher's activations for the same scan.
-        """
-        if self.projection is None:
-            source = student.features[self.tap.student]
-            target = teacher.features[self.tap.teacher]
-            self.projection = projection(source.shape[1], target.shape[1]).to(source.device)
+        super().__init__(student, teacher)
+        self._create_given(student_channels, teacher_channels)
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the features at the tap.
@@ -89,3 +66,6 @@ class FeatureTerm(nn.Module):
         projected = self.projection(standardise(source))
         error: Tensor = (projected.float() - standardise(target)).square()
         return error.mean()
+
+    def _create(self, student_channels: int, teacher_channels: int) -> None:
+        self.projection = projection(student_channels, teacher_channels)

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.batch import Batch
-from medsr.distill.taps import Activations, Tap
-from medsr.distill.terms._features import paired, projection, standardise
+from medsr.distill.taps import Activations
+from medsr.distill.terms._features import ProjectedTerm, paired, projection, standardise
 from medsr.errors import UsageError
 
 DISTRIBUTIONS = ("gaussian", "laplace")
 """Of the teacher's features, given the student's."""
 
 
-class VariationalTerm(nn.Module):
+class VariationalTerm(ProjectedTerm):
     """Negative log-likelihood of the teacher's features under a prediction from the student's.
 
     It bounds the mutual information between both from below. The prediction has a mean, which 1³
@@ -62,7 +62,7 @@ class VariationalTerm(nn.Module):
         student_channels: int | None = None,
         teacher_channels: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher)
         if distribution not in DISTRIBUTIONS:
             raise UsageError(
                 f"vid term: distribution {distribution!r} is none of {', '.join(DISTRIBUTIONS)}"
@@ -71,34 +71,11 @@ class VariationalTerm(nn.Module):
             raise UsageError(f"vid term: hidden is {hidden}; give 1 or more, or null for none")
         if not 0 < epsilon < 1:
             raise UsageError(f"vid term: epsilon is {epsilon}; it must lie between 0 and 1")
-        self.tap = Tap(student=student, teacher=teacher)
         self.distribution = distribution
         self.hidden = hidden
         self.epsilon = epsilon
-        self.projection: nn.Module | None = None
         self.raw_spread: nn.Parameter | None = None
-        if student_channels is not None and teacher_channels is not None:
-            self._create(student_channels, teacher_channels)
-        elif student_channels is not None or teacher_channels is not None:
-            raise UsageError("vid term: give both student_channels and teacher_channels")
-
-    @property
-    def needs(self) -> tuple[Tap, ...]:
-        """The one pair of submodules that is compared."""
-        return (self.tap,)
-
-    def setup(self, student: Activations, teacher: Activations) -> None:
-        """Create the prediction for these networks, unless it is there already.
-
-        Args:
-            student: The student's activations for a scan of any size.
-            teacher: The teacher's activations for the same scan.
-        """
-        if self.projection is None:
-            source = student.features[self.tap.student]
-            target = teacher.features[self.tap.teacher]
-            self._create(source.shape[1], target.shape[1])
-            self.to(source.device)
+        self._create_given(student_channels, teacher_channels)
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Predict the teacher's features at the tap from the student's.
