@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Literal
 
-import torch
-
 from medsr import __version__
 from medsr.geometry import Geometry
 from medsr.model import ModelSpec
@@ -127,6 +125,8 @@ def build_report(
 def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     """Return the report with seconds by stage and the peak memory."""
     peaks: dict[str, Any] = {"peak_memory_bytes": peak_memory_bytes()}
-    if torch.cuda.is_available() and str(report["device"]).startswith("cuda"):
+    if str(report["device"]).startswith("cuda"):
+        import torch
+
         peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
     return {**report, "seconds": watch.rounded(), **peaks}

@@ -281,7 +281,7 @@ def test_outputs_appear_together_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("medsr.infer.upscale.json.dumps", full)
+        patch.setattr("medsr.infer.outputs.json.dumps", full)
         with pytest.raises(OutputNotWritableError, match=r"a\.json.*No space left"):
             upscale(thick, output, zoo_root=root, **paths)
     assert list(tmp_path.iterdir()) == []
@@ -292,7 +292,7 @@ def test_outputs_appear_together_or_not_at_all(
 def test_outputs_that_would_overwrite_each_other_are_refused(
     root: Path, thick: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medsr.infer.upscale.TiledInferer", None)
+    monkeypatch.setattr("medsr.infer.upscaler.Upscaler.compute", None)
     folder = tmp_path / "folder.nii"
     folder.mkdir()
     a = tmp_path / "a.nii"
@@ -355,7 +355,7 @@ def test_real_scans_keep_their_place(shared_data: Path, root: Path, tmp_path: Pa
 def test_dicom_output_of_a_scan_that_is_none_is_refused_before_any_work(
     thick: Volume, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medsr.infer.upscale.TiledInferer", None)
+    monkeypatch.setattr("medsr.infer.upscaler.Upscaler.compute", None)
     with pytest.raises(OutputFormatError, match="DICOM input"):
         upscale(thick, tmp_path / "series", scale=(1, 1, 4), zoo_root=root)
     assert list(tmp_path.iterdir()) == []
@@ -366,7 +366,7 @@ def test_a_folder_with_other_files_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "notes.txt").write_text("keep me")
-    monkeypatch.setattr("medsr.infer.upscale.TiledInferer", None)
+    monkeypatch.setattr("medsr.infer.upscaler.Upscaler.compute", None)
     monkeypatch.setattr("medsr.io.dicom_write.check_writable", lambda volume: None)
     with pytest.raises(OutputExistsError, match="1 entries of another kind"):
         upscale(thick, tmp_path / "series", scale=(1, 1, 4), zoo_root=root, overwrite=True)

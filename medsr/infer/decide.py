@@ -1,0 +1,191 @@
+"""What is decided about one scan before any network runs: the model, the grid, the memory.
+
+Only the scan's grid and modality are looked at, so a scan can be decided upon from its header.
+The rules by which grids and models are chosen are in ``medsr.infer.choose``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from medsr import zoo
+from medsr.errors import MemoryLimitError, NoUncertaintyError, UsageError
+from medsr.geometry import Geometry
+from medsr.infer import choose, prepare
+from medsr.model import SRModel
+from medsr.volume import Modality
+
+if TYPE_CHECKING:
+    import torch
+
+RESERVE_BYTES = 96 * 2**20
+"""Kept free under a memory limit for kernels and libraries that load while the network runs."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for that holds for every scan.
+
+    Args:
+        model: ``"auto"``, a shipped name, a model folder, or a loaded model.
+        spacing: ``"iso"``, mm along the array's axes, or None for the model's own factor.
+        scale: Factors along (in-plane, in-plane, slice), in place of ``spacing``.
+        uncertain: Whether the map of the expected error is wanted too.
+        zoo_root: Folder of the models to choose from; those shipped when None.
+
+    Raises:
+        UsageError: Spacing or scale are no three positive numbers, or both are given.
+    """
+
+    model: str | Path | SRModel = "auto"
+    spacing: str | Sequence[float] | None = "iso"
+    scale: Sequence[float] | None = None
+    uncertain: bool = False
+    zoo_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        numbers = self.spacing is not None and not isinstance(self.spacing, str)
+        if numbers and self.scale is not None:
+            raise UsageError("both spacing and scale are given; give one of them")
+        if self.spacing is not None and not isinstance(self.spacing, str):
+            choose.positive_triple(self.spacing, "spacing")
+        if self.scale is not None:
+            choose.positive_triple(self.scale, "scale")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided; grids in canonical order.
+
+    Args:
+        model: The model that will run.
+        grid: The scan's grid.
+        target: Grid of the result.
+        warnings: What the user should know.
+        uncertain: Whether the map of the expected error comes too.
+    """
+
+    model: SRModel
+    grid: Geometry
+    target: Geometry
+    warnings: list[str]
+    uncertain: bool
+
+    def network(self) -> torch.nn.Module:
+        """What the engine runs: the model's network, asked for sigma too where it is wanted."""
+        if not self.uncertain:
+            return self.model.module
+        from medsr.networks.heads import MeanAndSigma
+
+        return MeanAndSigma(self.model.module)
+
+
+@dataclass
+class Shelf:
+    """The models that were loaded so far, each read from disk once.
+
+    Args:
+        zoo_root: Folder of the models to choose from; those shipped when None.
+    """
+
+    zoo_root: Path | None = None
+    _loaded: dict[Path, SRModel] = field(default_factory=dict, repr=False)
+
+    def get(self, model: str | Path | SRModel) -> SRModel:
+        """Return a model by its name or folder, or the loaded one that was given.
+
+        Raises:
+            ModelError: There is none of that name, or it is damaged.
+        """
+        if isinstance(model, SRModel):
+            return model
+        folder = zoo.resolve(model, self.zoo_root)
+        if folder not in self._loaded:
+            self._loaded[folder] = SRModel.load(folder)
+        return self._loaded[folder]
+
+
+def decide(
+    geometry: Geometry,
+    modality: Modality,
+    wishes: Wishes,
+    load: Callable[[str | Path | SRModel], SRModel],
+) -> Decision:
+    """Settle the model and the target grid; refuse or warn where they do not suit the scan.
+
+    Args:
+        geometry: The scan's grid, axes as in its array.
+        modality: What the scan is.
+        wishes: What was asked for.
+        load: Gives a model by its name, such as :meth:`Shelf.get`.
+
+    Raises:
+        UsageError: The grid asked for is nowhere finer than the scan's.
+        OutOfScopeError: No model suits the scan and none was named.
+        NoUncertaintyError: The model gives values only and ``wishes`` asks for more.
+        ModelError: The model cannot be loaded.
+    """
+    frame = prepare.Frame.of(geometry)
+    grid = frame.canonical_geometry(geometry)
+    spacing, scale = wishes.spacing, wishes.scale
+    if spacing is not None and not isinstance(spacing, str):
+        spacing = frame.canonical_values(choose.positive_triple(spacing, "spacing"))
+    if scale is not None:
+        scale = frame.canonical_scale(choose.positive_triple(scale, "scale"))
+    target = choose.find_target(grid, spacing=spacing, scale=scale)
+    if isinstance(wishes.model, str) and wishes.model == "auto":
+        specs = zoo.specs(wishes.zoo_root)
+        if wishes.uncertain:
+            specs = [s for s in specs if s.options.get("head", "value") != "value"] or specs
+        spec = choose.choose(specs, grid, modality, target)
+        model = load(spec.name)
+        warnings: list[str] = []
+    else:
+        model = load(wishes.model)
+        spec = model.spec
+        default = scale is None and spacing == "iso"
+        target = choose.named_target(target, spec, default=default)
+        reasons = choose.misfits(spec, grid, modality)
+        joined = "; ".join(reasons)
+        warnings = [f"{spec.name} was not trained for this scan: {joined}"] if reasons else []
+    if wishes.uncertain and getattr(model.module, "readout", None) is None:
+        raise NoUncertaintyError(
+            f"model {spec.name} gives values and no uncertainty; name a model whose network has "
+            "the option head (gaussian or bins), or do without the map"
+        )
+    settled, beyond = choose.settle(target, spec, grid)
+    warnings = warnings + choose.hazards(spec) + beyond
+    return Decision(model, grid, settled, warnings, wishes.uncertain)
+
+
+def bytes_left_for_engine(limit: int | None, decision: Decision) -> int | None:
+    """Bytes that the engine may take for its output and one tile, the process itself deducted.
+
+    Args:
+        limit: Bytes that the process should stay below; None for no limit.
+        decision: What is to be computed.
+
+    Raises:
+        MemoryLimitError: The result and what saving it takes do not fit.
+    """
+    if limit is None:
+        return None
+    used = int(psutil.Process().memory_info().rss) + RESERVE_BYTES
+    scale, shape = decision.model.spec.scale, decision.grid.shape
+    enlarged = 4 * int(np.prod([n * s for n, s in zip(shape, scale, strict=True)]))
+    wanted = 4 * int(np.prod(decision.target.shape))
+    maps = 2 if decision.uncertain else 1
+    # Resampling holds both grids and one in between; writing holds the numbers as stored as well.
+    needed = used + (maps + 1) * wanted + (maps * enlarged if enlarged != wanted else 0)
+    if needed > limit:
+        raise MemoryLimitError(
+            f"the result needs about {needed / 2**20:.0f} MiB of memory, program included, and "
+            f"the limit is {limit / 2**20:.0f} MiB; raise the limit or ask for a coarser grid"
+        )
+    return limit - used

@@ -1,0 +1,119 @@
+"""Where the results of one run go, and how they appear: together, or none of them.
+
+Here are the checks that names of outputs must pass before any work is spent on them, and the
+writing. What a result holds is made in ``medsr.infer.upscaler``; formats are ``medsr.io``'s work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medsr import io
+from medsr.errors import OutputExistsError, OutputFormatError, UsageError
+from medsr.infer.report import finish_report
+from medsr.io.atomic import atomic_file
+from medsr.volume import Derivation, Volume
+
+if TYPE_CHECKING:
+    from medsr.infer.upscaler import Computed
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files and folders to write; None for what is not wanted.
+
+    Args:
+        scan: The result; its ending chooses the format, a name without one is a DICOM folder.
+        report: What was done, as JSON.
+        preview: PNG, before and after side by side.
+        uncertainty: The map of the error that the network expects.
+        overwrite: Whether what exists may be replaced.
+    """
+
+    scan: Path | None = None
+    report: Path | None = None
+    preview: Path | None = None
+    uncertainty: Path | None = None
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Refuse names that cannot be written, or that would overwrite each other.
+
+        Raises:
+            OutputError: One of its family.
+            UsageError: Two outputs have the same place.
+        """
+        named = (self.report, self.preview, self.uncertainty)
+        files = [path for path in named if path is not None]
+        paths = [*files, *([] if self.scan is None else [self.scan])]
+        if self.scan is not None and io.output_format(self.scan) != "dicom":
+            files.append(self.scan)
+        if self.uncertainty is not None and io.output_format(self.uncertainty) == "dicom":
+            raise OutputFormatError(
+                f"{self.uncertainty}: an uncertainty map is no image that DICOM has a place for; "
+                "let its name end in .nii.gz, .nrrd or .mha"
+            )
+        for path in paths:
+            io.check_output(path, overwrite=self.overwrite)
+        for path in files:
+            if path.is_dir():
+                raise OutputExistsError(f"{path} is a folder; choose a file name")
+            around = (path.absolute(), *path.absolute().parents)
+            if sum(other.absolute() in around for other in paths) > 1:
+                raise UsageError(f"{path} collides with another output; give each its own place")
+
+    def check_source(self, volume: Volume) -> None:
+        """Refuse a scan that the output's format has no place for, before any network runs.
+
+        Raises:
+            OutputError: One of its family.
+        """
+        if self.scan is not None:
+            io.check_writable(volume, self.scan)
+
+    def write(self, computed: Computed) -> dict[str, Any]:
+        """Write all that is wanted; every file lies under a temporary name until the last is done.
+
+        Returns:
+            The finished report, which the report file holds as well.
+
+        Raises:
+            OutputError: One of its family; nothing new is left then.
+        """
+        with ExitStack() as appearing:
+            with computed.watch.stage("save"):
+                self._write_images(computed, appearing)
+            summary = finish_report(computed.report, computed.watch)
+            if self.report is not None:
+                file = appearing.enter_context(atomic_file(self.report, overwrite=self.overwrite))
+                file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        return summary
+
+    def _write_images(self, computed: Computed, appearing: ExitStack) -> None:
+        derivation, overwrite = computed.derivation, self.overwrite
+        if self.scan is not None:
+            appearing.enter_context(
+                io.saving(computed.after, self.scan, overwrite=overwrite, derivation=derivation)
+            )
+        if self.uncertainty is not None and computed.sigma is not None:
+            why = _as_error(derivation)
+            appearing.enter_context(
+                io.saving(computed.sigma, self.uncertainty, overwrite=overwrite, derivation=why)
+            )
+        if self.preview is not None:
+            from medsr.infer.preview import draw_preview
+
+            method = f"medsr {computed.report['model']['name']}"
+            picture = draw_preview(computed.before, computed.after, method=method)
+            file = appearing.enter_context(atomic_file(self.preview, overwrite=overwrite))
+            picture.save(file, format="PNG")
+
+
+def _as_error(derivation: Derivation) -> Derivation:
+    words = f"Standard deviation of the error expected by {derivation.model}"
+    return dataclasses.replace(derivation, description=words)

@@ -1,0 +1,327 @@
+"""``Upscaler``: settings and loaded models that serve any number of scans, in three steps.
+
+``read -> compute -> write``: each step takes what the one before gave, so that a caller may run
+them for different scans at the same time. One scan from end to end is ``medsr.infer.upscale``, a
+folder of them ``medsr.infer.folder``. torch is imported when the first scan is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medsr import __version__, io
+from medsr.errors import UsageError
+from medsr.geometry import Geometry
+from medsr.infer import prepare
+from medsr.infer.decide import Decision, Shelf, Wishes, bytes_left_for_engine, decide
+from medsr.infer.outputs import Outputs
+from medsr.infer.report import Stopwatch, build_report
+from medsr.model import ModelSpec, Normaliser, SRModel
+from medsr.volume import Derivation, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+    from medsr.infer.engine import Precision
+
+logger = logging.getLogger(__name__)
+
+FloatArray = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+Backend = Literal["auto", "torch", "openvino", "onnxruntime"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A scan that was read and can be computed.
+
+    Args:
+        volume: The scan, its modality known.
+        watch: Seconds spent on it so far.
+    """
+
+    volume: Volume
+    watch: Stopwatch
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A result that can be written.
+
+    Args:
+        before: The scan.
+        after: The result, float32 in native units, axes ordered as in the scan.
+        sigma: The standard deviation that the network expects of its error, where asked for.
+        report: What was done, seconds and memory not yet among it.
+        derivation: The same for formats that record it.
+        watch: Seconds spent on it so far.
+    """
+
+    before: Volume
+    after: Volume
+    sigma: Volume | None
+    report: dict[str, Any]
+    derivation: Derivation
+    watch: Stopwatch
+
+
+class Upscaler:
+    """Brings scans to finer grids; each model is loaded once, when a scan first asks for it.
+
+    Args:
+        model: ``"auto"``, a shipped name, a model folder, or a loaded model.
+        modality: ``"auto"``, ``"mr"`` or ``"ct"``.
+        spacing: As for :func:`medsr.upscale`.
+        scale: As for :func:`medsr.upscale`.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
+        backend: ``"auto"``, ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.
+        max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
+        uncertainty: Whether the map of the expected error is computed too.
+        zoo_root: Folder of the models to choose from; those shipped when not given.
+
+    Raises:
+        UsageError: An option is outside its range, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | Path | SRModel = "auto",
+        modality: str = "auto",
+        spacing: str | Sequence[float] | None = "iso",
+        scale: Sequence[float] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "torch",
+        max_memory: int | str | None = None,
+        uncertainty: bool = False,
+        zoo_root: Path | None = None,
+    ) -> None:
+        self.wishes = Wishes(model, spacing, scale, uncertainty, zoo_root)
+        self.modality = modality
+        self.max_memory_bytes = prepare.parse_bytes(max_memory)
+        self.backend = parse_backend(backend)
+        self._device, self._precision = device, precision
+        self._shelf = Shelf(zoo_root)
+        prepare.parse_modality(modality)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where networks run.
+
+        Raises:
+            DeviceError: The device asked for is unknown or not there.
+        """
+        from medsr.infer.engine import resolve_device
+
+        return resolve_device(self._device)
+
+    @cached_property
+    def precision(self) -> Precision:
+        """What networks compute in.
+
+        Raises:
+            UsageError: The precision asked for is unknown.
+        """
+        from medsr.infer.engine import resolve_precision
+
+        return resolve_precision(self._precision, self.device)
+
+    def warm_up(self) -> None:
+        """Refuse now what would be refused for every scan: the device, a model that was named.
+
+        Raises:
+            MedsrError: The device, the precision or the model cannot be used.
+        """
+        _ = self.precision
+        if self.wishes.model != "auto":
+            self._shelf.get(self.wishes.model)
+
+    def read(
+        self,
+        scan: str | Path | Volume | NDArray[Any] | torch.Tensor,
+        outputs: Outputs | None = None,
+        *,
+        affine: ArrayLike | None = None,
+        array_spacing: Sequence[float] | None = None,
+        series: str | None = None,
+    ) -> Read:
+        """Read a scan, and check that it can be computed and written. Needs no torch.
+
+        Args:
+            scan: A file, a DICOM folder, a volume, or an array or tensor ``(X, Y, Z)``.
+            outputs: Where its result will go; checked against the scan.
+            affine: (4, 4) voxel index to RAS+ mm, for arrays.
+            array_spacing: mm along X, Y, Z, for arrays without an affine.
+            series: Which series of a DICOM folder, where it holds several.
+
+        Raises:
+            InputError: The scan cannot be used.
+            OutputError: The output cannot hold it.
+        """
+        watch = Stopwatch()
+        with watch.stage("load"):
+            volume = self._load(scan, affine, array_spacing, series)
+            prepare.check(volume)
+            if outputs is not None:
+                outputs.check_source(volume)
+        return Read(volume, watch)
+
+    def compute(self, scan: Read, *, progress: Progress | None = None) -> Computed:
+        """Run the network over a scan and bring its output to the exact grid.
+
+        Args:
+            scan: What :meth:`read` gave.
+            progress: Called with (stage, done, total).
+
+        Raises:
+            ModelError: No model suits the scan, or it cannot be run.
+            UsageError: The grid asked for is nowhere finer than the scan's.
+        """
+        import torch
+
+        from medsr.infer.engine import TiledInferer
+
+        volume, watch = scan.volume, scan.watch
+        with watch.stage("prepare"):
+            device, precision = self.device, self.precision
+            frame = prepare.Frame.of(volume.geometry)
+            decision = self.decide(volume)
+            for warning in decision.warnings:
+                logger.warning(warning)
+            spec = decision.model.spec
+            normaliser = spec.intensity_for(prepare.modality_of(volume)).fit(volume.data)
+            lr = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
+            inputs = torch.from_numpy(normaliser.forward(lr))[None, None]
+            del lr
+            network = decision.network().to(device)
+            inferer = TiledInferer(
+                precision=precision,
+                max_memory_bytes=bytes_left_for_engine(self.max_memory_bytes, decision),
+                progress=None if progress is None else lambda *count: progress("network", *count),
+            )
+            tiles = inferer.plan(decision.grid.shape, network, device)
+
+        with watch.stage("network"):
+            answers: list[FloatArray] = list(inferer(inputs, network)[0].numpy())
+            del inputs
+
+        with watch.stage("restore"):
+            after, sigma = _restore(answers, volume, frame, normaliser, decision)
+
+        weight_hash = decision.model.weight_hash
+        report = build_report(
+            before=volume,
+            after=after.geometry,
+            spec=spec,
+            weight_hash=weight_hash,
+            device=_device_name(device),
+            precision=precision,
+            tiles=len(tiles),
+            tile_shape=max((tile.shape for tile in tiles), key=lambda shape: np.prod(shape)),
+            warnings=decision.warnings,
+        )
+        if sigma is not None:
+            report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
+        derivation = derive(volume.geometry, after.geometry, spec, weight_hash)
+        return Computed(volume, after, sigma, report, derivation, watch)
+
+    def write(self, computed: Computed, outputs: Outputs) -> dict[str, Any]:
+        """Write a result; see :meth:`Outputs.write`. Returns the finished report."""
+        return outputs.write(computed)
+
+    def decide(self, volume: Volume) -> Decision:
+        """Settle model and grid for a scan; see :func:`medsr.infer.decide.decide`."""
+        modality = prepare.modality_of(volume)
+        return decide(volume.geometry, modality, self.wishes, self._shelf.get)
+
+    def _load(
+        self,
+        scan: Any,
+        affine: ArrayLike | None,
+        array_spacing: Sequence[float] | None,
+        series: str | None,
+    ) -> Volume:
+        """Make a volume with a modality of whatever the user holds."""
+        if isinstance(scan, Volume):
+            return prepare.with_modality(scan, self.modality)
+        if isinstance(scan, (str, Path)):
+            kind = prepare.parse_modality(self.modality)
+            volume = io.load(Path(scan), modality=kind or "auto", series=series)
+            return prepare.with_modality(volume, self.modality)
+        return prepare.volume_from_array(
+            scan, modality=self.modality, affine=affine, array_spacing=array_spacing
+        )
+
+
+def parse_backend(name: str) -> Backend:
+    """Return the name of a backend that medsr knows; whether it is installed is not looked at.
+
+    Raises:
+        UsageError: It is none of :data:`BACKENDS`.
+    """
+    for known in BACKENDS:
+        if name == known:
+            return known
+    raise UsageError(f"backend {name!r} is unknown; use {', '.join(BACKENDS)}")
+
+
+def derive(before: Geometry, after: Geometry, spec: ModelSpec, weight_hash: str) -> Derivation:
+    """Say how a result was computed, for formats that record it."""
+    x, y, z = (n / o for n, o in zip(after.shape, before.shape, strict=True))
+    return Derivation(
+        model=f"{spec.name} {spec.version}",
+        version=__version__,
+        weight_hash=weight_hash,
+        description=f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}",
+        scale=(x, y, z),
+    )
+
+
+def _restore(
+    answers: list[FloatArray],
+    volume: Volume,
+    frame: prepare.Frame,
+    normaliser: Normaliser,
+    decision: Decision,
+) -> tuple[Volume, Volume | None]:
+    """Make volumes of the network's channels: exact grid, native units, the scan's axes.
+
+    The channels are popped, so that what was resampled does not stay in memory.
+    """
+    geometry = volume.geometry.resize(frame.array_shape(decision.target.shape))
+    sr = normaliser.restore(_fitted(answers.pop(0), decision.target, order=3))
+    after = volume.replace(data=frame.array_data(sr), geometry=geometry)
+    if not decision.uncertain:
+        return after, None
+    values = _fitted(answers.pop(0), decision.target, order=1)
+    values *= normaliser.divisor
+    # Without the source there is no stored type to round to.
+    return after, after.replace(data=frame.array_data(values), source=None)
+
+
+def _fitted(data: FloatArray, target: Geometry, *, order: int) -> FloatArray:
+    """Bring what the network gave to the exact grid, by splines of an order."""
+    if data.shape == target.shape:
+        return data
+    from medsr.infer.resample import resample
+
+    return resample(data, target.shape, order)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return str(device)
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
