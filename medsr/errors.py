@@ -185,6 +185,12 @@ class NoUncertaintyError(ModelError):
     exit_code = 46
 
 
+class BackendError(ModelError):
+    """The backend lacks the precision, the device or an operation that is needed."""
+
+    exit_code = 47
+
+
 class RecipeError(MedsrError):
     """A recipe has an unknown key, a wrong type or a value out of range."""
 

@@ -44,11 +44,11 @@ class OpenVinoRunner:
 
     def save(self, folder: Path) -> None:
         """Write graph and weights."""
-        openvino, _ = _libraries()
+        openvino = import_openvino()
         openvino.save_model(self.graph, folder / GRAPH_FILE, compress_to_fp16=False)
 
     def _compile(self) -> Any:
-        openvino, _ = _libraries()
+        openvino = import_openvino()
         settings = {
             # For the layers that stay in float: the same numbers on every processor.
             "INFERENCE_PRECISION_HINT": "f32",
@@ -77,7 +77,7 @@ class OpenVinoBackend:
             MissingExtraError: The extra ``compress`` is not installed.
         """
         openvino, nncf = _libraries()
-        with _undisturbed():
+        with undisturbed():
             graph = openvino.convert_model(
                 _Residual(network),
                 example_input=inputs[0],
@@ -99,10 +99,10 @@ class OpenVinoBackend:
         """Read graph and weights.
 
         Raises:
-            MissingExtraError: The extra ``compress`` is not installed.
+            MissingExtraError: The extra ``openvino`` is not installed.
             ModelFileError: The files are damaged.
         """
-        openvino, _ = _libraries()
+        openvino = import_openvino()
         try:
             # From memory: a mapped file could not be replaced while it is in use.
             graph = (folder / GRAPH_FILE).read_bytes()
@@ -128,10 +128,27 @@ class _Residual(nn.Module):
         return self.network.residual(folded)
 
 
+def import_openvino() -> Any:
+    """Return the module ``openvino``, which is enough to run a model.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        with undisturbed():
+            import openvino
+    except ImportError as error:
+        raise MissingExtraError(
+            "openvino is not installed, and this model or backend needs it; "
+            "pip install 'medsr[openvino]'"
+        ) from error
+    return openvino
+
+
 def _libraries() -> tuple[Any, Any]:
     """OpenVINO and NNCF."""
     try:
-        with _undisturbed():
+        with undisturbed():
             import nncf
             import openvino
     except ImportError as error:
@@ -142,7 +159,7 @@ def _libraries() -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Keep the libraries from reporting their use and from writing to standard output."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"

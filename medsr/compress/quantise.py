@@ -82,6 +82,7 @@ class QuantisedNetwork(SRNetwork):
         multiple_of: Alignment of tile starts.
         halo: Low-resolution voxels on each side that an output voxel may depend on.
         head: What is said of every output voxel.
+        computed_by: Name of the backend.
     """
 
     def __init__(
@@ -94,9 +95,10 @@ class QuantisedNetwork(SRNetwork):
         multiple_of: Triple,
         halo: Triple,
         head: Head = "value",
+        computed_by: str = DEFAULT_BACKEND,
     ):
         super().__init__(scale, fold, interpolation, head)
-        self.runner = runner
+        self.runner, self.computed_by = runner, computed_by
         self._multiple_of, self._halo = multiple_of, halo
 
     @property
@@ -189,7 +191,7 @@ class QuantisedModel(SRModel):
             device: Where results go; the arithmetic is done on the CPU.
 
         Raises:
-            MissingExtraError: The extra ``compress`` is not installed.
+            MissingExtraError: The extra ``openvino`` is not installed.
             ModelFileError: The folder is incomplete or damaged.
         """
         folder = Path(name_or_folder)
@@ -215,6 +217,7 @@ class QuantisedModel(SRModel):
             multiple_of=spec.multiple_of,
             halo=spec.halo,
             head=spec.options.get("head", "value"),
+            computed_by=details["backend"],
         )
         digest = hashlib.sha256(content).hexdigest()
         return cls(network.eval(), spec, details, weight_hash=digest)
@@ -275,6 +278,7 @@ def quantise(
         multiple_of=network.multiple_of,
         halo=network.halo,
         head=network.head_options,
+        computed_by=backend,
     )
     details = {
         "backend": backend,

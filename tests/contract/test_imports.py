@@ -38,6 +38,7 @@ NEIGHBOURS = {
     ("model", "zoo"): "a shipped model is loaded by its name",
     ("zoo", "model"): "the shipped specs are read as ModelSpec",
     ("recipe", "degrade"): "a recipe names a degradation",
+    ("infer", "compress"): "an int8 model is loaded and run like any other",
     ("compress", "data"): "integer ranges are chosen on patches of a cohort",
 }
 
@@ -55,6 +56,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "nilearn": ("demo.py",),
     "torch_pruning": ("compress/prune.py",),
     "nncf": ("compress/openvino_int8.py",),
+    "openvino": ("compress/openvino_int8.py", "infer/backends/openvino.py"),
+    "onnx": (),
+    "onnxruntime": ("infer/backends/onnxruntime.py",),
 }
 
 # Modules that may import the standard library, medsr and these packages only.
