@@ -107,10 +107,17 @@ class Intensity:
         if self.kind == "linear":
             return Normaliser(self.offset, self.divisor)
         values = np.asarray(data)
-        threshold = self.offset + self.foreground * (float(values.max()) - self.offset)
-        foreground = values[values > threshold]
-        width = 0.0
-        if foreground.size:
-            width = float(np.percentile(foreground, self.percentile)) - self.offset
+        foreground = values[values > self.threshold(float(values.max()))]
+        if not foreground.size:
+            return self.normaliser(None)
+        return self.normaliser(float(np.percentile(foreground, self.percentile)))
+
+    def threshold(self, maximum: float) -> float:
+        """Native value above which voxels are foreground, in a scan with this ``maximum``."""
+        return self.offset + self.foreground * (maximum - self.offset)
+
+    def normaliser(self, percentile: float | None) -> Normaliser:
+        """Return the map of a scan whose foreground has this ``percentile``; None of none."""
+        width = 0.0 if percentile is None else percentile - self.offset
         # An empty scan has no scale of its own; any positive divisor restores it exactly.
         return Normaliser(self.offset, width if width > 0 else self.divisor)

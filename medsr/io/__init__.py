@@ -143,18 +143,18 @@ def saving(
     if kind == "dicom":
         from medsr.io.dicom_write import write_dicom
 
-        with atomic_folder(path, overwrite=overwrite, replaceable=_is_dicom_name) as folder:
+        with atomic_folder(path, overwrite=overwrite, replaceable=is_dicom_name) as folder:
             write_dicom(volume, folder, derivation=derivation)
             yield
         return
     suffix = suffix_of(path) if suffix_of(path) in WRITABLE[kind] else WRITABLE[kind][0]
     with atomic_file(path, overwrite=overwrite, suffix=suffix) as file:
         if kind == "nifti":
-            from medsr.io.nifti import write_nifti
+            from medsr.io.nifti_write import write_nifti
 
             stored = write_nifti(volume, file, derivation)
         elif kind == "mgz":
-            from medsr.io.nifti import write_mgz
+            from medsr.io.nifti_write import write_mgz
 
             stored = write_mgz(volume, file)
         else:
@@ -192,18 +192,18 @@ def output_format(path: str | Path, *, format: SourceFormat | None = None) -> So
     return named
 
 
-def check_writable(volume: Volume, path: str | Path) -> None:
+def check_writable(volume: Volume, path: str | Path, *, format: SourceFormat | None = None) -> None:
     """Refuse an output that :func:`save` would refuse in the end, before anything is computed.
 
     Raises:
         OutputFormatError: if ``path`` is a DICOM folder and the volume did not come from DICOM.
         OutputExistsError: if that folder holds files that overwriting would delete.
     """
-    if output_format(path) == "dicom":
+    if output_format(path, format=format) == "dicom":
         from medsr.io.dicom_write import check_writable as check_source
 
         check_source(volume)
-        check_replaceable(Path(path), _is_dicom_name)
+        check_replaceable(Path(path), is_dicom_name)
 
 
 def _unknown_output(path: Path) -> str:
@@ -221,6 +221,6 @@ def _with_modality(volume: Volume, asked: Literal["auto", "MR", "CT"]) -> Volume
     return volume.replace(modality=asked)
 
 
-def _is_dicom_name(entry: Path) -> bool:
+def is_dicom_name(entry: Path) -> bool:
     """Whether an entry of an output folder is one that a DICOM writer leaves."""
     return entry.is_file() and entry.suffix.lower() in (".dcm", "")

@@ -21,7 +21,7 @@ MIN_SLICES = 4
 _MAX_INFLATION = 1100
 # Air is -1000 HU and dense bone or enamel below 3100; fill values outside the circular field of
 # view (-2000, -2048, -3024) lie under the former.
-_AIR_HU, _LOWEST_HU, _HIGHEST_HU = -500.0, -1100.0, 3100.0
+AIR_HU, LOWEST_HU, HIGHEST_HU = -500.0, -1100.0, 3100.0
 
 
 def check_slices(geometry: Geometry, where: str) -> None:
@@ -80,9 +80,30 @@ def guess_modality(data: npt.NDArray[Any]) -> Modality:
     fill value, 95 % between -1100 and 3100. Judged on every second voxel along each axis.
     """
     sample = np.asarray(data[::2, ::2, ::2], dtype=np.float32).ravel()
+    inside = (sample >= LOWEST_HU) & (sample <= HIGHEST_HU)
     lowest = float(sample.min())
-    if lowest > _AIR_HU or np.count_nonzero(sample < _AIR_HU) < 1e-3 * sample.size:
+    return looks_like_ct(
+        lowest,
+        sample.size,
+        int(np.count_nonzero(sample < AIR_HU)),
+        int(np.count_nonzero(inside)),
+        int(np.count_nonzero(sample == lowest)),
+    )
+
+
+def looks_like_ct(
+    lowest: float, size: int, below_air: int, plausible: int, at_lowest: int
+) -> Modality:
+    """Judge by counts of voxels; see :func:`guess_modality`.
+
+    Args:
+        lowest: the smallest value.
+        size: all voxels looked at.
+        below_air: those below ``AIR_HU``.
+        plausible: those between ``LOWEST_HU`` and ``HIGHEST_HU``.
+        at_lowest: those of the smallest value, the fill value where it is below ``LOWEST_HU``.
+    """
+    if lowest > AIR_HU or below_air < 1e-3 * size:
         return "MR"
-    filled = sample[sample > lowest] if lowest < _LOWEST_HU else sample
-    plausible = np.count_nonzero((filled >= _LOWEST_HU) & (filled <= _HIGHEST_HU))
-    return "CT" if filled.size and plausible >= 0.95 * filled.size else "MR"
+    filled = size - at_lowest if lowest < LOWEST_HU else size
+    return "CT" if filled and plausible >= 0.95 * filled else "MR"

@@ -26,6 +26,7 @@ from medsr.errors import (
     UnsupportedFormatError,
 )
 from medsr.io.dicom_header import HEADER_TAGS, READABLE, SliceHeader, is_colour, slice_headers
+from medsr.io.dicom_quiet import quiet
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,26 @@ def is_dicom(path: Path) -> bool:
     return _has_dicom_start(path)
 
 
+@quiet
+def series_of(path: Path) -> str | None:
+    """SeriesInstanceUID of a file with a CT or MR slice; "" where the file is damaged.
+
+    Returns:
+        None for every other file, one that may not be read included.
+    """
+    try:
+        header = _read_header(path)
+        if header is None:
+            return None
+        sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
+        series = str(header.get("SeriesInstanceUID", ""))
+    except InputNotFoundError:
+        return None
+    except Exception:  # values are parsed on access, and fail in many ways
+        return ""
+    return series if sop_class in READABLE or not sop_class else None
+
+
 def find_slices(path: Path) -> FoundSlices:
     """Read the headers of all CT and MR images in a folder, or of one file's series.
 
@@ -99,6 +120,21 @@ def find_slices(path: Path) -> FoundSlices:
     for note in found.notes:
         logger.info("%s", note)
     return found
+
+
+def count_voxels(path: Path) -> int:
+    """Say how many voxels :func:`find_slices` may find, from one header and the number of files.
+
+    Meant to err on the high side; 0 where there is no readable DICOM file.
+    """
+    files = _files_below(path) if path.is_dir() else path.parent.iterdir()
+    names = sorted(file for file in files if file.is_file())
+    for file in names:
+        header = _read_header(file)
+        if header is not None and "Rows" in header:
+            frames = int(header.get("NumberOfFrames") or 1)
+            return len(names) * frames * int(header.Rows) * int(header.get("Columns") or 0)
+    return 0
 
 
 def read_dataset(path: Path) -> FileDataset:

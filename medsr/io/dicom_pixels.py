@@ -68,7 +68,7 @@ def read_values(
     """
     slices = stack.slices
     planes = np.empty((0,), dtype=np.int16)
-    for index, (dataset, plane) in enumerate(_planes(slices)):
+    for index, (dataset, plane) in enumerate(stored_planes(slices)):
         if index == 0:
             planes = np.empty(stack.geometry.shape, dtype=plane.dtype, order="F")
         elif plane.dtype != planes.dtype:
@@ -78,7 +78,7 @@ def read_values(
         visit(index, dataset)
     slopes = np.array([header.slope for header in slices])
     intercepts = np.array([header.intercept for header in slices])
-    data = _native(planes, slopes, intercepts)
+    data = native_values(planes, slopes, intercepts)
     one = bool((slopes == slopes[0]).all() and (intercepts == intercepts[0]).all())
     return StackValues(
         data, planes.dtype, float(slopes[0]) if one else 1.0, float(intercepts[0]) if one else 0.0
@@ -91,12 +91,12 @@ def native_plane(header: SliceHeader) -> Array:
     Raises:
         CorruptFileError, MissingDecoderError: see :func:`read_values`.
     """
-    _, plane = next(_planes([header]))
+    _, plane = next(stored_planes([header]))
     values: Array = plane.astype(np.float64) * header.slope + header.intercept
     return values
 
 
-def _planes(slices: Sequence[SliceHeader]) -> Iterator[tuple[FileDataset, Array]]:
+def stored_planes(slices: Sequence[SliceHeader]) -> Iterator[tuple[FileDataset, Array]]:
     """Each slice's file and stored pixels (Y, X); a multi-frame file is decoded once."""
     path: Path | None = None
     dataset, pixels = FileDataset("", {}), np.empty(0)
@@ -175,9 +175,10 @@ def _used_bits(pixels: Array, dataset: FileDataset) -> Array:
     return used
 
 
-def _native(
+def native_values(
     planes: Array, slopes: npt.NDArray[np.float64], intercepts: npt.NDArray[np.float64]
 ) -> Array:
+    """Native values of stored planes ``(X, Y, slices)``, with a slope and intercept for each."""
     first = float(intercepts[0])
     whole = (slopes == 1.0).all() and (intercepts == first).all() and first.is_integer()
     if planes.dtype.kind in "iu" and whole:

@@ -88,13 +88,18 @@ def read_dicom(path: Path, *, series: str | None = None) -> Volume:
 
     Source: DICOM PS3.3 C.7.6.2.1.1 (plane), C.11.1 (modality LUT).
     """
-    stack, notes = _choose(Path(path), series, MINIMUM_SLICES)
+    stack, notes = choose_stack(Path(path), series)
+    return read_stack(stack, notes, Path(path))
+
+
+def read_stack(stack: Stack, notes: tuple[str, ...], path: Path) -> Volume:
+    """Read the voxels of a stack that was chosen; see :func:`read_dicom`."""
     first = stack.slices[0]
     common = CommonAttributes(stack)
     values = read_values(stack, common.visit)
     source = Source(
         format="dicom",
-        path=Path(path),
+        path=path,
         dtype=values.stored,
         slope=values.slope,
         intercept=values.intercept,
@@ -123,7 +128,7 @@ def inspect_dicom(path: Path) -> Inspection:
     Raises:
         InputError: as :func:`read_dicom`, but for what only the pixel data tell.
     """
-    stack, notes = _choose(Path(path), None, 2)
+    stack, notes = choose_stack(Path(path), None, minimum=2)
     first = stack.slices[0]
     return describe(
         stack.geometry,
@@ -134,8 +139,19 @@ def inspect_dicom(path: Path) -> Inspection:
     )
 
 
-def _choose(path: Path, series: str | None, minimum: int) -> tuple[Stack, tuple[str, ...]]:
-    """The stack to read and sentences about what was decided on the way."""
+def choose_stack(
+    path: Path, series: str | None, *, minimum: int = MINIMUM_SLICES
+) -> tuple[Stack, tuple[str, ...]]:
+    """The stack to read, from headers alone, and sentences about what was decided on the way.
+
+    Args:
+        path: as for :func:`read_dicom`.
+        series: as for :func:`read_dicom`.
+        minimum: fewest slices to accept.
+
+    Raises:
+        InputError: one subclass for each fault.
+    """
     found = find_slices(path)
     notes = list(found.notes)
     by_series: dict[str, list[SliceHeader]] = defaultdict(list)

@@ -25,13 +25,18 @@ from pydicom.valuerep import DSfloat, format_number_as_ds
 
 import medsr
 from medsr.errors import NonFiniteError, OutputFormatError
+from medsr.geometry import Geometry
 from medsr.io.dicom_quiet import quiet
 from medsr.io.dicom_reference import DicomReference, SourceImage
-from medsr.io.quantise import quantise
-from medsr.volume import Derivation, Volume
+from medsr.io.quantise import Scaling, ValueRange, range_of, source_of
+from medsr.volume import Derivation, Source, Volume
 
 _STORED_STEPS = 65534  # a 16-bit range, less one step for rounding at its ends
 _SERIES_NUMBER_FACTOR = 100
+_NO_REFERENCE = (
+    "DICOM output needs DICOM input, whose patient and study it belongs to; "
+    "write .nii.gz, .nrrd or .mha instead"
+)
 
 # True of the source's pixels or files only.
 _STALE = (
@@ -94,10 +99,7 @@ def check_writable(volume: Volume) -> DicomReference:
     """
     reference = None if volume.source is None else volume.source.header
     if not isinstance(reference, DicomReference):
-        raise OutputFormatError(
-            "DICOM output needs DICOM input, whose patient and study it belongs to; "
-            "write .nii.gz, .nrrd or .mha instead"
-        )
+        raise OutputFormatError(_NO_REFERENCE)
     if not volume.geometry.is_orthogonal():
         raise OutputFormatError(
             "the axes of the volume are not orthogonal, which a DICOM series cannot hold; "
@@ -127,60 +129,99 @@ def write_dicom(volume: Volume, folder: Path, *, derivation: Derivation | None =
 
     Source: DICOM PS3.3 C.7.6.1 (derivation), C.7.6.2 (plane), C.11.1 (modality LUT).
     """
-    reference = check_writable(volume)
+    check_writable(volume)
     if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
         raise NonFiniteError("the result holds NaN or infinity, which DICOM cannot store")
-    folder.mkdir(parents=True, exist_ok=True)
-    stored, slope, intercept = _stored_values(volume, reference)
-    dataset = _series_attributes(volume, reference, derivation, stored.dtype)
-    _set_rescale(dataset, reference, slope, intercept, stored.dtype)
-    origin, spacing, direction = volume.geometry.to_lps()
-    step = np.asarray(direction)[:, 2] * spacing[2]
-    count = volume.shape[2]
-    rises = _numbers_rise(volume, reference)
-    for index in range(count):
-        plane = np.ascontiguousarray(stored[:, :, index].T)
-        number = index + 1 if rises else count - index
-        dataset.SOPInstanceUID = generate_uid(prefix=None)
-        dataset.InstanceNumber = number
-        dataset.ImagePositionPatient = _decimals(np.asarray(origin) + index * step)
-        dataset.SourceImageSequence = _source_images(volume, reference, index)
-        dataset.SmallestImagePixelValue = int(plane.min())
-        dataset.LargestImagePixelValue = int(plane.max())
-        dataset.PixelData = plane.tobytes()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.save_as(folder / f"IM{number:05d}.dcm", enforce_file_format=True)
+    scaling = dicom_scaling(source_of(volume), range_of(volume.data))
+    series = DerivedSeries(volume, folder, scaling, derivation)
+    series.append(scaling.stored(volume.data))
 
 
-def _stored_values(
-    volume: Volume, reference: DicomReference
-) -> tuple[npt.NDArray[Any], float, float]:
-    """16-bit numbers with the slope and intercept exactly as a decimal string will hold them."""
+class DerivedSeries:
+    """A derived series under way: takes stored planes, writes one file for each.
+
+    Args:
+        outline: grid and source of what will be written; its voxels are not looked at.
+        folder: where the files go; made if absent.
+        scaling: of the planes; see :func:`dicom_scaling`.
+        derivation: see :func:`write_dicom`.
+
+    Raises:
+        OutputFormatError: as :func:`write_dicom`.
+    """
+
+    @quiet
+    def __init__(
+        self,
+        outline: Volume,
+        folder: Path,
+        scaling: Scaling,
+        derivation: Derivation | None = None,
+    ) -> None:
+        self._reference = reference = check_writable(outline)
+        self._folder, self._geometry = folder, outline.geometry
+        folder.mkdir(parents=True, exist_ok=True)
+        self._dataset = _series_attributes(outline.geometry, reference, derivation, scaling.dtype)
+        _set_rescale(self._dataset, reference, scaling)
+        self._written = 0
+
+    @quiet
+    def append(self, stored: npt.NDArray[Any]) -> None:
+        """Write stored numbers ``(X, Y, planes)`` behind those that are there."""
+        origin, spacing, direction = self._geometry.to_lps()
+        step = np.asarray(direction)[:, 2] * spacing[2]
+        count = self._geometry.shape[2]
+        rises = _numbers_rise(self._geometry, self._reference)
+        dataset = self._dataset
+        for k in range(stored.shape[2]):
+            plane = np.ascontiguousarray(stored[:, :, k].T)
+            index = self._written
+            number = index + 1 if rises else count - index
+            dataset.SOPInstanceUID = generate_uid(prefix=None)
+            dataset.InstanceNumber = number
+            dataset.ImagePositionPatient = _decimals(np.asarray(origin) + index * step)
+            dataset.SourceImageSequence = _source_images(self._geometry, self._reference, index)
+            dataset.SmallestImagePixelValue = int(plane.min())
+            dataset.LargestImagePixelValue = int(plane.max())
+            dataset.PixelData = plane.tobytes()
+            dataset.file_meta = FileMetaDataset()
+            dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+            dataset.save_as(self._folder / f"IM{number:05d}.dcm", enforce_file_format=True)
+            self._written += 1
+
+
+def dicom_scaling(source: Source, value_range: ValueRange) -> Scaling:
+    """16-bit numbers with the slope and intercept exactly as a decimal string will hold them.
+
+    Args:
+        source: of a volume that came from DICOM.
+        value_range: of the native values.
+    """
+    reference = source.header
+    if not isinstance(reference, DicomReference):
+        raise OutputFormatError(_NO_REFERENCE)
     if reference.modality == "CT":
-        return quantise(volume.data, "<i2").data, 1.0, 0.0
+        return Scaling(np.dtype("<i2"))
     dtype = np.dtype("<i2" if reference.signed else "<u2")
-    low, high = float(volume.data.min()), float(volume.data.max())
     slope, intercept = reference.slope, reference.intercept
+    short = source.dtype.kind in "iu" and source.dtype.itemsize <= 2
+    if (slope, intercept) == (1.0, 0.0) and short:
+        return Scaling(dtype)
     info = np.iinfo(dtype)
+    low, high = value_range()
     ends = sorted(((low - intercept) / slope, (high - intercept) / slope))
-    fits = info.min - 0.5 <= ends[0] and ends[1] <= info.max + 0.5
-    source = np.dtype(np.int16) if volume.source is None else volume.source.dtype
-    plain = (slope, intercept) == (1.0, 0.0) and source.kind in "iu" and source.itemsize <= 2
-    if plain:
-        return quantise(volume.data, dtype).data, 1.0, 0.0
-    if not fits:
+    if ends[0] < info.min - 0.5 or ends[1] > info.max + 0.5:
         wider = max((high - low) / _STORED_STEPS, float(np.finfo(np.float32).tiny))
         slope = float(format_number_as_ds(wider * (1.0 + 1e-9)))
         intercept = low - slope * info.min
     slope, intercept = (float(format_number_as_ds(float(value))) for value in (slope, intercept))
-    return quantise(volume.data, dtype, slope=slope, intercept=intercept).data, slope, intercept
+    return Scaling(dtype, slope, intercept)
 
 
 def _series_attributes(
-    volume: Volume,
+    geometry: Geometry,
     reference: DicomReference,
     derivation: Derivation | None,
     dtype: np.dtype[Any],
@@ -206,7 +247,7 @@ def _series_attributes(
     for name in (*_MAY_BE_EMPTY["all"], *_MAY_BE_EMPTY[modality]):
         if name not in dataset:
             setattr(dataset, name, None)
-    _set_plane(dataset, volume)
+    _set_plane(dataset, geometry)
     _set_derivation(dataset, derivation)
     if reference.lossy:
         dataset.LossyImageCompression = "01"
@@ -236,9 +277,9 @@ def _series_number(source: Any) -> int:
     return derived if abs(derived) < 2**31 else 1
 
 
-def _set_plane(dataset: Dataset, volume: Volume) -> None:
-    _, spacing, direction = volume.geometry.to_lps()
-    columns, rows, _ = volume.shape
+def _set_plane(dataset: Dataset, geometry: Geometry) -> None:
+    _, spacing, direction = geometry.to_lps()
+    columns, rows, _ = geometry.shape
     dataset.Rows, dataset.Columns = rows, columns
     dataset.PixelSpacing = _decimals([spacing[1], spacing[0]])
     dataset.ImageOrientationPatient = _decimals(np.asarray(direction)[:, :2].T.ravel())
@@ -272,11 +313,10 @@ def _set_derivation(dataset: Dataset, derivation: Derivation | None) -> None:
 def _set_rescale(
     dataset: Dataset,
     reference: DicomReference,
-    slope: float,
-    intercept: float,
-    dtype: np.dtype[Any],
+    scaling: Scaling,
 ) -> None:
     """One pair for the whole series, where there is anything to say; padding goes along."""
+    slope, intercept = scaling.slope, scaling.intercept
     kind = "HU" if reference.modality == "CT" else str(dataset.get("RescaleType") or "US")
     for name in ("RescaleSlope", "RescaleIntercept", "RescaleType"):
         dataset.pop(Tag(name), None)
@@ -285,22 +325,22 @@ def _set_rescale(
         dataset.RescaleType = kind
     if reference.padding is not None:
         padding = round((reference.padding - intercept) / slope)
-        if np.iinfo(dtype).min <= padding <= np.iinfo(dtype).max:
+        if np.iinfo(scaling.dtype).min <= padding <= np.iinfo(scaling.dtype).max:
             dataset.PixelPaddingValue = padding
 
 
-def _numbers_rise(volume: Volume, reference: DicomReference) -> bool:
+def _numbers_rise(geometry: Geometry, reference: DicomReference) -> bool:
     """Whether InstanceNumber rises along array axis 2, as it does in space in the source."""
-    ours, theirs = volume.geometry.directions[:, 2], reference.geometry.directions[:, 2]
+    ours, theirs = geometry.directions[:, 2], reference.geometry.directions[:, 2]
     same_way = float(ours @ theirs) >= 0.0
     return reference.number_rises == same_way
 
 
-def _source_images(volume: Volume, reference: DicomReference, index: int) -> Sequence:
+def _source_images(geometry: Geometry, reference: DicomReference, index: int) -> Sequence:
     """References to the source slices between which slice ``index`` lies."""
-    last_x, last_y = volume.shape[0] - 1, volume.shape[1] - 1
+    last_x, last_y = geometry.shape[0] - 1, geometry.shape[1] - 1
     corners = [(x, y, index) for x in (0, last_x) for y in (0, last_y)]
-    places = reference.geometry.world_to_voxel(volume.geometry.voxel_to_world(corners))[:, 2]
+    places = reference.geometry.world_to_voxel(geometry.voxel_to_world(corners))[:, 2]
     last = len(reference.images) - 1
     low = int(np.clip(np.floor(places.min() + 1e-4), 0, last))
     high = int(np.clip(np.ceil(places.max() - 1e-4), 0, last))

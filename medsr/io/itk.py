@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK
 
 from medsr.errors import (
@@ -27,7 +28,17 @@ from medsr.errors import (
 )
 from medsr.geometry import Geometry
 from medsr.io.checks import check_claimed_bytes
-from medsr.io.quantise import Stored, dequantise, quantise, type_without_slope
+from medsr.io.quantise import (
+    Scaling,
+    Stored,
+    ValueRange,
+    dequantise,
+    find_scaling,
+    range_of,
+    source_of,
+    store,
+    type_without_slope,
+)
 from medsr.volume import Source, SourceFormat, Volume
 
 # SimpleITK carries no types; this says so once.
@@ -81,19 +92,36 @@ def read_itk(path: Path) -> Volume:
         InputNotFoundError, CorruptFileError, DimensionError, ColourError, GeometryError: as
             :func:`read_header` does; CorruptFileError also for missing voxels.
     """
-    reader = _reader(path)
     info = read_header(path)
-    if info.frames:
+    data = read_planes(path, info, 0, info.geometry.shape[2])
+    return Volume(data, info.geometry, source=Source(info.format, path, info.dtype))
+
+
+def read_planes(path: Path, info: ItkInfo, start: int, stop: int) -> npt.NDArray[Any]:
+    """Read planes ``start`` to ``stop`` along the last axis, (X, Y, stop - start).
+
+    Args:
+        path: as for :func:`read_itk`.
+        info: its header.
+        start: first plane.
+        stop: end of the planes.
+
+    Raises:
+        CorruptFileError: if voxels are missing.
+    """
+    reader = _reader(path)
+    x, y, count = info.geometry.shape
+    if info.frames or (start, stop) != (0, count):
         reader.ReadImageInformation()
-        reader.SetExtractSize([*reader.GetSize()[:3], *(0,) * (reader.GetDimension() - 3)])
+        beyond = (0,) * (reader.GetDimension() - 3)
+        reader.SetExtractIndex([0, 0, start, *beyond])
+        reader.SetExtractSize([x, y, stop - start, *beyond])
     try:
         with _quiet():
             image = reader.Execute()
     except RuntimeError as error:
         raise CorruptFileError(f"{path}: the voxels cannot be read ({_brief(error)})") from error
-    raw = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
-    source = Source(info.format, path, info.dtype)
-    return Volume(dequantise(raw, 1.0, 0.0), info.geometry, source=source)
+    return dequantise(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0), 1.0, 0.0)
 
 
 def read_header(path: Path) -> ItkInfo:
@@ -144,18 +172,56 @@ def write_itk(volume: Volume, path: Path) -> Stored:
         volume: finite voxels.
         path: ends in ``.nrrd`` or ``.mha``; written in place (see ``medsr.io.atomic``).
     """
-    stored = quantise(volume.data, type_without_slope(volume))
+    stored = store(volume.data, itk_scaling(source_of(volume), range_of(volume.data)))
     image = sitk.GetImageFromArray(np.ascontiguousarray(stored.data.transpose(2, 1, 0)))
-    origin, spacing, direction = volume.geometry.to_lps()
-    image.SetOrigin(origin)
-    image.SetSpacing(spacing)
-    image.SetDirection(direction.ravel().tolist())
+    _place(image, volume.geometry)
     try:
         with _quiet():
             sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
         raise OSError(_brief(error)) from error
     return stored
+
+
+def header_for(geometry: Geometry, dtype: np.dtype[Any], path: Path) -> str:
+    """The header that ITK writes before uncompressed voxels of this grid and type.
+
+    Args:
+        geometry: the grid.
+        dtype: type of the voxels, native byte order.
+        path: ends in ``.nrrd`` or ``.mha``; a small file is there for a moment.
+    """
+    small = np.zeros((1, 1, 1), dtype=dtype)
+    image = sitk.GetImageFromArray(small)
+    _place(image, geometry)
+    try:
+        with _quiet():
+            sitk.WriteImage(image, str(path), useCompression=False)
+        written = path.read_bytes()[: -small.nbytes]
+    except RuntimeError as error:
+        raise OSError(_brief(error)) from error
+    finally:
+        path.unlink(missing_ok=True)
+    size = "{} {} {}".format(*geometry.shape)
+    return re.sub(r"(?m)^(sizes:|DimSize =) 1 1 1$", rf"\1 {size}", written.decode("ascii"))
+
+
+def is_readable_in_parts(path: Path) -> bool:
+    """Whether ITK reads a region of the file without the rest: uncompressed MetaImage."""
+    return path.suffix.lower() == ".mha" and _UNCOMPRESSED.search(_start(path)) is not None
+
+
+def itk_scaling(source: Source, value_range: ValueRange) -> Scaling:
+    """How an NRRD or MetaImage file holds the values; neither format has slope and intercept."""
+    return find_scaling(value_range, type_without_slope(source, value_range))
+
+
+def _place(image: Any, geometry: Geometry) -> None:
+    """Lay an ITK image in space."""
+    origin, spacing, direction = geometry.to_lps()
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction.ravel().tolist())
 
 
 def _reader(path: Path) -> Any:

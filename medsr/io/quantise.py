@@ -5,6 +5,7 @@ The writers decide which type a format can hold; the arithmetic is here. No file
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,81 @@ class Stored:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """How native values become stored numbers: native = stored * slope + intercept.
+
+    Args:
+        dtype: type to store. A floating type is stored as it is and takes no slope.
+        slope: see above.
+        intercept: see above, in native units.
+        notes: sentences on what differs from the source.
+    """
+
+    dtype: np.dtype[Any]
+    slope: float = 1.0
+    intercept: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def stored(self, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Round (X, Y, Z) finite native values half to even; what is out of range saturates."""
+        if self.dtype.kind == "f":
+            return np.asarray(data, dtype=self.dtype)
+        if self.slope == 1.0 and self.intercept == 0.0 and data.dtype.kind in "iu":
+            return _saturated_integers(data, self.dtype)
+        stored = np.empty(data.shape, dtype=self.dtype, order="F")
+        low_limit, high_limit = _float_limits(self.dtype)
+        for k in range(data.shape[2]):
+            values = np.asarray(data[..., k], dtype=np.float64)
+            values = np.rint((values - self.intercept) / self.slope)
+            stored[..., k] = np.clip(values, low_limit, high_limit).astype(self.dtype)
+        return stored
+
+
+ValueRange = Callable[[], tuple[float, float]]
+"""Gives the smallest and the largest native value; called only where they decide something."""
+
+
+def range_of(data: npt.NDArray[Any]) -> ValueRange:
+    """The range of values of an array, found when it is asked for."""
+    return lambda: (float(data.min()), float(data.max()))
+
+
+def find_scaling(
+    value_range: ValueRange,
+    dtype: npt.DTypeLike,
+    *,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+) -> Scaling:
+    """Choose slope and intercept for values that will be stored.
+
+    Args:
+        value_range: of the native values.
+        dtype: type to store. A floating type is stored as it is and takes no slope.
+        slope: of the source. With slope 1 and intercept 0 values outside the type's range
+            saturate. With others the source used them to cover a range, so where the data need
+            more of it, a wider slope for the same type is chosen and noted.
+        intercept: of the source, in native units.
+    """
+    target = np.dtype(dtype)
+    if target.kind == "f":
+        return Scaling(target)
+    if slope == 1.0 and intercept == 0.0:
+        return Scaling(target)
+    info = np.iinfo(target)
+    low, high = value_range()
+    ends = sorted(((low - intercept) / slope, (high - intercept) / slope))
+    if ends[0] >= info.min - 0.5 and ends[1] <= info.max + 0.5:
+        return Scaling(target, slope, intercept)
+    slope, intercept = _covering(low, high, info)
+    notes = (
+        f"the result leaves the range of the source's scaling; {target} is now scaled by "
+        f"slope {slope:.6g} and intercept {intercept:.6g}",
+    )
+    return Scaling(target, slope, intercept, notes)
+
+
 def quantise(
     data: npt.NDArray[Any], dtype: npt.DTypeLike, *, slope: float = 1.0, intercept: float = 0.0
 ) -> Stored:
@@ -31,40 +107,20 @@ def quantise(
 
     Args:
         data: (X, Y, Z) finite native values.
-        dtype: type to store. A floating type is stored as it is and takes no slope.
-        slope: of the source. With slope 1 and intercept 0 values outside the type's range
-            saturate. With others the source used them to cover a range, so where the data need
-            more of it, a wider slope for the same type is chosen and noted.
-        intercept: of the source, in native units.
+        dtype: as for :func:`find_scaling`.
+        slope: as for :func:`find_scaling`.
+        intercept: as for :func:`find_scaling`.
 
     Returns:
         Stored numbers whose native values lie within half a quantisation step of ``data``
         (saturated voxels apart).
     """
-    target = np.dtype(dtype)
-    if target.kind == "f":
-        return Stored(np.asarray(data, dtype=target))
-    plain = slope == 1.0 and intercept == 0.0
-    notes: tuple[str, ...] = ()
-    if not plain:
-        info = np.iinfo(target)
-        low, high = float(data.min()), float(data.max())
-        ends = sorted(((low - intercept) / slope, (high - intercept) / slope))
-        if ends[0] < info.min - 0.5 or ends[1] > info.max + 0.5:
-            slope, intercept = _covering(low, high, info)
-            notes = (
-                f"the result leaves the range of the source's scaling; {target} is now scaled by "
-                f"slope {slope:.6g} and intercept {intercept:.6g}",
-            )
-    if plain and data.dtype.kind in "iu":
-        return Stored(_saturated_integers(data, target))
-    stored = np.empty(data.shape, dtype=target, order="F")
-    low_limit, high_limit = _float_limits(target)
-    for k in range(data.shape[2]):
-        values = np.asarray(data[..., k], dtype=np.float64)
-        values = np.rint((values - intercept) / slope)
-        stored[..., k] = np.clip(values, low_limit, high_limit).astype(target)
-    return Stored(stored, slope, intercept, notes)
+    return store(data, find_scaling(range_of(data), dtype, slope=slope, intercept=intercept))
+
+
+def store(data: npt.NDArray[Any], scaling: Scaling) -> Stored:
+    """Express (X, Y, Z) native values by a scaling that was chosen for them."""
+    return Stored(scaling.stored(data), scaling.slope, scaling.intercept, scaling.notes)
 
 
 def dequantise(raw: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[Any]:
@@ -80,22 +136,26 @@ def dequantise(raw: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDA
     return values
 
 
-def type_without_slope(volume: Volume) -> np.dtype[Any]:
-    """The type that holds a volume's native values in a format of another kind than its source.
+def type_without_slope(source: Source, value_range: ValueRange) -> np.dtype[Any]:
+    """The type that holds native values in a format of another kind than their source.
 
     The source's own type where it was stored without slope and intercept; the smallest signed
     type where only a whole number was added (CT stored from 0 up); float32 otherwise.
     """
-    source = volume.source or Source("array", dtype=volume.data.dtype)
     if source.dtype.kind == "f" or (source.slope == 1.0 and source.intercept == 0.0):
         return np.dtype(source.dtype).newbyteorder("=")
     if source.slope == 1.0 and float(source.intercept).is_integer():
-        low, high = float(volume.data.min()), float(volume.data.max())
+        low, high = value_range()
         for candidate in (np.int16, np.int32):
             info = np.iinfo(candidate)
             if info.min <= round(low) and round(high) <= info.max:
                 return np.dtype(candidate)
     return np.dtype(np.float32)
+
+
+def source_of(volume: Volume) -> Source:
+    """The volume's source, or one that says what its array holds."""
+    return volume.source or Source("array", dtype=volume.data.dtype)
 
 
 def _covering(low: float, high: float, info: np.iinfo[Any]) -> tuple[float, float]:
