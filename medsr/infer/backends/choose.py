@@ -145,7 +145,7 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(RUNS):
         for name, runner in runners.items():
-            if sum(times[name]) < seconds:
+            if not times[name] or sum(times[name]) < seconds:
                 times[name].append(_timed(runner, block))
     medians = {name: statistics.median(values) for name, values in times.items()}
     return Ranking(dict(sorted(medians.items(), key=lambda item: item[1])), refused)
