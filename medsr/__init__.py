@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medsr.errors import MedsrError
     from medsr.geometry import Geometry
-    from medsr.infer.engine import TiledInferer
+    from medsr.infer.folder import FolderSummary, upscale_folder
+    from medsr.infer.monai_inferer import TiledInferer
     from medsr.infer.upscale import UpscaleResult, upscale
     from medsr.io import Inspection, load, save
     from medsr.io.inspect import inspect
@@ -28,6 +29,8 @@ __version__ = "0.1.0"
 __all__ = [
     "upscale",
     "UpscaleResult",
+    "upscale_folder",
+    "FolderSummary",
     "load",
     "save",
     "inspect",
@@ -46,6 +49,8 @@ __all__ = [
 _HOMES = {
     "upscale": "medsr.infer.upscale",
     "UpscaleResult": "medsr.infer.upscale",
+    "upscale_folder": "medsr.infer.folder",
+    "FolderSummary": "medsr.infer.folder",
     "load": "medsr.io",
     "save": "medsr.io",
     "inspect": "medsr.io",
@@ -54,7 +59,7 @@ _HOMES = {
     "Volume": "medsr.volume",
     "SRModel": "medsr.model",
     "ModelSpec": "medsr.model",
-    "TiledInferer": "medsr.infer.engine",
+    "TiledInferer": "medsr.infer.monai_inferer",
     "Recipe": "medsr.recipe",
     "read_recipe": "medsr.recipe",
     "MedsrError": "medsr.errors",

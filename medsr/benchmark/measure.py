@@ -26,7 +26,7 @@ from medsr.degrade import degrade_volume
 from medsr.errors import CohortError, UsageError
 from medsr.evaluate.baselines import resample
 from medsr.evaluate.metrics import psnr, reference_for
-from medsr.infer.engine import TiledInferer
+from medsr.infer.monai_inferer import TiledInferer
 from medsr.infer.upscale import upscale
 from medsr.io import load
 from medsr.model import CARD_FILE, SPEC_FILE, ModelSpec, SRModel

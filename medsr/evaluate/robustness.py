@@ -23,7 +23,7 @@ from medsr.distill.attack import pgd
 from medsr.errors import UsageError
 from medsr.evaluate.metrics import Metrics, Reference, score
 from medsr.geometry import Geometry
-from medsr.infer.engine import resolve_device, resolve_precision
+from medsr.infer.device import resolve_device, resolve_precision
 from medsr.infer.prepare import Frame
 from medsr.model import SRModel
 from medsr.volume import Modality, Volume

@@ -1,250 +1,331 @@
-"""The engine: runs a network over a volume, tile by tile, as if it had seen it whole.
+"""The engine: runs a network over a volume in blocks, as if it had seen it whole.
 
-:class:`TiledInferer` is a MONAI inferer, so it serves validation inside MONAI code as well as
-``medsr.upscale``. Here also live the choice of device and precision and the estimate of memory.
-Not here: where tiles lie (``medsr.infer.plan``), and scans (``medsr.infer.prepare``).
+It asks the planner for blocks that suit the machine and the memory, leaves out air, lets an
+executor run every block and writes its core straight into one float32 array. Where a GPU's memory
+does not suffice after all, blocks get smaller, and in the end the processor takes over.
+
+Not here: where blocks lie (``medsr.infer.plan``), how one is run (``medsr.infer.executors``),
+MONAI (``medsr.infer.monai_inferer``), scans (``medsr.infer.upscaler``).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-import numpy as np
+import psutil
 import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.inferers.inferer import Inferer
 from torch import Tensor, nn
 
-from medsr.errors import DeviceError, MemoryLimitError, UsageError
-from medsr.geometry import Geometry
-from medsr.infer.plan import Shape, Tile, choose_core, plan_tiles
+from medsr.errors import MemoryLimitError, UsageError
+from medsr.infer.air import TOLERANCE, find_air, shrink
+from medsr.infer.backends import find_backend, require
+from medsr.infer.calibrate import USUAL, rates
+from medsr.infer.device import Precision, resolve_device, resolve_precision
+from medsr.infer.executors import Executor, Runner, StreamExecutor, TileExecutor
+from medsr.infer.plan import Shape, Tile, choose_core, even_out, plan_tiles
+from medsr.infer.stream import chain_of, subvoxels
 
-Precision = Literal["fp32", "bf16"]
+logger = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
 
-DEFAULT_WORKING_BYTES = 2 * 2**30
-"""Memory that one tile may take where no limit is given."""
+FREE_SHARE = 0.4
+"""Of the memory that is free, blocks may take this much where no limit is given."""
+
+WORTH_MEASURING = 2**20
+"""Voxels from which on a plan is worth the measurement of a machine not known yet."""
 
 
-def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that is there.
+@dataclass(frozen=True)
+class Plan:
+    """How a volume is run.
+
+    Args:
+        shape: Its voxels.
+        tiles: What is run, in order.
+        executor: What runs it.
+        device: Where.
+        air_voxels: Voxels left to interpolation.
+    """
+
+    shape: Shape
+    tiles: tuple[Tile, ...]
+    executor: Executor
+    device: torch.device
+    air_voxels: int = 0
+
+    @property
+    def air_share(self) -> float:
+        """Share of the volume that is left to interpolation."""
+        return self.air_voxels / math.prod(self.shape)
+
+    @property
+    def steps(self) -> int:
+        """Steps of progress in all."""
+        return sum(self.executor.steps(tile.shape) for tile in self.tiles)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a report says of the plan, as plain data."""
+        largest = max((tile.shape for tile in self.tiles), key=math.prod, default=(0, 0, 0))
+        return {
+            "count": len(self.tiles),
+            "largest_shape": list(largest),
+            "streamed": isinstance(self.executor, StreamExecutor),
+            "air_share": round(self.air_share, 4),
+            "air_tolerance": TOLERANCE,
+        }
+
+
+class Engine:
+    """Runs a network over volumes of any size.
+
+    Chains of plain convolutions (``RepPlain3D``, all shipped models) are streamed plane by plane;
+    other networks run in tiles that carry the receptive field as halo and are cut back to their
+    cores. Either gives the network's result on the whole volume to float tolerance: nothing is
+    blended, and no window shows.
+
+    Args:
+        network: In evaluation mode, with ``scale``, ``halo`` and ``multiple_of`` (all of
+            ``medsr.networks`` have them), and ``channels`` where its output has more than one.
+        device: Where it runs; by default where its parameters are.
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
+        backend: Name in ``medsr.infer.backends.BACKENDS``.
+        max_memory_bytes: Limit for the output and what a block takes, together; by default a
+            share of what is free.
+        core: Largest core of a block in voxels, per axis or one number for all; chosen by the
+            planner when not given.
+        step: Planes that a streamed block answers at a time; chosen when not given.
+        skip_air: Whether blocks in which the network changes nothing are left to interpolation.
+        progress: Called with (steps done, steps in all) at the start and after every step.
 
     Raises:
-        DeviceError: The name is none of these, or there is no such GPU.
-    """
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"device {device} is not there ({torch.cuda.device_count()} CUDA GPUs found); use cpu"
-        )
-    if found.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {device} is not supported; use auto, cpu, cuda or cuda:N")
-    return found
-
-
-def resolve_precision(precision: str, device: torch.device) -> Precision:
-    """Turn ``auto`` into ``bf16`` where the device computes it natively, ``fp32`` elsewhere.
-
-    Args:
-        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        device: Where the network runs.
-
-    Raises:
-        UsageError: The precision is none of the three.
-    """
-    if precision == "fp32":
-        return "fp32"
-    if precision == "bf16":
-        return "bf16"
-    if precision != "auto":
-        raise UsageError(f"precision {precision!r} is unknown; use auto, fp32 or bf16")
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # Processors without the instruction emulate bf16, far slower than fp32.
-    query = getattr(torch.cpu, "get_capabilities", None)
-    capabilities: dict[str, Any] = query() if query else {}
-    native = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
-    return "bf16" if native else "fp32"
-
-
-def working_bytes(network: nn.Module, tile: Shape, precision: Precision) -> int:
-    """Estimate the memory that one forward pass over a tile takes, weights not counted.
-
-    Args:
-        network: The network; its ``live_channels``, or else its widest convolution, tell how many
-            channels are alive at once.
-        tile: Low-resolution voxels of the padded tile, per axis.
-        precision: Type of the activations.
-
-    Returns:
-        Bytes, meant to err on the high side: the widest convolution's input and output, twice
-        (library copies in other memory formats), and what the tail says of the enlarged output in
-        float32, four times (shuffle, residual, sum, crop).
-    """
-    fold = math.prod(getattr(network, "fold", (1, 1, 1)))
-    gain = math.prod(getattr(network, "scale", (1, 1, 1)))
-    gain *= getattr(network, "values_per_voxel", 1)
-    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv3d)]
-    widest = max((m.in_channels + m.out_channels for m in convolutions), default=2)
-    live = getattr(network, "live_channels", None) or 2 * widest
-    element = 2 if precision == "bf16" else 4
-    per_voxel = live * element / fold + 4.0 * 4 * gain + 3.0 * 4
-    return math.ceil(math.prod(tile) * per_voxel)
-
-
-class TiledInferer(Inferer):
-    """Sliding-window inference that equals the whole-volume result to float tolerance.
-
-    Tiles carry the network's receptive field as halo and are cut back to their cores, so nothing
-    is blended and no window size shows. Every tile is written straight into one float32 array.
-
-    Args:
-        core: Largest core of a tile in low-resolution voxels, per axis or one number for all; by
-            default chosen from the halo and the memory allowed.
-        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        max_memory_bytes: Limit for the output array and one tile's activations together.
-        device: Where tiles are run; by default where the network's parameters are.
-        progress: Called with (tiles done, tiles in all) at the start and after every tile.
-
-    The network must carry ``scale``, ``halo`` and ``multiple_of`` (all of ``medsr.networks`` do),
-    and ``channels`` where its output has more than one.
+        BackendError: The backend lacks the precision or the device.
+        DeviceError: There is no such device.
+        MissingExtraError: The backend's packages are not installed.
+        UsageError: The network does not say its scale, halo and alignment, or a name is unknown.
     """
 
     def __init__(
         self,
-        core: int | Shape | None = None,
+        network: nn.Module,
         *,
-        precision: str = "auto",
-        max_memory_bytes: int | None = None,
         device: str | torch.device | None = None,
+        precision: str = "auto",
+        backend: str = "torch",
+        max_memory_bytes: int | None = None,
+        core: int | Shape | None = None,
+        step: int | None = None,
+        skip_air: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        self.core: Shape | None = (core, core, core) if isinstance(core, int) else core
-        self.precision = precision
+        self.scale, self.halo, self.multiple_of = _traits(network)
+        self.channels = int(getattr(network, "channels", 1))
+        self.network = network
+        parameter = next(network.parameters(), None)
+        home = torch.device("cpu") if parameter is None else parameter.device
+        self.device = home if device is None else resolve_device(device)
+        self.precision: Precision = resolve_precision(precision, self.device)
+        self.backend = find_backend(backend)
+        require(self.backend, self.precision, self.device)
         self.max_memory_bytes = max_memory_bytes
-        self.device = None if device is None else resolve_device(device)
+        self.core: Shape | None = (core, core, core) if isinstance(core, int) else core
+        self.step = step
+        self.skip_air = skip_air
         self.progress = progress
+        self._runner_for = lru_cache(maxsize=64)(self._prepare)
 
-    def plan(self, shape: Shape, network: nn.Module, device: torch.device) -> tuple[Tile, ...]:
-        """Plan the tiles of a volume of ``shape`` (batch and channel left out) for ``network``.
+    @property
+    def streams(self) -> bool:
+        """Whether the network is run plane by plane."""
+        return self.backend.name == "torch" and chain_of(self.network) is not None
+
+    def plan(self, shape: Shape) -> Plan:
+        """Plan a volume of which nothing but the shape is known.
 
         Raises:
-            MemoryLimitError: Not even the smallest tile fits into ``max_memory_bytes``.
-            UsageError: The network does not say its scale, halo and alignment.
+            MemoryLimitError: Not even the smallest block fits into ``max_memory_bytes``.
         """
-        _, halo, multiple_of = _traits(network)
-        core = self.core
-        if core is None:
-            precision = resolve_precision(self.precision, device)
-            core = choose_core(
-                shape,
-                halo,
-                multiple_of,
-                working_bytes=lambda tile: working_bytes(network, tile, precision),
-                limit_bytes=self._tile_limit(shape, network, device),
-                strict=self.max_memory_bytes is not None,
-            )
-        return plan_tiles(shape, halo, multiple_of, core)
+        return self._plan(shape, self.device, self._limit(shape, self.device))
 
-    def __call__(
-        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """Enlarge a batch of volumes.
+    def plan_for(self, lr: Tensor, *, offset: float = 0.0, divisor: float = 1.0) -> Plan:
+        """Plan a volume, its air left out.
 
         Args:
-            inputs: Normalised volumes ``(B, 1, X, Y, Z)``; a MONAI ``MetaTensor`` comes back as
-                one, on the grid that keeps its physical extent.
-            network: An ``SRNetwork`` or a module with the same attributes, in evaluation mode.
-            *args: Further arguments of the network.
-            **kwargs: Further keyword arguments of the network.
-
-        Returns:
-            ``(B, channels, X·sx, Y·sy, Z·sz)`` float32 on the device of ``inputs``, without
-            gradients; one channel unless the network has more.
+            lr: Native values ``(X, Y, Z)``.
+            offset: Native value that is 0 to the network.
+            divisor: Native width that is 1 to the network.
 
         Raises:
-            MemoryLimitError: Not even the smallest tile fits into the memory allowed.
-            UsageError: ``inputs`` is not 5D, or the network lacks scale, halo or alignment.
+            MemoryLimitError: Not even the smallest block fits into ``max_memory_bytes``.
         """
-        if inputs.ndim != 5:
-            raise UsageError(f"inputs have shape {tuple(inputs.shape)}; (B, 1, X, Y, Z) is needed")
-        if not isinstance(network, nn.Module):
-            raise UsageError("the network must be a torch module with scale, halo and multiple_of")
-        scale, _, _ = _traits(network)
-        plain: Tensor = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        parameter = next(network.parameters(), None)
-        home = plain.device if parameter is None else parameter.device
-        device = self.device or home
-        x, y, z = plain.shape[2:]
-        tiles = self.plan((x, y, z), network, device)
-        outputs = torch.empty(
-            (plain.shape[0], _channels(network), x * scale[0], y * scale[1], z * scale[2]),
-            dtype=torch.float32,
-            device=plain.device,
-        )
-        self._run(plain, outputs, tiles, network, device, args, kwargs)
-        return _with_affine(outputs, inputs) if isinstance(inputs, MetaTensor) else outputs
+        return self._without_air(self.plan(_shape(lr)), lr, offset, divisor)
 
-    def _run(
+    def run(
         self,
-        inputs: Tensor,
-        outputs: Tensor,
-        tiles: tuple[Tile, ...],
-        network: nn.Module,
-        device: torch.device,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        scale, _, _ = _traits(network)
-        reduced = resolve_precision(self.precision, device) == "bf16"
-        autocast = torch.autocast(device.type, dtype=torch.bfloat16) if reduced else nullcontext()
-        total = len(tiles) * inputs.shape[0]
-        done = 0
+        lr: Tensor,
+        *,
+        offset: float = 0.0,
+        divisor: float = 1.0,
+        out: Tensor | None = None,
+        plan: Plan | None = None,
+    ) -> Tensor:
+        """Enlarge a volume.
+
+        Args:
+            lr: ``(X, Y, Z)`` native values.
+            offset: Native value that is 0 to the network.
+            divisor: Native width that is 1 to the network.
+            out: Written and returned, where given: ``(channels, X·sx, Y·sy, Z·sz)`` float32.
+            plan: One of :meth:`plan_for` for this very volume; made when not given.
+
+        Returns:
+            ``(channels, X·sx, Y·sy, Z·sz)`` float32 native values on the device of ``lr``.
+
+        Raises:
+            BackendError: The backend cannot take this network.
+            MemoryLimitError: Not even the smallest block fits into the memory there is.
+        """
+        lr = lr.float()
+        if out is None:
+            fine = [n * s for n, s in zip(_shape(lr), self.scale, strict=True)]
+            out = torch.empty(self.channels, *fine, dtype=torch.float32, device=lr.device)
+        with torch.inference_mode():
+            plan = plan or self.plan_for(lr, offset=offset, divisor=divisor)
+            while True:
+                try:
+                    self._run(plan, lr, out, offset, divisor)
+                    return out
+                except torch.OutOfMemoryError as error:
+                    plan = self._without_air(self._humbler(plan, error), lr, offset, divisor)
+
+    def _run(self, plan: Plan, lr: Tensor, out: Tensor, offset: float, divisor: float) -> None:
+        done, total = 0, plan.steps
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            if self.progress is not None:
+                self.progress(done, total)
+
         if self.progress is not None:
             self.progress(done, total)
-        with torch.no_grad(), autocast:
-            for item in range(inputs.shape[0]):
-                for tile in tiles:
-                    block = inputs[(slice(item, item + 1), slice(None), *tile.input_slices)]
-                    try:
-                        sr = network(block.to(device), *args, **kwargs)
-                    except torch.OutOfMemoryError as error:
-                        raise MemoryLimitError(
-                            f"a tile of {tile.shape} voxels does not fit on {device}; "
-                            "lower the memory limit so that tiles get smaller, or use the cpu"
-                        ) from error
-                    target = outputs[
-                        (slice(item, item + 1), slice(None), *tile.output_slices(scale))
-                    ]
-                    target.copy_(sr[(slice(None), slice(None), *tile.crop_slices(scale))])
-                    done += 1
-                    if self.progress is not None:
-                        self.progress(done, total)
+        if plan.air_voxels:
+            _interpolate(lr, out, self.scale)
+        for tile in plan.tiles:
+            plan.executor.run(
+                lr[tile.input_slices],
+                out[(slice(None), *tile.output_slices(self.scale))],
+                tile.crop_slices((1, 1, 1)),
+                offset=offset,
+                divisor=divisor,
+                tick=tick,
+            )
 
-    def _tile_limit(self, shape: Shape, network: nn.Module, device: torch.device) -> int:
-        """Bytes that one tile may take."""
-        scale, _, _ = _traits(network)
-        output_bytes = 4 * math.prod(shape) * math.prod(scale) * _channels(network)
+    def _plan(self, shape: Shape, device: torch.device, limit_bytes: int) -> Plan:
+        executor = self._executor(shape, device)
+        core = self.core or choose_core(
+            shape,
+            self.halo,
+            self.multiple_of,
+            seconds=executor.seconds,
+            working_bytes=executor.working_bytes,
+            limit_bytes=limit_bytes,
+            strict=self.max_memory_bytes is not None,
+            whole=executor.whole,
+        )
+        tiles = plan_tiles(shape, self.halo, self.multiple_of, core)
+        if executor.even:
+            tiles = even_out(tiles, shape, self.multiple_of)
+        return Plan(shape, tiles, executor, device)
+
+    def _without_air(self, plan: Plan, lr: Tensor, offset: float, divisor: float) -> Plan:
+        """Leave out what interpolation restores as well."""
+        asked = self.skip_air and self.channels == 1 and self.multiple_of == (1, 1, 1)
+        if not asked or plan.executor.even:
+            return plan
+        air = find_air(lr, self.halo, self._ask, offset=offset, divisor=divisor)
+        if air is None:
+            return plan
+        tiles, left_out = shrink(plan.tiles, air, self.halo)
+        return Plan(plan.shape, tiles, plan.executor, plan.device, left_out)
+
+    def _ask(self, block: Tensor) -> Tensor:
+        parameter = next(self.network.parameters(), block)
+        answer: Tensor = self.network(block.to(parameter.device))
+        return answer
+
+    def _executor(self, shape: Shape, device: torch.device) -> Executor:
+        measured = math.prod(shape) >= WORTH_MEASURING and self.core is None
+        known = rates(self.precision, device.type) if measured else USUAL
+        if self.streams:
+            return StreamExecutor(self.network, shape, self.precision, device, known, self.step)
+        return TileExecutor(
+            self.network,
+            lambda tile: self._runner_for(tile, device),
+            self.precision,
+            known,
+            even=self.backend.name != "torch",
+        )
+
+    def _prepare(self, tile: Shape, device: torch.device) -> Runner:
+        network = self.network.to(device)
+        return self.backend.prepare(network, tile, precision=self.precision, device=device)
+
+    def _limit(self, shape: Shape, device: torch.device) -> int:
+        """Bytes that one block may take."""
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            limit = int(0.6 * free)
-            return limit if self.max_memory_bytes is None else min(limit, self.max_memory_bytes)
+            share = int(0.6 * free)
+            return share if self.max_memory_bytes is None else min(share, self.max_memory_bytes)
         if self.max_memory_bytes is None:
-            return DEFAULT_WORKING_BYTES
-        return self.max_memory_bytes - output_bytes
+            return int(FREE_SHARE * psutil.virtual_memory().available)
+        output = 4 * math.prod(shape) * math.prod(self.scale) * self.channels
+        return self.max_memory_bytes - output
+
+    def _humbler(self, plan: Plan, error: Exception) -> Plan:
+        """Return a plan of blocks half as large, in the end one for the processor.
+
+        Raises:
+            MemoryLimitError: There is nothing left to try.
+        """
+        largest = max(plan.executor.working_bytes(tile.shape) for tile in plan.tiles)
+        humbler = self._plan(plan.shape, plan.device, largest // 2)
+        fits = max(humbler.executor.working_bytes(tile.shape) for tile in humbler.tiles)
+        if fits < largest:
+            if plan.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._warn_once("memory of %s does not suffice; going on in smaller blocks", plan)
+            return humbler
+        if plan.device.type == "cuda":
+            self._warn_once("memory of %s does not suffice; going on on the processor", plan)
+            cpu = torch.device("cpu")
+            return self._plan(plan.shape, cpu, self._limit(plan.shape, cpu))
+        raise MemoryLimitError(
+            f"a block of {plan.tiles[0].shape} voxels does not fit into the memory there is; "
+            "close other programs or take a smaller model"
+        ) from error
+
+    def _warn_once(self, message: str, plan: Plan) -> None:
+        if not getattr(self, "_warned", False):
+            logger.warning(message, plan.device)
+        self._warned = True
+
+
+def _interpolate(lr: Tensor, out: Tensor, scale: Shape) -> None:
+    """Write the nearest voxel everywhere."""
+    target = subvoxels(out[0], scale)
+    target.copy_(lr[:, None, :, None, :, None].expand(target.shape))
 
 
 def _traits(network: nn.Module) -> tuple[Shape, Shape, Shape]:
     """Scale, halo and alignment that the network states."""
+    if not isinstance(network, nn.Module):
+        raise UsageError("the network must be a torch module with scale, halo and multiple_of")
     values = [getattr(network, name, None) for name in ("scale", "halo", "multiple_of")]
     if any(not isinstance(value, tuple) or len(value) != 3 for value in values):
         raise UsageError(
@@ -255,20 +336,6 @@ def _traits(network: nn.Module) -> tuple[Shape, Shape, Shape]:
     return scale, halo, multiple_of  # type: ignore[return-value]
 
 
-def _channels(network: nn.Module) -> int:
-    """Channels of the network's output."""
-    return int(getattr(network, "channels", 1))
-
-
-def _with_affine(outputs: Tensor, inputs: MetaTensor) -> MetaTensor:
-    """Attach the affines that keep each input's physical extent."""
-    x, y, z = inputs.shape[2:]
-    fine = (outputs.shape[2], outputs.shape[3], outputs.shape[4])
-    affines = np.asarray(inputs.affine.cpu(), dtype=np.float64)
-    stack = affines if affines.ndim == 3 else affines[np.newaxis]
-    refined = np.stack([Geometry((x, y, z), affine).resize(fine).affine for affine in stack])
-    affine = torch.as_tensor(refined if affines.ndim == 3 else refined[0])
-    meta = {key: value for key, value in inputs.meta.items() if key != "affine"}
-    result = MetaTensor(outputs, affine=affine, meta=meta)
-    result.is_batch = inputs.is_batch
-    return result
+def _shape(lr: Tensor) -> Shape:
+    x, y, z = lr.shape
+    return (x, y, z)

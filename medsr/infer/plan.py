@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from medsr.errors import MemoryLimitError, UsageError
 
 Shape = tuple[int, int, int]
-
-DEFAULT_CORE = 64
-"""Voxels of a tile's core along each axis, unless the halo asks for more."""
 
 
 @dataclass(frozen=True)
@@ -103,51 +100,102 @@ def choose_core(
     halo: Shape,
     multiple_of: Shape,
     *,
+    seconds: Callable[[Shape], float],
     working_bytes: Callable[[Shape], int],
     limit_bytes: int,
     strict: bool,
+    whole: tuple[int, ...] = (),
 ) -> Shape:
-    """Choose the core size of the tiles from the network's halo and the memory allowed.
+    """Choose the core of the tiles for which the whole volume takes the least time.
 
-    The usual core is :data:`DEFAULT_CORE` voxels along each axis, more where the halo is wide (its
-    cost falls with the core), and the whole axis where little would be left. It is halved along
-    its longest axis until a tile fits.
+    Cutting costs halo, which is computed more than once; not cutting costs memory and leaves the
+    processor's cache. How much either weighs is the caller's ``seconds`` to say.
 
     Args:
         shape: Voxels of the volume per axis.
         halo: As in :func:`plan_tiles`.
         multiple_of: As in :func:`plan_tiles`.
-        working_bytes: Memory that a padded block of a given shape takes.
+        seconds: Time that a padded block of a given shape takes.
+        working_bytes: Memory that it takes.
         limit_bytes: Memory allowed for one tile.
         strict: Refuse when not even the smallest tile fits; otherwise take the smallest.
+        whole: Axes that are not cut unless memory asks for it.
 
     Raises:
         MemoryLimitError: ``strict`` and not even the smallest tile fits.
     """
-    core = [_usual_core(n, h, m) for n, h, m in zip(shape, halo, multiple_of, strict=True)]
-    while True:
-        padded = padded_shape(shape, halo, multiple_of, _shape(tuple(core)))
-        needed = working_bytes(padded)
-        if needed <= limit_bytes:
-            return _shape(tuple(core))
-        divisible = [axis for axis in range(3) if core[axis] > multiple_of[axis]]
-        if not divisible:
-            break
-        axis = max(divisible, key=core.__getitem__)
-        half = math.ceil(core[axis] / 2 / multiple_of[axis]) * multiple_of[axis]
-        core[axis] = min(half, core[axis] - 1)
+    options = [
+        _cuts(size, multiple)[: 1 if axis in whole else None]
+        for axis, (size, multiple) in enumerate(zip(shape, multiple_of, strict=True))
+    ]
+    best, least = None, math.inf
+    for core in product(*options):
+        padded = padded_shape(shape, halo, multiple_of, _shape(core))
+        if working_bytes(padded) > limit_bytes:
+            continue
+        count = math.prod(math.ceil(n / c) for n, c in zip(shape, core, strict=True))
+        needed = count * seconds(padded)
+        if needed < least:
+            best, least = _shape(core), needed
+    if best is not None:
+        return best
+    if whole:
+        return choose_core(
+            shape,
+            halo,
+            multiple_of,
+            seconds=seconds,
+            working_bytes=working_bytes,
+            limit_bytes=limit_bytes,
+            strict=strict,
+        )
+    smallest = _shape(tuple(cuts[-1] for cuts in options))
     if strict:
+        smallest_bytes = working_bytes(padded_shape(shape, halo, multiple_of, smallest))
         raise MemoryLimitError(
-            f"the smallest tile needs about {needed / 2**20:.0f} MiB and "
+            f"the smallest tile needs about {smallest_bytes / 2**20:.0f} MiB and "
             f"{max(limit_bytes, 0) / 2**20:.0f} MiB of the memory limit are left for it; "
             "raise the limit or take a smaller model"
         )
-    return _shape(tuple(core))
+    return smallest
 
 
-def _usual_core(size: int, halo: int, multiple: int) -> int:
-    core = math.ceil(max(DEFAULT_CORE, 6 * halo) / multiple) * multiple
-    return size if size <= core + core // 2 else core
+def even_out(tiles: tuple[Tile, ...], shape: Shape, multiple_of: Shape) -> tuple[Tile, ...]:
+    """Give all tiles padded blocks of one shape where the volume allows it.
+
+    Tiles at the volume's edge need less halo; they read further inward instead. What compiles a
+    network for one shape then compiles once.
+
+    Args:
+        tiles: A plan of :func:`plan_tiles`.
+        shape: Voxels of the volume per axis.
+        multiple_of: As in :func:`plan_tiles`.
+    """
+    sizes = []
+    for axis, multiple in enumerate(multiple_of):
+        largest = max(tile.shape[axis] for tile in tiles)
+        sizes.append(min(math.ceil(largest / multiple) * multiple, shape[axis]))
+    evened = []
+    for tile in tiles:
+        start, stop = list(tile.start), list(tile.stop)
+        for axis, (size, multiple) in enumerate(zip(sizes, multiple_of, strict=True)):
+            low = min(start[axis], (shape[axis] - size) // multiple * multiple)
+            if low + size >= stop[axis]:
+                start[axis], stop[axis] = low, low + size
+        evened.append(replace(tile, start=_shape(tuple(start)), stop=_shape(tuple(stop))))
+    return tuple(evened)
+
+
+def _cuts(size: int, multiple: int) -> list[int]:
+    """Cores to choose among along one axis, the largest first."""
+    cores = [size]
+    pieces = 2
+    while cores[-1] > multiple:
+        core = math.ceil(math.ceil(size / pieces) / multiple) * multiple
+        if core < cores[-1]:
+            cores.append(core)
+        pieces += max(1, pieces // 3)
+    return cores
 
 
 def _plan_axis(size: int, halo: int, multiple: int, core: int) -> list[tuple[int, int, int, int]]:

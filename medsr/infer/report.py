@@ -76,8 +76,7 @@ def build_report(
     weight_hash: str,
     device: str,
     precision: str,
-    tiles: int,
-    tile_shape: tuple[int, int, int],
+    plan: dict[str, Any],
     warnings: list[str],
 ) -> dict[str, Any]:
     """Put together everything but the times, which :func:`finish_report` adds.
@@ -89,8 +88,7 @@ def build_report(
         weight_hash: SHA-256 of its weights.
         device: Where it ran.
         precision: ``"fp32"`` or ``"bf16"``.
-        tiles: Number of tiles.
-        tile_shape: Low-resolution voxels of the largest tile, halo included.
+        plan: How the volume was run, as :meth:`medsr.infer.engine.Plan.as_dict` says.
         warnings: What the user should know.
     """
     source = before.source
@@ -117,7 +115,7 @@ def build_report(
         "output": {"units": before.units, **describe_grid(after)},
         "device": device,
         "precision": precision,
-        "tiles": {"count": tiles, "largest_shape": list(tile_shape)},
+        "tiles": plan,
         "warnings": list(warnings),
     }
 

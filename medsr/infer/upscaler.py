@@ -30,7 +30,7 @@ from medsr.volume import Derivation, Volume
 if TYPE_CHECKING:
     import torch
 
-    from medsr.infer.engine import Precision
+    from medsr.infer.device import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Upscaler:
         Raises:
             DeviceError: The device asked for is unknown or not there.
         """
-        from medsr.infer.engine import resolve_device
+        from medsr.infer.device import resolve_device
 
         return resolve_device(self._device)
 
@@ -133,7 +133,7 @@ class Upscaler:
         Raises:
             UsageError: The precision asked for is unknown.
         """
-        from medsr.infer.engine import resolve_precision
+        from medsr.infer.device import resolve_precision
 
         return resolve_precision(self._precision, self.device)
 
@@ -190,7 +190,7 @@ class Upscaler:
         """
         import torch
 
-        from medsr.infer.engine import TiledInferer
+        from medsr.infer.engine import Engine
 
         volume, watch = scan.volume, scan.watch
         with watch.stage("prepare"):
@@ -201,20 +201,26 @@ class Upscaler:
                 logger.warning(warning)
             spec = decision.model.spec
             normaliser = spec.intensity_for(prepare.modality_of(volume)).fit(volume.data)
-            lr = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
-            inputs = torch.from_numpy(normaliser.forward(lr))[None, None]
-            del lr
-            network = decision.network().to(device)
-            inferer = TiledInferer(
+            lr = torch.from_numpy(
+                np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
+            )
+            # A map of uncertainty has no offset, so both channels stay in the network's units.
+            scaling = Normaliser(0.0, 1.0) if decision.uncertain else normaliser
+            lr = normaliser.forward(lr) if decision.uncertain else lr
+            engine = Engine(
+                decision.network().to(device),
                 precision=precision,
+                backend=self.backend,
                 max_memory_bytes=bytes_left_for_engine(self.max_memory_bytes, decision),
                 progress=None if progress is None else lambda *count: progress("network", *count),
             )
-            tiles = inferer.plan(decision.grid.shape, network, device)
+            offset, divisor = scaling.offset, scaling.divisor
+            plan = engine.plan_for(lr, offset=offset, divisor=divisor)
 
         with watch.stage("network"):
-            answers: list[FloatArray] = list(inferer(inputs, network)[0].numpy())
-            del inputs
+            sr = engine.run(lr, offset=offset, divisor=divisor, plan=plan)
+            answers: list[FloatArray] = list(sr.numpy())
+            del lr, sr
 
         with watch.stage("restore"):
             after, sigma = _restore(answers, volume, frame, normaliser, decision)
@@ -227,8 +233,7 @@ class Upscaler:
             weight_hash=weight_hash,
             device=_device_name(device),
             precision=precision,
-            tiles=len(tiles),
-            tile_shape=max((tile.shape for tile in tiles), key=lambda shape: np.prod(shape)),
+            plan=plan.as_dict(),
             warnings=decision.warnings,
         )
         if sigma is not None:
@@ -300,7 +305,8 @@ def _restore(
     The channels are popped, so that what was resampled does not stay in memory.
     """
     geometry = volume.geometry.resize(frame.array_shape(decision.target.shape))
-    sr = normaliser.restore(_fitted(answers.pop(0), decision.target, order=3))
+    sr = _fitted(answers.pop(0), decision.target, order=3)
+    sr = normaliser.restore(sr) if decision.uncertain else sr
     after = volume.replace(data=frame.array_data(sr), geometry=geometry)
     if not decision.uncertain:
         return after, None

@@ -294,6 +294,16 @@ class SRNetwork(nn.Module):
         said = self.readout(said)
         return plain + self.readout.mean(said), said
 
+    def chain(self) -> tuple[nn.Conv3d, ...] | None:
+        """Return the 3³ convolutions that are the whole network, where it is no more than that.
+
+        Returns:
+            Convolutions with zero padding and a ReLU after each but the last, whose channels are
+            shuffled into space and added to the nearest voxel; None for any other network. An
+            engine can run such a chain plane by plane.
+        """
+        return None
+
     def merged(self) -> SRNetwork:
         """Return the network for inference; itself where there is nothing to merge."""
         return self

@@ -275,6 +275,15 @@ class RepPlain3D(SRNetwork):
         out: Tensor = self.tail(x)
         return out
 
+    def chain(self) -> tuple[nn.Conv3d, ...] | None:
+        """Return all convolutions; None before merging, or where there is more than they do."""
+        body = [module for module in self.body if isinstance(module, nn.Conv3d)]
+        if len(body) < len(self.body) or self.fold != (1, 1, 1):
+            return None
+        if self.interpolation != "nearest" or self.readout is not None:
+            return None
+        return (self.head, *body, self.tail)
+
     def merged(self) -> RepPlain3D:
         """Return an equal network of plain convolutions; the parameters are copies."""
         plain = RepPlain3D(

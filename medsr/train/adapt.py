@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from medsr.data.manifest import ScanRecord, read_manifest
 from medsr.data.transforms import slice_axes
 from medsr.errors import CohortError, OutOfScopeError, OutputExistsError
-from medsr.infer.engine import resolve_device
+from medsr.infer.device import resolve_device
 from medsr.io.atomic import atomic_file
 from medsr.model import SPEC_FILE, Intensity, ModelSpec, SRModel
 from medsr.recipe import (

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from medsr.data.transforms import PreparedScan
 from medsr.degrade import Degradation, for_domain
-from medsr.infer.engine import TiledInferer
+from medsr.infer.monai_inferer import TiledInferer
 from medsr.networks import SRNetwork
 from medsr.recipe import Recipe
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medsr.errors import ModelError, NoUncertaintyError
-from medsr.infer.engine import TiledInferer
+from medsr.infer.monai_inferer import TiledInferer
 from medsr.networks import NETWORKS, SRNetwork, build_network
 from medsr.networks.heads import MeanAndSigma, build_readout, with_head
 

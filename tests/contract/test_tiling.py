@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medsr.infer.engine import TiledInferer
+from medsr.infer.monai_inferer import TiledInferer
 from medsr.networks import SRNetwork, build_network
 
 SMALL = {

@@ -18,7 +18,7 @@ import torch
 from medsr.compress import QuantisedModel, quantise
 from medsr.compress.quantise import find_backend
 from medsr.errors import MissingExtraError, ModelError, ModelFileError, UsageError
-from medsr.infer.engine import TiledInferer
+from medsr.infer.monai_inferer import TiledInferer
 from medsr.infer.upscale import upscale
 from medsr.model import SRModel
 

@@ -12,7 +12,10 @@ from monai.inferers.inferer import Inferer
 
 from medsr.errors import DeviceError, MemoryLimitError, UsageError
 from medsr.geometry import Geometry
-from medsr.infer.engine import TiledInferer, resolve_device, resolve_precision, working_bytes
+from medsr.infer.device import resolve_device, resolve_precision
+from medsr.infer.engine import Engine
+from medsr.infer.executors import working_bytes
+from medsr.infer.monai_inferer import TiledInferer
 from medsr.model import SRModel
 
 MakeModel = Callable[..., SRModel]
@@ -90,11 +93,10 @@ def test_memory_limit_makes_tiles_smaller_with_the_same_result(network: torch.nn
     free = TiledInferer(precision="fp32")
     limit = working_bytes(network, (20, 20, 8), "fp32") + 4 * lr.numel() * 2
     tight = TiledInferer(precision="fp32", max_memory_bytes=limit)
-    device = torch.device("cpu")
-    assert len(free.plan((40, 30, 8), network, device)) == 1
-    tiles = tight.plan((40, 30, 8), network, device)
-    assert len(tiles) > 1
-    assert all(working_bytes(network, tile.shape, "fp32") <= limit for tile in tiles)
+    assert len(free.engine(network).plan((40, 30, 8)).tiles) == 1
+    plan = tight.engine(network).plan((40, 30, 8))
+    assert len(plan.tiles) > 1
+    assert all(working_bytes(network, tile.shape, "fp32") <= limit for tile in plan.tiles)
     torch.testing.assert_close(tight(lr, network), free(lr, network), rtol=0, atol=1e-5)
 
 
@@ -108,6 +110,13 @@ def test_networks_that_do_not_say_their_halo_are_refused() -> None:
         TiledInferer()(torch.rand(1, 1, 4, 4, 4), torch.nn.Conv3d(1, 1, 3))
     with pytest.raises(UsageError, match="B, 1, X, Y, Z"):
         TiledInferer()(torch.rand(4, 4, 4), torch.nn.Identity())
+    with pytest.raises(UsageError, match="torch module"):
+        TiledInferer()(torch.rand(1, 1, 4, 4, 4), lambda x: x)
+
+
+def test_further_arguments_are_refused(network: torch.nn.Module) -> None:
+    with pytest.raises(UsageError, match="alone"):
+        TiledInferer()(torch.rand(1, 1, 4, 4, 4), network, 3)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "meta"])
@@ -139,3 +148,48 @@ def test_the_gpu_agrees_with_the_processor(make_model: MakeModel) -> None:
     found = TiledInferer(8, precision="fp32")(lr, network.to("cuda"))
     assert found.device == lr.device
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+class Hungry(torch.nn.Module):
+    """Runs out of memory on blocks larger than it bears."""
+
+    scale, halo, multiple_of = (1, 1, 1), (1, 1, 1), (1, 1, 1)
+
+    def __init__(self, bears: int) -> None:
+        super().__init__()
+        self.bears = bears
+        self.blocks: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.blocks.append(x.numel())
+        if x.numel() > self.bears:
+            raise torch.OutOfMemoryError("no room")
+        return x + 1
+
+
+def test_out_of_memory_is_met_with_smaller_blocks_and_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network = Hungry(bears=1500)
+    lr = torch.rand(20, 20, 20)
+    sr = Engine(network, precision="fp32", skip_air=False).run(lr)
+    torch.testing.assert_close(sr[0], lr + 1)
+    assert max(network.blocks) == 8000
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_memory_that_never_suffices_is_refused() -> None:
+    with pytest.raises(MemoryLimitError, match="does not fit"):
+        Engine(Hungry(bears=0), precision="fp32", skip_air=False).run(torch.rand(6, 6, 6))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_without_room_leaves_the_work_to_the_processor() -> None:
+    class Homely(Hungry):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.bears = 0 if x.is_cuda else 10**9
+            return super().forward(x)
+
+    lr = torch.rand(6, 6, 6)
+    sr = Engine(Homely(0), device="cuda", precision="fp32").run(lr)
+    torch.testing.assert_close(sr[0], lr + 1)

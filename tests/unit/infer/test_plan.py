@@ -13,6 +13,10 @@ from medsr.infer.plan import choose_core, padded_shape, plan_tiles
 Shape = tuple[int, int, int]
 
 
+def voxels(shape: Shape) -> int:
+    return int(np.prod(shape))
+
+
 def triples(low: int, high: int) -> st.SearchStrategy[Shape]:
     return st.tuples(*(st.integers(low, high) for _ in range(3)))
 
@@ -59,7 +63,13 @@ def test_output_and_crop_have_one_shape(
 
 def test_a_small_volume_is_one_tile() -> None:
     core = choose_core(
-        (90, 80, 20), (10, 10, 10), (2, 2, 1), working_bytes=np.prod, limit_bytes=10**9, strict=True
+        (90, 80, 20),
+        (10, 10, 10),
+        (2, 2, 1),
+        seconds=voxels,
+        working_bytes=voxels,
+        limit_bytes=10**9,
+        strict=True,
     )
     assert core == (90, 80, 20)
 
@@ -68,7 +78,7 @@ def test_a_small_volume_is_one_tile() -> None:
 def test_memory_bounds_the_tile(limit: int) -> None:
     arguments = (200, 170, 40), (2, 2, 2), (2, 2, 1)
     core = choose_core(
-        *arguments, working_bytes=lambda s: int(np.prod(s)), limit_bytes=limit, strict=True
+        *arguments, seconds=voxels, working_bytes=voxels, limit_bytes=limit, strict=True
     )
     assert np.prod(padded_shape(*arguments, core)) <= limit
 
@@ -76,9 +86,9 @@ def test_memory_bounds_the_tile(limit: int) -> None:
 def test_too_little_memory_is_refused_or_gives_the_smallest_tile() -> None:
     arguments = (200, 170, 40), (2, 2, 2), (2, 2, 1)
     with pytest.raises(MemoryLimitError, match="raise the limit"):
-        choose_core(*arguments, working_bytes=lambda s: int(np.prod(s)), limit_bytes=9, strict=True)
+        choose_core(*arguments, seconds=voxels, working_bytes=voxels, limit_bytes=9, strict=True)
     core = choose_core(
-        *arguments, working_bytes=lambda s: int(np.prod(s)), limit_bytes=9, strict=False
+        *arguments, seconds=voxels, working_bytes=voxels, limit_bytes=9, strict=False
     )
     assert core == (2, 2, 1)
 
