@@ -8,7 +8,14 @@ measured in ``choose``; volumes and tiles are the engine's business.
 from __future__ import annotations
 
 from medsr.errors import UsageError
-from medsr.infer.backends.base import Backend, Runner, missing_packages, require, why_not
+from medsr.infer.backends.base import (
+    Backend,
+    Runner,
+    missing_packages,
+    precision_for,
+    require,
+    why_not,
+)
 from medsr.infer.backends.onnxruntime import OnnxRuntimeBackend
 from medsr.infer.backends.openvino import OpenVinoBackend
 from medsr.infer.backends.torch import TorchBackend
@@ -28,6 +35,7 @@ __all__ = [
     "Runner",
     "find_backend",
     "missing_packages",
+    "precision_for",
     "require",
     "resolve_backend",
     "why_not",

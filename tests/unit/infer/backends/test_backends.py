@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from medsr.errors import BackendError, MissingExtraError, UsageError
 from medsr.infer import backends
-from medsr.infer.backends import BACKENDS, missing_packages, resolve_backend, why_not
+from medsr.infer.backends import (
+    BACKENDS,
+    missing_packages,
+    precision_for,
+    resolve_backend,
+    why_not,
+)
 from medsr.infer.backends import onnxruntime as onnxruntime_backend
 from medsr.infer.backends import openvino as openvino_backend
 from medsr.networks import SRNetwork, build_network
@@ -222,6 +228,17 @@ def test_onnxruntime_says_that_it_has_no_bf16() -> None:
     backend = usable("onnxruntime")
     with pytest.raises(BackendError, match="fp32 only, not in bf16"):
         backend.prepare(Foreign(), TILE, precision="bf16")
+
+
+def test_auto_takes_a_precision_that_the_backend_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert precision_for(BACKENDS["torch"], "auto") == "bf16"
+    assert precision_for(BACKENDS["onnxruntime"], "auto") == "fp32"
+    # What is named is not replaced in silence.
+    assert precision_for(BACKENDS["onnxruntime"], "bf16") == "bf16"
+    assert precision_for(BACKENDS["torch"], "fp32") == "fp32"
+    with pytest.raises(UsageError, match="fp16"):
+        precision_for(BACKENDS["torch"], "fp16")
 
 
 def test_openvino_says_that_the_processor_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
