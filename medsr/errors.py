@@ -209,6 +209,12 @@ class CheckpointError(MedsrError):
     exit_code = 52
 
 
+class ScansFailedError(MedsrError):
+    """Some scans of a folder could not be upscaled; the others were."""
+
+    exit_code = 53
+
+
 class MissingExtraError(MedsrError):
     """An optional dependency is not installed; the message gives the install command."""
 

@@ -1,4 +1,4 @@
-"""``medsr upscale``: a scan from end to end."""
+"""``medsr upscale``: a scan from end to end, or a folder of them (``upscale_folder``)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,24 @@ from medsr.cli.options import (
     parse_spacing,
     progress_bar,
 )
+from medsr.cli.upscale_folder import is_for_folders, run_folder
 from medsr.errors import UsageError
 
 
 def upscale_command(
     scan: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="NIfTI, NRRD, MHA, MGZ file or DICOM folder.")
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="NIfTI, NRRD, MHA, MGZ file or DICOM folder, or a folder of such scans.",
+        ),
     ],
     output: Annotated[
         Path,
         typer.Argument(
-            metavar="OUTPUT", help="Its ending chooses the format; without one, a DICOM folder."
+            metavar="OUTPUT",
+            help="Its ending chooses the format; without one, a DICOM folder. For a folder of "
+            "scans, the folder of the results.",
         ),
     ],
     model: Annotated[
@@ -57,6 +64,10 @@ def upscale_command(
     precision: Annotated[
         PrecisionOption, typer.Option("--precision", case_sensitive=False)
     ] = PrecisionOption.auto,
+    backend: Annotated[
+        str,
+        typer.Option("--backend", metavar="NAME", help="auto, torch, openvino or onnxruntime."),
+    ] = "torch",
     max_memory: Annotated[
         str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")
     ] = None,
@@ -66,19 +77,32 @@ def upscale_command(
     ] = None,
     preview: Annotated[
         Path | None,
-        typer.Option("--preview", metavar="FILE.png", help="Write a before/after picture."),
+        typer.Option(
+            "--preview",
+            metavar="FILE.png",
+            help="Write a before/after picture; of a folder of scans, a folder of pictures.",
+        ),
     ] = None,
     uncertainty: Annotated[
         Path | None,
         typer.Option(
             "--uncertainty",
             metavar="FILE.nii.gz",
-            help="Write the error that the network expects, voxel by voxel.",
+            help="Write the error that the network expects, voxel by voxel; of a folder of scans, "
+            "a folder of maps.",
         ),
     ] = None,
     series: Annotated[
         str | None,
         typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--continue", help="Of a folder, leave out scans whose results exist."),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="K/N", help="Of a folder, part K of N, for job arrays."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
@@ -90,25 +114,35 @@ def upscale_command(
     factors = None if scale is None else parse_scale(scale)
     wanted = "iso" if spacing is None else parse_spacing(spacing)
 
+    options: dict[str, Any] = {
+        "model": model,
+        "modality": modality.value,
+        "spacing": wanted,
+        "scale": factors,
+        "device": device,
+        "precision": precision.value,
+        "backend": backend,
+        "max_memory": max_memory,
+        "report": report,
+        "preview": preview,
+        "overwrite": overwrite,
+    }
+    places = [output, *filter(None, (preview, uncertainty))]
+    if is_for_folders(scan, places, series=series, part=part, resume=resume):
+        options |= {"uncertainty": uncertainty, "resume": resume, "part": part}
+        run_folder(scan, output, quiet=quiet, **options)
+        return
+
     from medsr.infer.upscale import upscale
 
     with progress_bar(quiet=quiet) as bar:
         result = upscale(
             scan,
             output,
-            model=model,
-            modality=modality.value,
-            spacing=wanted,
-            scale=factors,
-            device=device,
-            precision=precision.value,
-            max_memory=max_memory,
-            report=report,
-            preview=preview,
             uncertainty=False if uncertainty is None else uncertainty,
-            overwrite=overwrite,
             series=series,
             progress=_follow(bar),
+            **options,
         )
     if not quiet:
         _print_summary(result.report, [output, *filter(None, (uncertainty, report, preview))])

@@ -17,7 +17,7 @@ from medsr import io
 from medsr.errors import OutputExistsError, OutputFormatError, UsageError
 from medsr.infer.report import finish_report
 from medsr.io.atomic import atomic_file
-from medsr.volume import Derivation, Volume
+from medsr.volume import Derivation, SourceFormat, Volume
 
 if TYPE_CHECKING:
     from medsr.infer.upscaler import Computed
@@ -33,6 +33,7 @@ class Outputs:
         preview: PNG, before and after side by side.
         uncertainty: The map of the error that the network expects.
         overwrite: Whether what exists may be replaced.
+        format: Format of ``scan``, where its name shall not decide.
     """
 
     scan: Path | None = None
@@ -40,6 +41,7 @@ class Outputs:
     preview: Path | None = None
     uncertainty: Path | None = None
     overwrite: bool = False
+    format: SourceFormat | None = None
 
     def check(self) -> None:
         """Refuse names that cannot be written, or that would overwrite each other.
@@ -51,7 +53,7 @@ class Outputs:
         named = (self.report, self.preview, self.uncertainty)
         files = [path for path in named if path is not None]
         paths = [*files, *([] if self.scan is None else [self.scan])]
-        if self.scan is not None and io.output_format(self.scan) != "dicom":
+        if self.scan is not None and self.scan_format != "dicom":
             files.append(self.scan)
         if self.uncertainty is not None and io.output_format(self.uncertainty) == "dicom":
             raise OutputFormatError(
@@ -67,6 +69,15 @@ class Outputs:
             if sum(other.absolute() in around for other in paths) > 1:
                 raise UsageError(f"{path} collides with another output; give each its own place")
 
+    @property
+    def scan_format(self) -> SourceFormat | None:
+        """Format that the result is written in; None where it is not written.
+
+        Raises:
+            OutputFormatError: The name asks for a format that medsr does not write.
+        """
+        return None if self.scan is None else io.output_format(self.scan, format=self.format)
+
     def check_source(self, volume: Volume) -> None:
         """Refuse a scan that the output's format has no place for, before any network runs.
 
@@ -74,7 +85,7 @@ class Outputs:
             OutputError: One of its family.
         """
         if self.scan is not None:
-            io.check_writable(volume, self.scan)
+            io.check_writable(volume, self.scan, format=self.format)
 
     def write(self, computed: Computed) -> dict[str, Any]:
         """Write all that is wanted; every file lies under a temporary name until the last is done.
@@ -98,7 +109,13 @@ class Outputs:
         derivation, overwrite = computed.derivation, self.overwrite
         if self.scan is not None:
             appearing.enter_context(
-                io.saving(computed.after, self.scan, overwrite=overwrite, derivation=derivation)
+                io.saving(
+                    computed.after,
+                    self.scan,
+                    overwrite=overwrite,
+                    format=self.format,
+                    derivation=derivation,
+                )
             )
         if self.uncertainty is not None and computed.sigma is not None:
             why = _as_error(derivation)

@@ -1,0 +1,370 @@
+"""A folder of scans: :func:`upscale_folder` reads, computes and writes different scans at once.
+
+One scan is ahead being read, one is computed and one is being written, so at most three are in
+memory. A scan that fails is noted and the next one taken. Which scans there are and where their
+results go is said by ``medsr.infer.folder_jobs``; what is done to each by ``medsr.infer.upscaler``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medsr import __version__, io
+from medsr.errors import (
+    Interrupted,
+    MedsrError,
+    OutputExistsError,
+    OutputNotWritableError,
+    UsageError,
+)
+from medsr.infer.folder_jobs import Job, Places, list_jobs
+from medsr.infer.upscaler import Computed, Read, Upscaler
+from medsr.io.atomic import atomic_file
+from medsr.model import SRModel
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+
+UNEXPECTED = 70
+"""Exit code of a fault of medsr itself, as the command line has it."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+__all__ = ["Failure", "FolderSummary", "upscale_folder"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be upscaled.
+
+    Args:
+        name: Its path relative to the folder.
+        error: Name of the class in ``medsr.errors``.
+        exit_code: What ``medsr upscale`` of this scan alone would leave with.
+        reason: One line.
+    """
+
+    name: str
+    error: str
+    exit_code: int
+    reason: str
+
+    @classmethod
+    def of(cls, job: Job, error: Exception) -> Failure:
+        """Make one of whatever was raised."""
+        logger.debug("traceback", exc_info=error)
+        kind = type(error).__name__
+        if not isinstance(error, MedsrError):
+            # The text of an unforeseen error may quote anything.
+            return cls(job.name, kind, UNEXPECTED, f"unexpected {kind}; see medsr --debug")
+        reason = " ".join(str(error).removeprefix(f"{job.path}: ").split())
+        return cls(job.name, kind, error.exit_code, reason)
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """What came of a folder; names are paths relative to it.
+
+    Args:
+        reports: The report of every scan that was upscaled, by name.
+        skipped: Scans whose results were there already.
+        failures: Scans that could not be upscaled.
+        seconds: From beginning to end.
+    """
+
+    reports: dict[str, dict[str, Any]]
+    skipped: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists, ready for JSON."""
+        return {
+            "medsr": __version__,
+            "scans": [{"name": name, **report} for name, report in self.reports.items()],
+            "skipped": list(self.skipped),
+            "failures": [asdict(failure) for failure in self.failures],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def upscale_folder(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path | SRModel = "auto",
+    modality: str = "auto",
+    spacing: str | Sequence[float] | None = "iso",
+    scale: Sequence[float] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    backend: str = "torch",
+    max_memory: int | str | None = None,
+    report: str | Path | None = None,
+    preview: str | Path | None = None,
+    uncertainty: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    part: str | None = None,
+    progress: Progress | None = None,
+    zoo_root: Path | None = None,
+) -> FolderSummary:
+    """Bring every scan below a folder to a finer grid; models are loaded once.
+
+    Args:
+        folder: Scan files and folders of DICOM slices, at any depth; see
+            :func:`medsr.io.scans.find_scans`. A folder with DICOM slices directly in it is one
+            scan, for :func:`medsr.upscale`.
+        output: Folder of the results, which have the names and formats of the scans; made where
+            it is missing. Below ``folder`` it is left out of the search.
+        model: As for :func:`medsr.upscale`, like all options not named here.
+        modality: What every scan is, or ``"auto"``.
+        spacing: For every scan.
+        scale: For every scan.
+        device: Where networks run.
+        precision: What networks compute in.
+        backend: What runs networks.
+        max_memory: Bytes, or text such as ``"4GB"``. One scan at a time is in memory then:
+            nothing is read ahead.
+        report: One JSON file for all scans. It names scans by their paths relative to ``folder``.
+        preview: Folder of the pictures, ``NAME.png`` each.
+        uncertainty: Folder of the maps of the expected error.
+        overwrite: Replace results that exist.
+        resume: Leave out scans whose results exist. The report keeps what it held of them.
+        part: Such as ``"2/8"``: the second of eight parts, for jobs side by side.
+        progress: Called with (scans settled, scans in all, what is being done).
+        zoo_root: Folder of the models to choose from; those shipped when not given.
+
+    Returns:
+        What was done, what was left out, and what failed and why: a scan that cannot be used is no
+        exception.
+
+    Raises:
+        UsageError: Options contradict each other, or the folders do.
+        OutputError: Results exist and neither ``overwrite`` nor ``resume`` is set, or nothing more
+            can be written.
+        ModelError: The device or a model that was named cannot be used.
+        Interrupted: Ctrl-C. What was finished is kept, the report included.
+    """
+    start = time.perf_counter()
+    if overwrite and resume:
+        raise UsageError("overwriting and continuing are both asked for; choose one")
+    upscaler = Upscaler(
+        model=model,
+        modality=modality,
+        spacing=spacing,
+        scale=scale,
+        device=device,
+        precision=precision,
+        backend=backend,
+        max_memory=max_memory,
+        uncertainty=uncertainty is not None,
+        zoo_root=zoo_root,
+    )
+    folder = Path(folder)
+    places = Places(Path(output), _path(preview), _path(uncertainty))
+    places.check(folder)
+    journal = _Journal(_path(report), overwrite=overwrite, resume=resume)
+    journal.check(places)
+    jobs = list_jobs(folder, places, part=part, overwrite=overwrite)
+    done = {job.name for job in jobs if job.is_done}
+    if done and not (overwrite or resume):
+        raise OutputExistsError(
+            f"{places.scans} holds the results of {len(done)} of {len(jobs)} scans already; "
+            "--continue leaves them out, --overwrite replaces them"
+        )
+    skipped = tuple(sorted(done)) if resume else ()
+    todo = [job for job in jobs if job.name not in skipped]
+    run = _Run(upscaler, todo, progress)
+    try:
+        if todo:
+            upscaler.warm_up()
+        for place in places.folders:
+            _make(place)
+        run.all()
+    except KeyboardInterrupt:
+        count = len(run.reports) + len(run.failures)
+        raise Interrupted(
+            f"stopped after {count} of {len(todo)} scans; the same command with --continue goes on"
+        ) from None
+    finally:
+        summary = run.summary(skipped, time.perf_counter() - start)
+        if summary.reports or summary.failures or not todo:
+            journal.write(summary)
+    return summary
+
+
+@dataclass
+class _Run:
+    """The scans of one call, on their way through three lanes."""
+
+    upscaler: Upscaler
+    jobs: list[Job]
+    progress: Progress | None
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    _writing: tuple[Job, Future[dict[str, Any]]] | None = None
+
+    def all(self) -> None:
+        """Read, compute and write every scan; whole results alone are left, however it ends."""
+        # Under a limit of memory only one scan may be there at a time.
+        ahead = self.upscaler.max_memory_bytes is None
+        with _lane("medsr-read") as reader, _lane("medsr-write") as writer:
+            try:
+                self._run(reader, writer, ahead=ahead)
+            except BaseException:
+                self._let_finish()
+                raise
+
+    def _run(self, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor, *, ahead: bool) -> None:
+        coming: Future[Read] | None = None
+        for number, job in enumerate(self.jobs):
+            self._tell("reading")
+            reading = coming or reader.submit(self._read, job)
+            coming = None
+            with self._noting(job):
+                scan = reading.result()
+                del reading
+                if ahead and number + 1 < len(self.jobs):
+                    coming = reader.submit(self._read, self.jobs[number + 1])
+                computed = self.upscaler.compute(scan, progress=self._tell_stage)
+                del scan
+                self._tell("writing")
+                self._settle()
+                self._writing = (job, writer.submit(self._write, job, computed))
+                del computed
+                if not ahead:
+                    self._settle()
+            if coming is None and ahead and number + 1 < len(self.jobs):
+                coming = reader.submit(self._read, self.jobs[number + 1])
+        self._tell("writing")
+        self._settle()
+        self._tell("done")
+
+    def _read(self, job: Job) -> Read:
+        return self.upscaler.read(job.path, job.outputs)
+
+    def _write(self, job: Job, computed: Computed) -> dict[str, Any]:
+        for path in (job.outputs.scan, job.outputs.preview, job.outputs.uncertainty):
+            if path is not None:
+                _make(path.parent, parents=True)
+        return self.upscaler.write(computed, job.outputs)
+
+    def _settle(self) -> None:
+        """Wait for the scan that is being written, and note what came of it."""
+        if self._writing is None:
+            return
+        job, future = self._writing
+        wait([future])  # Ctrl-C may come here, and the scan is still to be noted then
+        self._writing = None
+        with self._noting(job):
+            self.reports[job.name] = future.result()
+
+    def _let_finish(self) -> None:
+        """Keep the scan that is being written, whatever ended the rest; never half of it."""
+        while self._writing is not None:
+            try:
+                if not self._writing[1].done():
+                    logger.info("finishing the scan that is being written")
+                self._settle()
+            except KeyboardInterrupt:
+                continue
+            except OutputNotWritableError:
+                return  # no room for it either, and noted
+
+    @contextmanager
+    def _noting(self, job: Job) -> Iterator[None]:
+        """Note a failure and go on, unless every further scan would fail alike."""
+        try:
+            yield
+        except OutputNotWritableError as error:
+            self.failures.append(Failure.of(job, error))
+            if _no_room(error):
+                raise
+        except Exception as error:
+            self.failures.append(Failure.of(job, error))
+
+    def _tell(self, stage: str) -> None:
+        if self.progress is not None:
+            self.progress(len(self.reports) + len(self.failures), len(self.jobs), stage)
+
+    def _tell_stage(self, stage: str, done: int, total: int) -> None:
+        self._tell(f"{stage} {done}/{total}")
+
+    def summary(self, skipped: tuple[str, ...], seconds: float) -> FolderSummary:
+        """What was done so far, in the order of the scans."""
+        order = {job.name: number for number, job in enumerate(self.jobs)}
+        failures = sorted(self.failures, key=lambda failure: order[failure.name])
+        return FolderSummary(dict(self.reports), skipped, tuple(failures), seconds)
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """The report file of a folder, if one is wanted."""
+
+    path: Path | None
+    overwrite: bool
+    resume: bool
+
+    def check(self, places: Places) -> None:
+        """Refuse a name that cannot be written."""
+        if self.path is None:
+            return
+        if self.path.is_dir() or self.path in places.folders:
+            raise OutputExistsError(f"{self.path} is a folder; choose a file name")
+        # The folder of the results may be made later.
+        if self.path.parent.is_dir() or self.path.parent not in places.folders:
+            io.check_output(self.path, overwrite=self.overwrite or self.resume)
+
+    def write(self, summary: FolderSummary) -> None:
+        """Write it, with what an earlier call wrote of the scans that were left out now."""
+        if self.path is None:
+            return
+        content = summary.to_dict()
+        if self.resume:
+            content["scans"] = [*self._earlier(set(summary.skipped)), *content["scans"]]
+        with atomic_file(self.path, overwrite=self.overwrite or self.resume) as file:
+            file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _earlier(self, names: set[str]) -> list[dict[str, Any]]:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads((self.path or Path()).read_text(encoding="utf-8"))["scans"]
+            return [scan for scan in known if scan["name"] in names]
+        return []
+
+
+@contextmanager
+def _lane(name: str) -> Iterator[ThreadPoolExecutor]:
+    """One thread; what waits in it is dropped at the end, what runs is let finish."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _make(folder: Path, *, parents: bool = False) -> None:
+    try:
+        folder.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputNotWritableError(f"{folder} cannot be made: {reason}") from error
+
+
+def _no_room(error: OutputNotWritableError) -> bool:
+    """Whether the disk is full or read-only, so that no other scan can be written either."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM
+
+
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)

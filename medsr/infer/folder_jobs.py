@@ -1,0 +1,187 @@
+"""What there is to do in a folder of scans: which scan becomes which output, and in which part.
+
+Names only; nothing is read or computed here. ``medsr.infer.folder`` does the work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medsr.errors import (
+    InputNotFoundError,
+    OutputExistsError,
+    OutputNotWritableError,
+    UnsupportedFormatError,
+    UsageError,
+)
+from medsr.infer.outputs import Outputs
+from medsr.io import WRITABLE
+from medsr.io.inspect import READABLE, suffix_of
+from medsr.io.scans import FoundScan, find_scans
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders that results of one kind go to, each with the structure of the input.
+
+    Args:
+        scans: The results.
+        previews: A picture for each.
+        uncertainty: A map of the expected error for each.
+    """
+
+    scans: Path
+    previews: Path | None = None
+    uncertainty: Path | None = None
+
+    @property
+    def folders(self) -> list[Path]:
+        """All that are wanted."""
+        wanted = (self.scans, self.previews, self.uncertainty)
+        return [folder for folder in wanted if folder is not None]
+
+    def check(self, folder: Path) -> None:
+        """Refuse places that are no folders, or that mix results with each other or with scans.
+
+        Args:
+            folder: Where the scans are.
+
+        Raises:
+            InputNotFoundError: ``folder`` is no folder.
+            UsageError: A place names a file, is given twice, or holds the scans.
+            OutputError: A place cannot be made or is a file.
+        """
+        if not folder.is_dir():
+            raise InputNotFoundError(f"{folder}: no such folder")
+        for place in self.folders:
+            if place.is_file():
+                raise OutputExistsError(f"{place} is a file; choose the name of a folder")
+            if not place.is_dir() and (suffix_of(place) or place.suffix.lower() == ".png"):
+                raise UsageError(
+                    f"{place} names one file and {folder} is a folder of scans; give the name of "
+                    "a folder (or --series for one DICOM series)"
+                )
+            if place.resolve() in (folder.resolve(), *folder.resolve().parents):
+                raise UsageError(
+                    f"{place} holds the scans themselves; give the results another folder"
+                )
+            if not place.absolute().parent.is_dir():
+                raise OutputNotWritableError(
+                    f"{place}: its folder {place.parent} does not exist; create it first"
+                )
+        if max(Counter(place.resolve() for place in self.folders).values()) > 1:
+            raise UsageError("two kinds of results go to one folder; give each its own")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan and where its results go.
+
+    Args:
+        name: Its path relative to the folder, with forward slashes.
+        path: Its file or DICOM folder.
+        outputs: What to write.
+    """
+
+    name: str
+    path: Path
+    outputs: Outputs
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the result is there; since outputs are atomic, it is whole then."""
+        scan = self.outputs.scan
+        if scan is None or not scan.is_dir():
+            return scan is not None and scan.exists()
+        return any(scan.iterdir())
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+    """Read ``2/8`` as part 2 of 8; None is the whole.
+
+    Raises:
+        UsageError: The text is anything else, or the part is not among them.
+    """
+    if text is None:
+        return (1, 1)
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise UsageError(f"part {text!r}: write which of how many, such as 2/8, from 1/8 to 8/8")
+    return part, parts
+
+
+def list_jobs(
+    folder: Path, places: Places, *, part: str | None = None, overwrite: bool = False
+) -> list[Job]:
+    """List the scans below a folder and where their results go, sorted by name.
+
+    Args:
+        folder: Where the scans are; the places of results below it are left out.
+        places: Where the results go.
+        part: Such as ``"2/8"``: every eighth scan from the second on, so that the parts share the
+            scans out between them, each the same on every call.
+        overwrite: Whether what exists may be replaced.
+
+    Raises:
+        UsageError: ``folder`` is a DICOM series itself, or two scans would have one output.
+        UnsupportedFormatError: There is no scan.
+    """
+    first, parts = parse_part(part)
+    found = find_scans(folder, leave_out=places.folders)
+    if not found:
+        raise UnsupportedFormatError(f"{folder}: no scan in it; medsr reads {READABLE}")
+    if found[0].name == ".":
+        raise UsageError(
+            f"{folder} holds DICOM slices itself and is one scan; give the folder above it"
+        )
+    names = output_names(found)
+    return [
+        Job(scan.name, scan.path, _outputs(scan, name, places, overwrite))
+        for scan, name in list(zip(found, names, strict=True))[first - 1 :: parts]
+    ]
+
+
+def output_names(found: Sequence[FoundScan]) -> list[str]:
+    """The names of the results: those of the scans, but for endings that medsr does not write.
+
+    Raises:
+        UsageError: Two scans would have the same output.
+    """
+    taken = {scan.name for scan in found}
+    names = []
+    for scan in found:
+        suffix = suffix_of(Path(scan.name))
+        name = scan.name
+        if scan.format == "dicom":
+            # A folder whose name ends like a file's.
+            name = scan.name if suffix is None else f"{scan.name}.dicom"
+        elif suffix is not None and suffix not in WRITABLE[scan.format]:
+            # b.mhd becomes b.mha; beside another b.mha it becomes b.mhd.mha.
+            written = WRITABLE[scan.format][0]
+            name = scan.name[: -len(suffix)] + written
+            name = scan.name + written if name in taken else name
+        names.append(name)
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UsageError(f"two scans would both become {repeated[0]}; rename one of them")
+    return names
+
+
+def _outputs(scan: FoundScan, name: str, places: Places, overwrite: bool) -> Outputs:
+    picture = None if places.previews is None else places.previews / f"{name}.png"
+    sigma = None
+    if places.uncertainty is not None:
+        # DICOM has no place for such a map.
+        sigma = places.uncertainty / (f"{name}.nii.gz" if scan.format == "dicom" else name)
+    return Outputs(
+        scan=places.scans / name,
+        preview=picture,
+        uncertainty=sigma,
+        overwrite=overwrite,
+        format=scan.format,
+    )
