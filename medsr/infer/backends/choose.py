@@ -14,12 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from medsr.infer import cache
-from medsr.infer.backends import BACKENDS, DEFAULT_BACKEND, Runner, why_not
+from medsr.infer.backends import (
+    BACKENDS,
+    DEFAULT_BACKEND,
+    Backend,
+    Runner,
+    find_backend,
+    require,
+    why_not,
+)
 from medsr.infer.backends.base import CPU
 from medsr.infer.device import Precision
 from medsr.infer.plan import Shape
 
 logger = logging.getLogger(__name__)
+
+TILE = 48
+"""Low-resolution voxels along each axis of the tile on which ``auto`` is decided: large enough that
+the calls themselves do not count, small enough for a large network to be measured in seconds."""
+
+CORE = 64
+"""What a usual tile answers for along each axis, its halo left out."""
 
 RUNS = 5
 """Runs of each backend after the one that warms up, if the time allows."""
@@ -48,10 +63,53 @@ class Ranking:
     @property
     def name(self) -> str:
         """The backend to take: the fastest, and torch where that is all but as fast."""
-        fastest = min(self.seconds, key=self.seconds.__getitem__, default=DEFAULT_BACKEND)
-        reference = self.seconds.get(DEFAULT_BACKEND, math.inf)
-        clear = fastest in self.seconds and self.seconds[fastest] < MARGIN * reference
-        return fastest if clear else DEFAULT_BACKEND
+        return self.best()
+
+    def best(self, torch_share: float = 1.0) -> str:
+        """Return the backend to take where torch needs less than it took for a whole tile.
+
+        Args:
+            torch_share: Share of its seconds that torch needs, 1 or less: streaming computes no
+                halo, tiles do.
+        """
+        seconds = dict(self.seconds)
+        reference = seconds.pop(DEFAULT_BACKEND, math.inf) * torch_share
+        other = min(seconds, key=seconds.__getitem__, default=DEFAULT_BACKEND)
+        clear = other in seconds and seconds[other] < MARGIN * reference
+        return other if clear else DEFAULT_BACKEND
+
+
+def choose_backend(
+    name: str,
+    network: nn.Module,
+    precision: Precision = "fp32",
+    *,
+    device: torch.device = CPU,
+    streams: bool = False,
+) -> Backend:
+    """Return a backend by name, or for ``auto`` the fastest one for a network here.
+
+    Args:
+        name: ``"auto"`` or a key of ``BACKENDS``.
+        network: With ``halo`` and ``multiple_of``, in evaluation mode, on ``device``.
+        precision: What the convolutions are computed in.
+        device: Where.
+        streams: Whether torch would run the network without computing a halo.
+
+    Raises:
+        BackendError: The backend that was named lacks the precision or the device.
+        MissingExtraError: Its packages are not installed.
+        UsageError: There is none of that name.
+    """
+    if name != "auto":
+        backend = find_backend(name)
+        require(backend, precision, device)
+        return backend
+    x, y, z = (math.ceil(TILE / m) * m for m in getattr(network, "multiple_of", (1, 1, 1)))
+    ranking = fastest(network, (x, y, z), precision, device=device)
+    halo: Shape = getattr(network, "halo", (0, 0, 0))
+    useful = math.prod(CORE / (CORE + 2 * h) for h in halo)
+    return BACKENDS[ranking.best(useful if streams else 1.0)]
 
 
 def fastest(

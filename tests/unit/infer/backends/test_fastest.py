@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medsr.errors import BackendError
+from medsr.errors import BackendError, UsageError
 from medsr.infer import cache
-from medsr.infer.backends import BACKENDS, choose
-from medsr.infer.backends.choose import Ranking, fastest, measure, signature
+from medsr.infer.backends import BACKENDS, choose, missing_packages
+from medsr.infer.backends.choose import Ranking, choose_backend, fastest, measure, signature
 from medsr.infer.backends.torch import TorchBackend
 from medsr.networks import build_network
 
@@ -152,6 +152,30 @@ def test_torch_keeps_a_draw() -> None:
     assert Ranking({"openvino": 0.90, "torch": 1.0}, {}).name == "openvino"
     assert Ranking({"openvino": 0.90}, {"torch": "broken"}).name == "openvino"
     assert Ranking({}, {}).name == "torch"
+
+
+def test_torch_that_streams_is_judged_by_what_it_computes() -> None:
+    ranking = Ranking({"openvino": 0.60, "torch": 1.0}, {})
+    assert ranking.best(0.7) == "openvino"
+    assert ranking.best(0.5) == "torch"
+
+
+def test_auto_takes_the_fastest_and_a_name_takes_itself(
+    table: dict[str, Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "TILE", 5)
+    folding = build_network("RepPlain3D", (1, 1, 2), width=16, depth=1, fold=(2, 2, 1)).eval()
+    assert choose_backend("auto", folding).name == "quick"
+    # Of a large halo next to nothing is left to torch that streams.
+    folding.radius = 200
+    assert choose_backend("auto", folding, streams=True).name == "torch"
+    assert choose_backend("torch", folding).name == "torch"
+    with pytest.raises(UsageError, match="auto, onnxruntime"):
+        choose_backend("abacus", folding)
+    if missing_packages(BACKENDS["onnxruntime"]):
+        return
+    with pytest.raises(BackendError, match="fp32 only"):
+        choose_backend("onnxruntime", folding, "bf16")
 
 
 def test_a_budget_bounds_the_runs(table: dict[str, Fake]) -> None:
