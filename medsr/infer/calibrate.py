@@ -1,19 +1,19 @@
 """How fast this machine convolves, by how much memory is in hand: measured once, then kept.
 
-A plan weighs halo, which is computed twice, against tiles that leave the processor's cache. What
-that costs differs between machines by a factor of five, so it is measured: one convolution of 32
-channels on blocks of growing size, less than two seconds in all, kept by ``medsr.infer.cache``.
+A plan weighs halo, which is computed twice, against blocks that leave the processor's cache. What
+that costs differs between machines by a factor of five, so it is measured, for either way of
+running a block, in about a second; ``medsr.infer.cache`` keeps it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from statistics import median
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,13 +21,27 @@ from torch.nn import functional
 
 from medsr.infer import cache
 from medsr.infer.device import Precision
+from medsr.infer.stream import ChainStream
+from medsr.networks import build_network
+
+Way = Literal["stream", "tile"]
 
 CHANNELS = 32
-SIZES = (16, 24, 40, 64, 96)
-"""Edges of the cubes measured, voxels."""
+CUBES = (24, 40, 64, 96)
+"""Edges of the cubes that tiles are measured on, voxels. Below about 26³ voxels of 32 channels
+torch takes a kernel eight times slower, so smaller tiles are nothing to go by."""
+
+PLANES = (24, 48, 96, 160)
+"""Edges of the planes that streaming is measured on, voxels."""
+
+STEP, LENGTH = 8, 32
+"""Planes answered at a time, and planes in all, while streaming is measured."""
 
 SECONDS_PER_CALL = 3e-5
 """What calling one convolution costs whatever its size."""
+
+BYTES_COPIED_PER_SECOND = 8e9
+"""How fast planes are put back to the start of a layer's buffer; of little weight."""
 
 
 @dataclass(frozen=True)
@@ -51,55 +65,71 @@ class Rates:
                 return slow + share * (fast - slow)
         return points[-1][1]
 
-    @property
-    def best_bytes(self) -> float:
-        """The largest working set that is within 3 % of the best rate."""
-        most = max(rate for _, rate in self.points)
-        return max(size for size, rate in self.points if rate >= 0.97 * most)
-
 
 USUAL = Rates(((2**20, 1.0e11), (2**23, 1.0e11), (2**25, 0.9e11), (2**27, 0.5e11)))
 """For machines not measured: caches of some megabytes, and half the rate beyond them."""
 
 
 @lru_cache(maxsize=8)
-def rates(precision: Precision, device: str = "cpu") -> Rates:
+def rates(way: Way, precision: Precision, device: str = "cpu") -> Rates:
     """Return the machine's rates, measured where they are not known yet.
 
     Args:
-        precision: Of the convolution.
+        way: How blocks are run.
+        precision: Of the convolutions.
         device: Graphics processors are not measured: blocks are best as large as fits.
     """
     if not device.startswith("cpu"):
         return Rates(((2**20, 1.0e12), (2**26, 2.0e13), (2**28, 4.0e13)))
-    key = cache.machine_key("rates", precision=precision, channels=CHANNELS, sizes=SIZES)
+    key = cache.machine_key(f"rates-{way}", precision=precision, sizes=[CUBES, PLANES])
     kept = cache.read(key)
     if kept is not None and _valid(kept.get("points")):
         return Rates(tuple((float(size), float(rate)) for size, rate in kept["points"]))
-    measured = _measure(precision)
+    with torch.inference_mode():
+        measured = _streaming(precision) if way == "stream" else _tiles(precision)
     cache.write(key, {"points": [list(point) for point in measured.points]})
     return measured
 
 
-def _measure(precision: Precision) -> Rates:
+def _streaming(precision: Precision) -> Rates:
+    """Stream a small chain over blocks of growing planes."""
+    network = build_network("RepPlain3D", (1, 1, 1), width=CHANNELS, depth=2, branches=False)
+    stream = ChainStream(network.eval(), 0, precision, torch.device("cpu"))
+    macs = sum(layer.weight.numel() for layer in stream.layers)
+    points = []
+    for edge in PLANES:
+        block = torch.rand(LENGTH, edge, edge)
+        out, whole = torch.empty_like(block), (slice(0, LENGTH), slice(0, edge), slice(0, edge))
+        seconds = _least(lambda: stream.run(block, out, whole, step=STEP))  # noqa: B023
+        working = (2 * STEP + 2) * edge**2 * CHANNELS * stream.dtype.itemsize
+        points.append((float(working), 2.0 * macs * block.numel() / seconds))
+    return Rates(tuple(points))
+
+
+def _tiles(precision: Precision) -> Rates:
     """Time a convolution and what follows it, as a network does them, on growing cubes."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     layout = torch.channels_last_3d
     convolution = nn.Conv3d(CHANNELS, CHANNELS, 3, padding=1).to(dtype)
     convolution.weight.data = convolution.weight.data.contiguous(memory_format=layout)
     points = []
-    with torch.inference_mode():
-        for size in SIZES:
-            x = torch.rand(1, CHANNELS, size, size, size).to(dtype).contiguous(memory_format=layout)
-            functional.relu(convolution(x))
-            seconds = []
-            for _ in range(3 if size < 64 else 2):
-                started = time.perf_counter()
-                functional.relu(convolution(x))
-                seconds.append(time.perf_counter() - started)
-            flops = 2.0 * 27 * CHANNELS**2 * size**3
-            points.append((2.0 * x.numel() * x.element_size(), flops / median(seconds)))
+    for edge in CUBES:
+        x = torch.rand(1, CHANNELS, edge, edge, edge).to(dtype).contiguous(memory_format=layout)
+        seconds = _least(lambda: functional.relu(convolution(x)))  # noqa: B023
+        flops = 2.0 * 27 * CHANNELS**2 * edge**3
+        points.append((2.0 * x.numel() * x.element_size(), flops / seconds))
     return Rates(tuple(points))
+
+
+def _least(work: Callable[[], object]) -> float:
+    """Least of a few runs' seconds, the first not counted: other programs only ever slow it."""
+    work()
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _valid(points: object) -> bool:

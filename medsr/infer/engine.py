@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.air import TOLERANCE, find_air, shrink
 from medsr.infer.backends import find_backend, require
-from medsr.infer.calibrate import USUAL, rates
+from medsr.infer.calibrate import USUAL, Way, rates
 from medsr.infer.device import Precision, resolve_device, resolve_precision
 from medsr.infer.executors import Executor, Runner, StreamExecutor, TileExecutor
 from medsr.infer.plan import Shape, Tile, choose_core, even_out, plan_tiles
@@ -227,7 +227,7 @@ class Engine:
             )
 
     def _plan(self, shape: Shape, device: torch.device, limit_bytes: int) -> Plan:
-        executor = self._executor(shape, device)
+        executor = self._executor(shape, device, limit_bytes)
         core = self.core or choose_core(
             shape,
             self.halo,
@@ -259,11 +259,14 @@ class Engine:
         answer: Tensor = self.network(block.to(parameter.device))
         return answer
 
-    def _executor(self, shape: Shape, device: torch.device) -> Executor:
+    def _executor(self, shape: Shape, device: torch.device, limit_bytes: int) -> Executor:
         measured = math.prod(shape) >= WORTH_MEASURING and self.core is None
-        known = rates(self.precision, device.type) if measured else USUAL
+        way: Way = "stream" if self.streams else "tile"
+        known = rates(way, self.precision, device.type) if measured else USUAL
         if self.streams:
-            return StreamExecutor(self.network, shape, self.precision, device, known, self.step)
+            return StreamExecutor(
+                self.network, shape, self.precision, device, known, limit_bytes, self.step
+            )
         return TileExecutor(
             self.network,
             lambda tile: self._runner_for(tile, device),

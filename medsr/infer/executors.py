@@ -13,10 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from medsr.infer.calibrate import SECONDS_PER_CALL, Rates
+from medsr.infer.calibrate import BYTES_COPIED_PER_SECOND, SECONDS_PER_CALL, Rates
 from medsr.infer.device import Precision
 from medsr.infer.plan import Shape
-from medsr.infer.stream import WIDEST_STEP, ChainStream, Window
+from medsr.infer.stream import ChainStream, Window
+
+STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+"""Planes to choose among; one where not even two fit."""
 
 Tick = Callable[[], None]
 Runner = Callable[[Tensor], Tensor]
@@ -71,7 +74,8 @@ class StreamExecutor:
         precision: Type of the activations.
         device: Where it runs.
         rates: The machine's.
-        step: Planes answered at a time; by default as many as keep to the cache.
+        limit_bytes: Memory that a block may take.
+        step: Planes answered at a time; by default as many as are fastest within the limit.
     """
 
     even = False
@@ -83,39 +87,59 @@ class StreamExecutor:
         precision: Precision,
         device: torch.device,
         rates: Rates,
+        limit_bytes: int,
         step: int | None = None,
     ) -> None:
         self.axis = max(range(3), key=lambda axis: shape[axis])
         self.whole: tuple[int, ...] = (self.axis,)
         self.stream = ChainStream(network, self.axis, precision, device)
         self.rates = rates
+        self.limit_bytes = limit_bytes
         self.step = step
         self.macs = sum(layer.weight.numel() for layer in self.stream.layers)
         self.channels = max(layer.weight.shape[0] for layer in self.stream.layers)
 
-    def _step(self, shape: Shape) -> int:
+    def step_for(self, shape: Shape) -> int:
+        """Planes answered at a time in a padded block."""
         if self.step is not None:
             return self.step
-        plane = math.prod(shape) // shape[self.axis]
-        in_and_out = 2 * plane * self.channels * self.stream.dtype.itemsize
-        return min(max(int(self.rates.best_bytes / in_and_out), 2), WIDEST_STEP, shape[self.axis])
+        longest = shape[self.axis]
+        best = 1
+        for step in STEPS:
+            if step > longest or self.stream.working_bytes(shape, step) > self.limit_bytes:
+                break
+            # Beyond what was measured caches are left; a longer step must be worth its memory.
+            if best > 1 and self._in_hand(shape, step) > self.rates.points[-1][0]:
+                break
+            if self._seconds(shape, step) < 0.98 * self._seconds(shape, best):
+                best = step
+        return best
 
     def working_bytes(self, shape: Shape) -> int:
         """Memory that a padded block takes, weights, input and result not counted."""
-        return self.stream.working_bytes(shape, self._step(shape))
+        return self.stream.working_bytes(shape, self.step_for(shape))
 
     def seconds(self, shape: Shape) -> float:
         """Time that a padded block takes, for comparison between plans."""
-        step = self._step(shape)
+        return self._seconds(shape, self.step_for(shape))
+
+    def _in_hand(self, shape: Shape, step: int) -> int:
+        """Bytes of a convolution's input and output."""
         plane = math.prod(shape) // shape[self.axis]
+        return (2 * step + 2) * plane * self.channels * self.stream.dtype.itemsize
+
+    def _seconds(self, shape: Shape, step: int) -> float:
+        plane = math.prod(shape) // shape[self.axis]
+        plane_bytes = plane * self.channels * self.stream.dtype.itemsize
+        arithmetic = 2.0 * self.macs * plane / self.rates.at(self._in_hand(shape, step))
         # The two planes that every layer keeps are copied once per step.
-        working = plane * (2 * step + 4) * self.channels * self.stream.dtype.itemsize
-        arithmetic = 2.0 * self.macs * math.prod(shape) / self.rates.at(working)
-        return arithmetic + self.steps(shape) * len(self.stream.layers) * SECONDS_PER_CALL
+        calls = len(self.stream.layers) * SECONDS_PER_CALL
+        copies = len(self.stream.layers) * 4 * plane_bytes / BYTES_COPIED_PER_SECOND
+        return shape[self.axis] * (arithmetic + (calls + copies) / step)
 
     def steps(self, shape: Shape) -> int:
         """How often :meth:`run` calls ``tick`` for a padded block."""
-        return math.ceil((shape[self.axis] + len(self.stream.layers) - 1) / self._step(shape))
+        return math.ceil((shape[self.axis] + len(self.stream.layers) - 1) / self.step_for(shape))
 
     def run(
         self, block: Tensor, out: Tensor, crop: Window, *, offset: float, divisor: float, tick: Tick
@@ -126,7 +150,7 @@ class StreamExecutor:
             block,
             out[0],
             crop,
-            step=self._step((x, y, z)),
+            step=self.step_for((x, y, z)),
             offset=offset,
             divisor=divisor,
             tick=tick,

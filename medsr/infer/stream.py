@@ -25,9 +25,6 @@ from medsr.infer.plan import Shape
 
 Window = tuple[slice, slice, slice]
 
-WIDEST_STEP = 64
-"""Planes answered at a time, at most."""
-
 
 def chain_of(network: nn.Module) -> tuple[nn.Conv3d, ...] | None:
     """Return the convolutions of a network that can be streamed, None for any other network.
