@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.air import TOLERANCE, find_air, shrink
-from medsr.infer.backends import find_backend, require
+from medsr.infer.backends.choose import choose_backend
 from medsr.infer.calibrate import USUAL, Way, rates
 from medsr.infer.device import Precision, resolve_device, resolve_precision
 from medsr.infer.executors import Executor, Runner, StreamExecutor, TileExecutor
@@ -50,6 +50,7 @@ class Plan:
         tiles: What is run, in order.
         executor: What runs it.
         device: Where.
+        backend: By which library.
         air_voxels: Voxels left to interpolation.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     tiles: tuple[Tile, ...]
     executor: Executor
     device: torch.device
+    backend: str
     air_voxels: int = 0
 
     @property
@@ -76,6 +78,7 @@ class Plan:
             "count": len(self.tiles),
             "largest_shape": list(largest),
             "streamed": isinstance(self.executor, StreamExecutor),
+            "backend": self.backend,
             "air_share": round(self.air_share, 4),
             "air_tolerance": TOLERANCE,
         }
@@ -94,7 +97,7 @@ class Engine:
             ``medsr.networks`` have them), and ``channels`` where its output has more than one.
         device: Where it runs; by default where its parameters are.
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        backend: Name in ``medsr.infer.backends.BACKENDS``.
+        backend: Name in ``medsr.infer.backends.BACKENDS``, or ``"auto"`` for the fastest one.
         max_memory_bytes: Limit for the output and what a block takes, together; by default a
             share of what is free.
         core: Largest core of a block in voxels, per axis or one number for all; chosen by the
@@ -130,8 +133,13 @@ class Engine:
         home = torch.device("cpu") if parameter is None else parameter.device
         self.device = home if device is None else resolve_device(device)
         self.precision: Precision = resolve_precision(precision, self.device)
-        self.backend = find_backend(backend)
-        require(self.backend, self.precision, self.device)
+        self.backend = choose_backend(
+            backend,
+            network,
+            self.precision,
+            device=self.device,
+            streams=chain_of(network) is not None,
+        )
         self.max_memory_bytes = max_memory_bytes
         self.core: Shape | None = (core, core, core) if isinstance(core, int) else core
         self.step = step
@@ -241,7 +249,7 @@ class Engine:
         tiles = plan_tiles(shape, self.halo, self.multiple_of, core)
         if executor.even:
             tiles = even_out(tiles, shape, self.multiple_of)
-        return Plan(shape, tiles, executor, device)
+        return Plan(shape, tiles, executor, device, self.backend.name)
 
     def _without_air(self, plan: Plan, lr: Tensor, offset: float, divisor: float) -> Plan:
         """Leave out what interpolation restores as well."""
@@ -252,7 +260,7 @@ class Engine:
         if air is None:
             return plan
         tiles, left_out = shrink(plan.tiles, air, self.halo)
-        return Plan(plan.shape, tiles, plan.executor, plan.device, left_out)
+        return replace(plan, tiles=tiles, air_voxels=left_out)
 
     def _ask(self, block: Tensor) -> Tensor:
         parameter = next(self.network.parameters(), block)
