@@ -18,9 +18,12 @@ from itertools import product
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import aff2axcodes
 
+from medsr.deferred import deferred
 from medsr.errors import GeometryError
+
+with deferred("pydicom", Dataset=object):  # nibabel names it for a kind of NIfTI extension
+    from nibabel.orientations import aff2axcodes
 
 FloatArray = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]

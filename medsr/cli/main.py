@@ -7,6 +7,8 @@ with 70 (``EX_SOFTWARE`` of sysexits.h). Tracebacks are shown only with ``--debu
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 
 import typer
 
-from medsr.cli import app
+from medsr.cli.commands import build_app
 from medsr.errors import Interrupted, MedsrError
 
 UNEXPECTED = 70
@@ -35,10 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         # A batch system's polite kill cleans up like Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Python's last search for garbage takes longer than many a command, and finds what the
+        # end of the process frees anyway.
+        atexit.register(gc.freeze)
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or _is_set("MEDSR_DEBUG")
     try:
-        result = app(args=words, prog_name="medsr", standalone_mode=False)
+        result = build_app(words)(args=words, prog_name="medsr", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_gone()

@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 
 class ModalityOption(StrEnum):
@@ -51,6 +53,8 @@ MODALITY_NAMES: dict[ModalityOption, Any] = {
 @cache
 def messages() -> Console:
     """The console of messages and progress: standard error."""
+    from rich.console import Console
+
     return Console(stderr=True)
 
 
@@ -128,6 +132,14 @@ def _three(text: str) -> tuple[float, float, float] | None:
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     """A progress bar on standard error; silent with ``quiet`` or where no person watches."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     console = messages()
     with Progress(
         TextColumn("{task.description}"),

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from medsr.cli.options import (
     ModalityOption,
@@ -21,6 +18,9 @@ from medsr.cli.options import (
 )
 from medsr.cli.upscale_folder import is_for_folders, run_folder
 from medsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def upscale_command(
@@ -159,6 +159,9 @@ def _follow(bar: Progress) -> Callable[[str, int, int], None]:
 
 def _print_summary(report: dict[str, Any], written: list[Path]) -> None:
     """Spacing before and after, model, seconds and memory; warnings have been logged already."""
+    from rich.console import Console
+    from rich.table import Table
+
     before, after, model = report["input"], report["output"], report["model"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
