@@ -74,13 +74,13 @@ def _template(console: Console, out: Path, model: str) -> None:
     )
     result = _upscale(path, out, model)
     console.print(_facts(thick.geometry, result))
-    if not result.volume.geometry.same_grid(truth.geometry):
+    if not result.whole().geometry.same_grid(truth.geometry):
         console.print("The result lies on another grid than the template: no scores.")
         return
     restored: dict[str, NDArray[Any]] = {
         method: resample(thick, truth.geometry, method).data for method in BASELINES
     }
-    restored["medsr"] = result.volume.data
+    restored["medsr"] = result.whole().data
     reference = reference_for(truth.data, "MR")
     labels = {"linear": "linear", "bspline": "cubic B-spline", "medsr": _model_name(result)}
     console.print("Compared with the template itself, where there is tissue:")
@@ -138,7 +138,7 @@ def _model_name(result: UpscaleResult) -> str:
 
 def _facts(before: Geometry, result: UpscaleResult) -> Table:
     """Spacing before and after, time and memory."""
-    after = result.volume.geometry
+    after = result.whole().geometry
     report = result.report
     seconds = report["seconds"]
     memory = report["peak_memory_bytes"]

@@ -102,7 +102,7 @@ class HeldScans:
         def restore(lr: Volume, grid: Geometry) -> Volume:
             return upscale(
                 lr, model=model, modality=self.modality, scale=self.scale, device=device
-            ).volume
+            ).whole()
 
         return self._score(restore)
 

@@ -216,7 +216,7 @@ class DevScans:
                 scale=self.scale,
                 device=device,
                 precision=precision,
-            ).volume
+            ).whole()
             value = score(restored)
             label = "xyz" if self.scale[0] > 1 else "xyz"[axis]
             gain = value - self._interpolated[record.scan_id]

@@ -372,6 +372,6 @@ def _model(
             device=device,
             precision=precision,
             max_memory=max_memory,
-        ).volume
+        ).whole()
 
     return restore

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 RESERVE_BYTES = 96 * 2**20
 """Kept free under a memory limit for kernels and libraries that load while the network runs."""
 
+FREE_SHARE = 0.6
+"""Of the memory that is free, a scan may take this much where no limit is given."""
+
+
+def default_limit() -> int:
+    """Bytes that the process should stay below where no limit is given."""
+    used = int(psutil.Process().memory_info().rss)
+    return used + int(FREE_SHARE * psutil.virtual_memory().available)
+
 
 @dataclass(frozen=True)
 class Wishes:

@@ -237,7 +237,9 @@ class _Run:
                 del reading
                 if ahead and number + 1 < len(self.jobs):
                     coming = reader.submit(self._read, self.jobs[number + 1])
-                computed = self.upscaler.compute(scan, progress=self._tell_stage)
+                # A scan larger than memory is written while it is computed.
+                self._make_room(job)
+                computed = self.upscaler.compute(scan, job.outputs, progress=self._tell_stage)
                 del scan
                 self._tell("writing")
                 self._settle()
@@ -255,10 +257,12 @@ class _Run:
         return self.upscaler.read(job.path, job.outputs)
 
     def _write(self, job: Job, computed: Computed) -> dict[str, Any]:
+        return self.upscaler.write(computed, job.outputs)
+
+    def _make_room(self, job: Job) -> None:
         for path in (job.outputs.scan, job.outputs.preview, job.outputs.uncertainty):
             if path is not None:
                 _make(path.parent, parents=True)
-        return self.upscaler.write(computed, job.outputs)
 
     def _settle(self) -> None:
         """Wait for the scan that is being written, and note what came of it."""

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from medsr import io
 from medsr.errors import OutputExistsError, OutputFormatError, UsageError
-from medsr.infer.report import finish_report
+from medsr.infer.report import Stopwatch, finish_report
 from medsr.io.atomic import atomic_file
 from medsr.volume import Derivation, SourceFormat, Volume
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from medsr.infer.upscaler import Computed
 
 
@@ -96,21 +98,35 @@ class Outputs:
         Raises:
             OutputError: One of its family; nothing new is left then.
         """
+        if computed.after is None:
+            return computed.report  # it was written while it was computed
         with ExitStack() as appearing:
             with computed.watch.stage("save"):
-                self._write_images(computed, appearing)
-            summary = finish_report(computed.report, computed.watch)
-            if self.report is not None:
-                file = appearing.enter_context(atomic_file(self.report, overwrite=self.overwrite))
-                file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+                self._write_images(computed, computed.after, appearing)
+            return self.write_report(computed.report, computed.watch, appearing)
+
+    def write_report(
+        self, report: dict[str, Any], watch: Stopwatch, appearing: ExitStack
+    ) -> dict[str, Any]:
+        """Finish the report and write it, where it is wanted; it appears with ``appearing``."""
+        summary = finish_report(report, watch)
+        if self.report is not None:
+            file = appearing.enter_context(atomic_file(self.report, overwrite=self.overwrite))
+            file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         return summary
 
-    def _write_images(self, computed: Computed, appearing: ExitStack) -> None:
+    def write_picture(self, picture: Image, appearing: ExitStack) -> None:
+        """Write the preview, where it is wanted; it appears with ``appearing``."""
+        if self.preview is not None:
+            file = appearing.enter_context(atomic_file(self.preview, overwrite=self.overwrite))
+            picture.save(file, format="PNG")
+
+    def _write_images(self, computed: Computed, after: Volume, appearing: ExitStack) -> None:
         derivation, overwrite = computed.derivation, self.overwrite
         if self.scan is not None:
             appearing.enter_context(
                 io.saving(
-                    computed.after,
+                    after,
                     self.scan,
                     overwrite=overwrite,
                     format=self.format,
@@ -118,7 +134,7 @@ class Outputs:
                 )
             )
         if self.uncertainty is not None and computed.sigma is not None:
-            why = _as_error(derivation)
+            why = describe_error(derivation)
             appearing.enter_context(
                 io.saving(computed.sigma, self.uncertainty, overwrite=overwrite, derivation=why)
             )
@@ -126,11 +142,10 @@ class Outputs:
             from medsr.infer.preview import draw_preview
 
             method = f"medsr {computed.report['model']['name']}"
-            picture = draw_preview(computed.before, computed.after, method=method)
-            file = appearing.enter_context(atomic_file(self.preview, overwrite=overwrite))
-            picture.save(file, format="PNG")
+            self.write_picture(draw_preview(computed.before, after, method=method), appearing)
 
 
-def _as_error(derivation: Derivation) -> Derivation:
+def describe_error(derivation: Derivation) -> Derivation:
+    """Say of a map of uncertainty how it was computed."""
     words = f"Standard deviation of the error expected by {derivation.model}"
     return dataclasses.replace(derivation, description=words)

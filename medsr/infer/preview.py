@@ -6,6 +6,8 @@ up) with true proportions in millimetres. Drawn with Pillow; nothing here comput
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medsr.geometry import Geometry
-from medsr.infer.resample import resample_plane
-from medsr.volume import Volume
+from medsr.infer.resample import FloatArray, apply_rows, operator
+from medsr.volume import Modality, Volume
 
 PANEL_PIXELS = 420
 """Longest side of a panel."""
@@ -32,35 +34,143 @@ _SUBTITLE = (150, 156, 168)
 _PLANES = (("coronal", 1), ("sagittal", 0), ("axial", 2))
 
 
+@dataclass(frozen=True)
+class View:
+    """What of a scan is shown.
+
+    Args:
+        low: Native value shown black.
+        high: Native value shown white.
+        centre: Where the planes cross, as a fraction of the extent per array axis.
+    """
+
+    low: float
+    high: float
+    centre: tuple[float, float, float]
+
+
+def sample_step(shape: tuple[int, int, int]) -> int:
+    """Take every so many voxels along each axis of a scan as the sample for :func:`choose_view`."""
+    return max(1, round(float(np.cbrt(math.prod(shape) / 2e6))))
+
+
+def choose_view(sample: NDArray[Any], modality: Modality | None) -> View:
+    """Choose grey values and planes by a coarse sample of the scan, in its axes."""
+    low, high = _window(sample, modality)
+    return View(low, high, _centre_of_interest(sample, low, high))
+
+
+class Preview:
+    """Collects the planes that a picture shows, from slabs along the last axis, and draws them.
+
+    Args:
+        before: Grid of the scan as acquired.
+        after: The finer grid over the same extent, axes in the same order.
+        view: What is shown.
+    """
+
+    def __init__(self, before: Geometry, after: Geometry, view: View) -> None:
+        self._before, self._after, self._view = before, after, view
+        self._at = tuple(int(c * n) for c, n in zip(view.centre, before.shape, strict=True))
+        self._fine_at = tuple(int(c * n) for c, n in zip(view.centre, after.shape, strict=True))
+        shapes = zip(before.shape, after.shape, strict=True)
+        self._rows = [operator(old, new) for old, new in shapes]
+        # For each axis that a plane stands on: parts of it along the last axis, or the plane.
+        self._acquired: list[list[FloatArray]] = [[], [], []]
+        self._splined: list[list[FloatArray]] = [[], [], []]
+        self._refined: list[list[FloatArray]] = [[], [], []]
+
+    def add_before(self, start: int, planes: NDArray[Any]) -> None:
+        """Look at planes of the scan, ``start`` being the place of the first."""
+        _keep(self._acquired, start, planes, self._at)
+        for axis in range(3):
+            weights = self._rows[axis][self._fine_at[axis]]
+            if axis == 2:
+                weights = weights[start : start + planes.shape[2]]
+            part = np.tensordot(planes.astype(np.float32, copy=False), weights, axes=(axis, 0))
+            if axis == 2 and self._splined[axis]:
+                self._splined[axis][0] += part
+            else:
+                self._splined[axis].append(part)
+
+    def add_after(self, start: int, planes: NDArray[Any]) -> None:
+        """Look at planes of the result, ``start`` being the place of the first."""
+        _keep(self._refined, start, planes, self._fine_at)
+
+    def draw(self, *, method: str) -> Image.Image:
+        """Draw the picture, once all planes were added.
+
+        Args:
+            method: What the last column is called, for example the model's name.
+        """
+        extent = self._before.extent_mm
+        pixels_per_mm = PANEL_PIXELS / max(extent)
+        coarse, fine = _spacing(self._before), _spacing(self._after)
+        titles = (("as acquired", coarse), ("cubic B-spline", fine), (method, fine))
+        codes = self._before.axcodes
+        order = [next(i for i, c in enumerate(codes) if c in pair) for pair in ("RL", "AP", "SI")]
+        rows: list[list[Image.Image]] = []
+        for _, standing in _PLANES:
+            axis = order[standing]
+            i, j = (order[k] for k in range(3) if k != standing)
+            size = (round(extent[i] * pixels_per_mm), round(extent[j] * pixels_per_mm))
+            planes = (
+                (_whole(self._acquired[axis]), Image.Resampling.NEAREST),
+                (self._spline(axis), Image.Resampling.BICUBIC),
+                (_whole(self._refined[axis]), Image.Resampling.BICUBIC),
+            )
+            low, high = self._view.low, self._view.high
+            rows.append(
+                [_panel(_turned(p, (i, j), codes), low, high, size, how) for p, how in planes]
+            )
+        return _compose(rows, titles)
+
+    def _spline(self, axis: int) -> FloatArray:
+        """The plane of the finer grid by cubic B-spline."""
+        plane = np.expand_dims(_whole(self._splined[axis]), axis)
+        return np.squeeze(
+            apply_rows(plane, [None if k == axis else self._rows[k] for k in range(3)]), axis=axis
+        )
+
+
 def draw_preview(before: Volume, after: Volume, *, method: str) -> Image.Image:
-    """Draw the picture.
+    """Draw the picture of volumes in memory.
 
     Args:
         before: The scan as acquired.
         after: The result on a finer grid over the same extent, axes in the same order.
         method: What the last column is called, for example the model's name.
     """
-    before, after = _to_ras(before), _to_ras(after)
-    low, high = _window(before)
-    centre = _centre_of_interest(before.data, low, high)
-    extent = before.geometry.extent_mm
-    pixels_per_mm = PANEL_PIXELS / max(extent)
-    coarse, fine = _spacing(before.geometry), _spacing(after.geometry)
-    titles = (("as acquired", coarse), ("cubic B-spline", fine), (method, fine))
+    step = sample_step(before.shape)
+    view = choose_view(before.data[::step, ::step, ::step], before.modality)
+    preview = Preview(before.geometry, after.geometry, view)
+    preview.add_before(0, before.data)
+    preview.add_after(0, after.data)
+    return preview.draw(method=method)
 
-    rows: list[list[Image.Image]] = []
-    for _, axis in _PLANES:
-        i, j = (k for k in range(3) if k != axis)
-        size = (round(extent[i] * pixels_per_mm), round(extent[j] * pixels_per_mm))
-        n, m = before.shape[axis], after.shape[axis]
-        at, at_fine = int(centre[axis] * n), int(centre[axis] * m)
-        planes = (
-            (np.take(before.data, at, axis), Image.Resampling.NEAREST),
-            (resample_plane(before.data, after.shape, axis, at_fine), Image.Resampling.BICUBIC),
-            (np.take(after.data, at_fine, axis), Image.Resampling.BICUBIC),
-        )
-        rows.append([_panel(plane, low, high, size, how) for plane, how in planes])
 
+def _keep(
+    kept: list[list[FloatArray]], start: int, planes: NDArray[Any], at: tuple[int, ...]
+) -> None:
+    """Keep what lies in the three planes at ``at``."""
+    for axis in (0, 1):
+        kept[axis].append(np.take(planes, at[axis], axis).astype(np.float32))
+    if start <= at[2] < start + planes.shape[2]:
+        kept[2].append(planes[:, :, at[2] - start].astype(np.float32))
+
+
+def _whole(parts: list[FloatArray]) -> FloatArray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _turned(plane: FloatArray, axes: tuple[int, int], codes: tuple[str, str, str]) -> FloatArray:
+    """A plane that holds array ``axes``, in this order and towards right, anterior, superior."""
+    turned = plane if axes[0] < axes[1] else plane.T
+    return np.flip(turned, tuple(k for k, axis in enumerate(axes) if codes[axis] in "LPI"))
+
+
+def _compose(rows: list[list[Image.Image]], titles: tuple[tuple[str, str], ...]) -> Image.Image:
+    """Lay the panels out under their titles."""
     width = max(panel.width for row in rows for panel in row)
     heights = [row[0].height for row in rows]
     canvas = Image.new(
@@ -83,22 +193,11 @@ def draw_preview(before: Volume, after: Volume, *, method: str) -> Image.Image:
     return canvas
 
 
-def _to_ras(volume: Volume) -> Volume:
-    """Order and flip the axes so that they run to the right, to the front and up."""
-    codes = volume.geometry.axcodes
-    order = [next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI")]
-    backward = [k for k, i in enumerate(order) if codes[i] in "LPI"]
-    turned = volume.permute((order[0], order[1], order[2]))
-    return turned.flip(tuple(backward)) if backward else turned
-
-
-def _window(volume: Volume) -> tuple[float, float]:
-    """Grey window: fixed for CT, else from percentiles of every few voxels; never empty."""
-    if volume.modality == "CT":
+def _window(sample: NDArray[Any], modality: Modality | None) -> tuple[float, float]:
+    """Grey window: fixed for CT, else from percentiles; never empty."""
+    if modality == "CT":
         return CT_WINDOW_HU
-    data = volume.data
-    step = max(1, round((data.size / 2e6) ** (1 / 3)))
-    low, high = np.percentile(data[::step, ::step, ::step], (0.5, 99.7))
+    low, high = np.percentile(sample, (0.5, 99.7))
     return float(low), float(high) if high > low else float(low) + 1.0
 
 

@@ -6,20 +6,24 @@ pictures compare against. It works on arrays; which grid to take is said by ``me
 One-dimensional B-spline interpolation is linear, so along each axis it is one small matrix
 (new size x old size). The matrices come from SciPy's spline code applied to the unit vectors, and
 are applied by matrix products, which is exact, several times faster than resampling the volume
-point by point, and lets one plane be had without the rest.
+point by point, and lets some planes be had without the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 FloatArray = NDArray[np.float32]
 Shape = tuple[int, int, int]
+
+
+NEGLIGIBLE = 1e-9
+"""Weights below this (of rows that sum to 1) change no float32 result."""
 
 
 @lru_cache(maxsize=64)
@@ -39,6 +43,8 @@ def operator(old: int, new: int, order: int = 3) -> FloatArray:
     Source: Unser 1999, "Splines: a perfect fit for signal and image processing"; the Gaussian is
     the one of ``skimage.transform.resize``.
     """
+    from scipy import ndimage  # takes longer to import than a small scan to write
+
     matrix: NDArray[np.float64] = np.eye(old)
     if old > new:
         sigma = (old / new - 1.0) / 2.0
@@ -67,34 +73,26 @@ def resample(data: NDArray[Any], shape: Shape, order: int = 3) -> FloatArray:
     Returns:
         Float32 array of ``shape``. Nothing is clipped; cubic splines overshoot at sharp edges.
     """
-    rows = [operator(old, new, order) for old, new in zip(data.shape, shape, strict=True)]
-    return _apply(data, rows)
+    pairs = zip(data.shape, shape, strict=True)
+    return apply_rows(
+        data, [operator(old, new, order) if old != new else None for old, new in pairs]
+    )
 
 
-def resample_plane(data: NDArray[Any], shape: Shape, axis: int, index: int) -> FloatArray:
-    """Return ``numpy.take(resample(data, shape), index, axis)`` without computing the rest.
+def apply_rows(data: NDArray[Any], rows: Sequence[FloatArray | None]) -> FloatArray:
+    """Multiply each axis by its matrix, those that shrink the volume first.
 
     Args:
         data: ``(X, Y, Z)`` of any real type.
-        shape: Voxels per axis of the grid that the plane is taken from.
-        axis: Axis that the plane stands on.
-        index: Position of the plane along ``axis`` of that grid.
+        rows: For each axis rows of :func:`operator`, of as many columns as the axis has voxels;
+            None leaves an axis as it is.
 
     Returns:
-        Float32 array with the two other axes.
+        Float32 array with one voxel per row along each axis, contiguous.
     """
-    rows = [operator(old, new) for old, new in zip(data.shape, shape, strict=True)]
-    rows[axis] = rows[axis][index : index + 1]
-    return np.squeeze(_apply(data, rows), axis=axis)
-
-
-def _apply(data: NDArray[Any], rows: list[FloatArray]) -> FloatArray:
-    """Multiply each axis by its matrix, those that shrink the volume first."""
     result = np.asarray(data, dtype=np.float32)
-    for axis in sorted(range(3), key=lambda i: rows[i].shape[0] / rows[i].shape[1]):
-        matrix = rows[axis]
-        if matrix.shape[0] == matrix.shape[1]:
-            continue  # the sizes are equal, so this is the identity
+    given = [(axis, matrix) for axis, matrix in enumerate(rows) if matrix is not None]
+    for axis, matrix in sorted(given, key=lambda pair: pair[1].shape[0] / pair[1].shape[1]):
         if axis == 0:
             result = np.tensordot(matrix, result, axes=1)
         elif axis == 1:
@@ -103,3 +101,58 @@ def _apply(data: NDArray[Any], rows: list[FloatArray]) -> FloatArray:
             flat = result.reshape(-1, matrix.shape[1]) @ matrix.T
             result = flat.reshape(*result.shape[:2], -1)
     return np.ascontiguousarray(result)
+
+
+class RollingRows:
+    """Resamples the last axis of a volume whose planes come in order, a few at a time.
+
+    A row of :func:`operator` fades within some twenty voxels, so a plane of the result needs only
+    the planes around it.
+
+    Args:
+        old: Planes that will come.
+        new: Planes wanted.
+        order: See :func:`operator`.
+        flipped: Whether the last plane comes first.
+    """
+
+    def __init__(self, old: int, new: int, order: int = 3, *, flipped: bool = False) -> None:
+        step = -1 if flipped else 1
+        self._rows = operator(old, new, order)[::step, ::step] if old != new else None
+        self._spans = [] if self._rows is None else [_span(row) for row in self._rows]
+        self._held: FloatArray | None = None
+        self._first = 0
+        self._next = 0
+
+    @property
+    def reach(self) -> int:
+        """Most planes that one plane of the result needs; 0 where nothing is resampled."""
+        return max((stop - start for start, stop in self._spans), default=0)
+
+    def push(self, planes: FloatArray) -> FloatArray | None:
+        """Take the next planes ``(X, Y, planes)`` and return those of the result that are ready."""
+        if self._rows is None:
+            return planes
+        held = planes if self._held is None else np.concatenate([self._held, planes], axis=2)
+        end = self._first + held.shape[2]
+        stop = self._next
+        while stop < len(self._spans) and self._spans[stop][1] <= end:
+            stop += 1
+        ready = None
+        if stop > self._next:
+            low = min(span[0] for span in self._spans[self._next : stop]) - self._first
+            high = max(span[1] for span in self._spans[self._next : stop]) - self._first
+            window = slice(self._first + low, self._first + high)
+            rows = self._rows[self._next : stop, window]
+            ready = apply_rows(held[:, :, low:high], [None, None, rows])
+            self._next = stop
+        remaining = [span[0] for span in self._spans[self._next :]]
+        keep = min(remaining, default=end)
+        self._held, self._first = held[:, :, keep - self._first :].copy(), keep
+        return ready
+
+
+def _span(row: FloatArray) -> tuple[int, int]:
+    """First and last-plus-one place of a row whose weight is not negligible."""
+    (heavy,) = np.nonzero(np.abs(row) > NEGLIGIBLE)
+    return int(heavy[0]), int(heavy[-1]) + 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from medsr.errors import MemoryLimitError
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Progress, Upscaler
 from medsr.model import SRModel
@@ -28,15 +29,29 @@ class UpscaleResult:
     """What :func:`upscale` gives back.
 
     Args:
-        volume: The result, float32 in native units, axes ordered as in the input.
+        volume: The result, float32 in native units, axes ordered as in the input. None where it
+            is larger than memory, so that it was only written.
         report: What was done; the same that the JSON report holds.
         uncertainty: Where it was asked for, the standard deviation that the network expects of its
             error: float32 in native units on the grid of ``volume``.
     """
 
-    volume: Volume
+    volume: Volume | None
     report: dict[str, Any]
     uncertainty: Volume | None = None
+
+    def whole(self) -> Volume:
+        """Return the result, where it must be in memory.
+
+        Raises:
+            MemoryLimitError: It was only written.
+        """
+        if self.volume is None:
+            raise MemoryLimitError(
+                "the result is larger than the memory there is and was only written to its file; "
+                "raise the limit, or read the file by parts"
+            )
+        return self.volume
 
 
 def upscale(
@@ -114,7 +129,7 @@ def upscale(
     outputs = Outputs(_path(output), _path(report), _path(preview), sigma_file, overwrite)
     outputs.check()
     read = upscaler.read(scan, outputs, affine=affine, array_spacing=array_spacing, series=series)
-    computed = upscaler.compute(read, progress=progress)
+    computed = upscaler.compute(read, outputs, progress=progress)
     summary = upscaler.write(computed, outputs)
     return UpscaleResult(computed.after, summary, computed.sigma)
 

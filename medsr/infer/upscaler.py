@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +19,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medsr import __version__, io
-from medsr.errors import UsageError
+from medsr.errors import MemoryLimitError, UsageError
 from medsr.geometry import Geometry
 from medsr.infer import prepare
-from medsr.infer.decide import Decision, Shelf, Wishes, bytes_left_for_engine, decide
+from medsr.infer.decide import (
+    Decision,
+    Shelf,
+    Wishes,
+    bytes_left_for_engine,
+    decide,
+    default_limit,
+)
+from medsr.infer.large_scan import LargeScan, is_large, look_through, open_large
 from medsr.infer.outputs import Outputs
 from medsr.infer.report import Stopwatch, build_report
+from medsr.infer.resample import FloatArray
+from medsr.infer.restore import restore
+from medsr.io.slabs import MemorySlabs
 from medsr.model import ModelSpec, Normaliser, SRModel
 from medsr.volume import Derivation, Volume
 
@@ -31,10 +43,10 @@ if TYPE_CHECKING:
     import torch
 
     from medsr.infer.device import Precision
+    from medsr.infer.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-FloatArray = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 Backend = Literal["auto", "torch", "openvino", "onnxruntime"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -45,12 +57,14 @@ class Read:
     """A scan that was read and can be computed.
 
     Args:
-        volume: The scan, its modality known.
+        volume: The scan, its modality known. Of a large scan only what its header says.
         watch: Seconds spent on it so far.
+        large: Where it is larger than memory: what gives its voxels by slabs.
     """
 
     volume: Volume
     watch: Stopwatch
+    large: LargeScan | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,8 @@ class Computed:
 
     Args:
         before: The scan.
-        after: The result, float32 in native units, axes ordered as in the scan.
+        after: The result, float32 in native units, axes ordered as in the scan. None where it is
+            larger than memory: it was written while it was computed.
         sigma: The standard deviation that the network expects of its error, where asked for.
         report: What was done, seconds and memory not yet among it.
         derivation: The same for formats that record it.
@@ -67,7 +82,7 @@ class Computed:
     """
 
     before: Volume
-    after: Volume
+    after: Volume | None
     sigma: Volume | None
     report: dict[str, Any]
     derivation: Derivation
@@ -170,6 +185,13 @@ class Upscaler:
             OutputError: The output cannot hold it.
         """
         watch = Stopwatch()
+        if isinstance(scan, (str, Path)) and outputs is not None and outputs.scan is not None:
+            limit = self.max_memory_bytes or default_limit()
+            if is_large(Path(scan), limit):
+                with watch.stage("load"):
+                    large = open_large(Path(scan), modality=self.modality, series=series)
+                    outputs.check_source(large.volume)
+                return Read(large.volume, watch, large)
         with watch.stage("load"):
             volume = self._load(scan, affine, array_spacing, series)
             prepare.check(volume)
@@ -177,28 +199,42 @@ class Upscaler:
                 outputs.check_source(volume)
         return Read(volume, watch)
 
-    def compute(self, scan: Read, *, progress: Progress | None = None) -> Computed:
+    def compute(
+        self, scan: Read, outputs: Outputs | None = None, *, progress: Progress | None = None
+    ) -> Computed:
         """Run the network over a scan and bring its output to the exact grid.
 
         Args:
             scan: What :meth:`read` gave.
+            outputs: Where its result will go. A result larger than memory is written there by
+                slabs while it is computed; without outputs it is refused.
             progress: Called with (stage, done, total).
 
         Raises:
             ModelError: No model suits the scan, or it cannot be run.
             UsageError: The grid asked for is nowhere finer than the scan's.
         """
-        import torch
-
-        from medsr.infer.engine import Engine
-
         volume, watch = scan.volume, scan.watch
+        with watch.stage("start"):
+            import torch
+
+            from medsr.infer.engine import Engine
+
         with watch.stage("prepare"):
             device, precision = self.device, self.precision
             frame = prepare.Frame.of(volume.geometry)
             decision = self.decide(volume)
             for warning in decision.warnings:
                 logger.warning(warning)
+            engine = Engine(
+                decision.network().to(device),
+                precision=precision,
+                backend=self.backend,
+                progress=None if progress is None else lambda *count: progress("network", *count),
+            )
+        if scan.large is not None or not self._fits(decision, engine, outputs):
+            return self._by_slabs(scan, decision, engine, outputs or Outputs(), progress)
+        with watch.stage("prepare"):
             spec = decision.model.spec
             normaliser = spec.intensity_for(prepare.modality_of(volume)).fit(volume.data)
             lr = torch.from_numpy(
@@ -207,13 +243,6 @@ class Upscaler:
             # A map of uncertainty has no offset, so both channels stay in the network's units.
             scaling = Normaliser(0.0, 1.0) if decision.uncertain else normaliser
             lr = normaliser.forward(lr) if decision.uncertain else lr
-            engine = Engine(
-                decision.network().to(device),
-                precision=precision,
-                backend=self.backend,
-                max_memory_bytes=bytes_left_for_engine(self.max_memory_bytes, decision),
-                progress=None if progress is None else lambda *count: progress("network", *count),
-            )
             offset, divisor = scaling.offset, scaling.divisor
             plan = engine.plan_for(lr, offset=offset, divisor=divisor)
 
@@ -223,23 +252,81 @@ class Upscaler:
             del lr, sr
 
         with watch.stage("restore"):
-            after, sigma = _restore(answers, volume, frame, normaliser, decision)
+            after, sigma = restore(answers, volume, frame, normaliser, decision)
 
-        weight_hash = decision.model.weight_hash
-        report = build_report(
-            before=volume,
-            after=after.geometry,
-            spec=spec,
-            weight_hash=weight_hash,
-            device=_device_name(device),
-            precision=precision,
-            plan=plan.as_dict(),
-            warnings=decision.warnings,
-        )
+        report = self._report(volume, after.geometry, decision, plan.as_dict())
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
-        derivation = derive(volume.geometry, after.geometry, spec, weight_hash)
+        derivation = derive(volume.geometry, after.geometry, spec, decision.model.weight_hash)
         return Computed(volume, after, sigma, report, derivation, watch)
+
+    def _fits(self, decision: Decision, engine: Engine, outputs: Outputs | None) -> bool:
+        """Whether all of it fits into memory; the engine is told how much is left for it.
+
+        Raises:
+            MemoryLimitError: It does not, and there is nothing to write it to.
+        """
+        can_be_written = outputs is not None and outputs.scan is not None
+        limit = self.max_memory_bytes
+        try:
+            if limit is None and can_be_written:
+                bytes_left_for_engine(default_limit(), decision)
+            engine.max_memory_bytes = bytes_left_for_engine(limit, decision)
+            engine.plan(decision.grid.shape)
+        except MemoryLimitError:
+            if not can_be_written:
+                raise
+            return False
+        return True
+
+    def _by_slabs(
+        self,
+        scan: Read,
+        decision: Decision,
+        engine: Engine,
+        outputs: Outputs,
+        progress: Progress | None,
+    ) -> Computed:
+        """Compute and write a scan that does not fit into memory, slab by slab."""
+        from medsr.infer import large
+
+        volume, watch, model = scan.volume, scan.watch, decision.model
+        with watch.stage("prepare"):
+            slabs = scan.large or look_through(MemorySlabs(volume), self.modality)
+        shape = prepare.Frame.of(volume.geometry).array_shape(decision.target.shape)
+        after = volume.geometry.resize(shape)
+        derivation = derive(volume.geometry, after, model.spec, model.weight_hash)
+        with ExitStack() as appearing:
+            done = large.run(
+                slabs,
+                decision,
+                engine,
+                outputs,
+                appearing,
+                derivation=derivation,
+                limit_bytes=self.max_memory_bytes or default_limit(),
+                watch=watch,
+                progress=progress,
+            )
+            report = self._report(volume, after, decision, done.plan)
+            if done.median_sigma is not None:
+                report["uncertainty"] = {"units": volume.units, "median": done.median_sigma}
+            summary = outputs.write_report(report, watch, appearing)
+        return Computed(volume, None, None, summary, derivation, watch)
+
+    def _report(
+        self, before: Volume, after: Geometry, decision: Decision, plan: dict[str, Any]
+    ) -> dict[str, Any]:
+        return build_report(
+            before=before,
+            after=after,
+            spec=decision.model.spec,
+            weight_hash=decision.model.weight_hash,
+            device=_device_name(self.device),
+            precision=self.precision,
+            plan=plan,
+            warnings=decision.warnings,
+        )
 
     def write(self, computed: Computed, outputs: Outputs) -> dict[str, Any]:
         """Write a result; see :meth:`Outputs.write`. Returns the finished report."""
@@ -291,38 +378,6 @@ def derive(before: Geometry, after: Geometry, spec: ModelSpec, weight_hash: str)
         description=f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}",
         scale=(x, y, z),
     )
-
-
-def _restore(
-    answers: list[FloatArray],
-    volume: Volume,
-    frame: prepare.Frame,
-    normaliser: Normaliser,
-    decision: Decision,
-) -> tuple[Volume, Volume | None]:
-    """Make volumes of the network's channels: exact grid, native units, the scan's axes.
-
-    The channels are popped, so that what was resampled does not stay in memory.
-    """
-    geometry = volume.geometry.resize(frame.array_shape(decision.target.shape))
-    sr = _fitted(answers.pop(0), decision.target, order=3)
-    sr = normaliser.restore(sr) if decision.uncertain else sr
-    after = volume.replace(data=frame.array_data(sr), geometry=geometry)
-    if not decision.uncertain:
-        return after, None
-    values = _fitted(answers.pop(0), decision.target, order=1)
-    values *= normaliser.divisor
-    # Without the source there is no stored type to round to.
-    return after, after.replace(data=frame.array_data(values), source=None)
-
-
-def _fitted(data: FloatArray, target: Geometry, *, order: int) -> FloatArray:
-    """Bring what the network gave to the exact grid, by splines of an order."""
-    if data.shape == target.shape:
-        return data
-    from medsr.infer.resample import resample
-
-    return resample(data, target.shape, order)
 
 
 def _device_name(device: torch.device) -> str:

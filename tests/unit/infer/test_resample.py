@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skimage.transform import resize
 
 from medsr.geometry import Geometry
-from medsr.infer.resample import operator, resample, resample_plane
+from medsr.infer.resample import RollingRows, apply_rows, operator, resample
 
 sizes = st.integers(1, 24)
 
@@ -68,5 +68,23 @@ def test_equals_simpleitk_on_the_grid_of_geometry(phantom: NDArray[np.float32]) 
 def test_a_plane_equals_the_plane_of_the_whole(phantom: NDArray[np.float32], axis: int) -> None:
     shape = (40, 50, 80)
     whole = resample(phantom, shape)
-    plane = resample_plane(phantom, shape, axis, 17)
+    rows = [operator(old, new) for old, new in zip(phantom.shape, shape, strict=True)]
+    rows[axis] = rows[axis][17:18]
+    plane = np.squeeze(apply_rows(phantom, rows), axis=axis)
     np.testing.assert_allclose(plane, np.take(whole, 17, axis), rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("new", [64, 51, 90, 20])
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_planes_that_come_in_turn_equal_the_whole(
+    rng: np.random.Generator, new: int, order: int, flipped: bool
+) -> None:
+    data = rng.normal(size=(5, 6, 64)).astype(np.float32)
+    whole = resample(data, (5, 6, new), order)
+    turn = slice(None, None, -1 if flipped else 1)
+    rolling = RollingRows(64, new, order, flipped=flipped)
+    coming = data[:, :, turn]
+    ready = [rolling.push(coming[:, :, k : k + 7]) for k in range(0, 64, 7)]
+    given = np.concatenate([planes for planes in ready if planes is not None], axis=2)
+    np.testing.assert_allclose(given, whole[:, :, turn], atol=5e-6)

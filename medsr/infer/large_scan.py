@@ -1,0 +1,77 @@
+"""Scans of which no more than a slab is in memory: opened, and looked through once.
+
+What is computed of them, and written, is ``medsr.infer.large``. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from medsr.errors import InputError
+from medsr.infer import prepare
+from medsr.io.slabs import SlabReader, count_voxels, open_slabs
+from medsr.io.slabs_survey import Survey, survey
+from medsr.volume import Volume
+
+PROGRAM_BYTES = 768 * 2**20
+"""What the program itself takes, once a network runs."""
+
+LOADED_SHARE = 0.25
+"""A scan is read whole where its voxels take no more than this share of what is left."""
+
+
+@dataclass(frozen=True)
+class LargeScan:
+    """A scan of which no more than a slab is in memory.
+
+    Args:
+        slabs: Gives its voxels.
+        volume: Its grid, modality and source; the voxels mean nothing.
+        found: What is known of all voxels.
+    """
+
+    slabs: SlabReader
+    volume: Volume
+    found: Survey
+
+
+def open_large(path: Path, *, modality: str, series: str | None) -> LargeScan:
+    """Open a scan that does not fit into memory, and look through it once.
+
+    Args:
+        path: A file or a DICOM folder.
+        modality: ``"auto"``, ``"mr"`` or ``"ct"``.
+        series: Which series of a DICOM folder, where it holds several.
+
+    Raises:
+        InputError: The scan cannot be used.
+    """
+    return look_through(open_slabs(path, series=series), modality, str(path))
+
+
+def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> LargeScan:
+    """Learn of a scan what must be known of all voxels; arguments as for :func:`open_large`.
+
+    Raises:
+        InputError: The scan cannot be used.
+    """
+    header = slabs.outline
+    from medsr.infer.preview import sample_step
+
+    found = survey(slabs, where, step=sample_step(header.shape))
+    kind = prepare.parse_modality(modality) or header.modality or found.modality
+    return LargeScan(slabs, header.replace(modality=kind), found)
+
+
+def is_large(path: Path, limit_bytes: int) -> bool:
+    """Whether a scan is better not read whole, told from as little of it as can be.
+
+    Args:
+        path: A file or a DICOM folder; for one that cannot be used the answer is no.
+        limit_bytes: What the process should stay below.
+    """
+    with suppress(InputError):
+        return 4 * count_voxels(path) > LOADED_SHARE * (limit_bytes - PROGRAM_BYTES)
+    return False

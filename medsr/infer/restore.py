@@ -1,0 +1,43 @@
+"""From the network's answer to a volume: the exact grid, native units, the scan's axes.
+
+For volumes in memory; ``medsr.infer.large`` does the same by slabs.
+"""
+
+from __future__ import annotations
+
+from medsr.geometry import Geometry
+from medsr.infer import prepare
+from medsr.infer.decide import Decision
+from medsr.infer.resample import FloatArray, resample
+from medsr.model import Normaliser
+from medsr.volume import Volume
+
+
+def restore(
+    answers: list[FloatArray],
+    volume: Volume,
+    frame: prepare.Frame,
+    normaliser: Normaliser,
+    decision: Decision,
+) -> tuple[Volume, Volume | None]:
+    """Make volumes of the network's channels: exact grid, native units, the scan's axes.
+
+    The channels are popped, so that what was resampled does not stay in memory.
+    """
+    geometry = volume.geometry.resize(frame.array_shape(decision.target.shape))
+    sr = _fitted(answers.pop(0), decision.target, order=3)
+    sr = normaliser.restore(sr) if decision.uncertain else sr
+    after = volume.replace(data=frame.array_data(sr), geometry=geometry)
+    if not decision.uncertain:
+        return after, None
+    values = _fitted(answers.pop(0), decision.target, order=1)
+    values *= normaliser.divisor
+    # Without the source there is no stored type to round to.
+    return after, after.replace(data=frame.array_data(values), source=None)
+
+
+def _fitted(data: FloatArray, target: Geometry, *, order: int) -> FloatArray:
+    """Bring what the network gave to the exact grid, by splines of an order."""
+    if data.shape == target.shape:
+        return data
+    return resample(data, target.shape, order)

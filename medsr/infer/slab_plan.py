@@ -1,0 +1,186 @@
+"""How thick the slabs of a volume are that does not fit into memory.
+
+Thick slabs waste less on the network's halo, thin ones take less memory. The thickest is taken with
+which the engine can work in what is left. Nothing here reads or computes a voxel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import psutil
+
+from medsr.errors import MemoryLimitError
+from medsr.infer import prepare
+from medsr.infer.decide import RESERVE_BYTES, Decision
+from medsr.infer.engine import Engine
+from medsr.infer.plan import plan_tiles
+from medsr.infer.resample import RollingRows
+from medsr.volume import Volume
+
+Shape = tuple[int, int, int]
+
+ENGINE_SHARE = 0.4
+"""Of the memory that is left, the engine's blocks have at least this much; slabs get the rest."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One slab, in planes along the last array axis.
+
+    Args:
+        start: First plane to read, halo included.
+        stop: End of the planes to read.
+        crop: Planes before the core in canonical order, where the slab may run backwards.
+        planes: Planes of the core.
+    """
+
+    start: int
+    stop: int
+    crop: int
+    planes: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A volume cut into slabs.
+
+    Args:
+        axis: The canonical axis along which slabs lie.
+        pieces: In the order of the file.
+    """
+
+    axis: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What slabs take in memory, in bytes.
+
+    Args:
+        per_plane_read: For a plane of the scan, halo included: as stored twice, and as float32.
+        per_plane_out: For the network's answer to it.
+        per_plane_done: For a plane of the core: resampled, being joined, ready, being stored.
+        fixed: For what resampling holds back, and a few planes being written.
+    """
+
+    per_plane_read: int
+    per_plane_out: int
+    per_plane_done: int
+    fixed: int
+
+    def beside_engine(self, read: int) -> int:
+        """Bytes while the network runs, the engine's own not counted."""
+        return read * self.per_plane_read + self.fixed
+
+    def restoring(self, read: int, core: int) -> int:
+        """Bytes while a core is resampled and written."""
+        return read * (self.per_plane_out + self.per_plane_read) + (
+            core * self.per_plane_done + self.fixed
+        )
+
+
+def cut(
+    decision: Decision, frame: prepare.Frame, volume: Volume, engine: Engine, limit_bytes: int
+) -> Cut:
+    """Cut a volume into slabs, and tell the engine how much memory it has.
+
+    Args:
+        decision: Model and grid.
+        frame: Of the volume.
+        volume: Its grid and type.
+        engine: Its ``max_memory_bytes`` is set.
+        limit_bytes: What the process should stay below.
+
+    Raises:
+        MemoryLimitError: Not even the thinnest slab fits.
+    """
+    axis = frame.axes.index(2)
+    count, halo, multiple = volume.shape[2], engine.halo[axis], engine.multiple_of[axis]
+    costs = estimate(decision, frame, volume, engine.channels)
+    left = limit_bytes - int(psutil.Process().memory_info().rss) - RESERVE_BYTES
+    core = _thickest(costs, count, halo, multiple, left)
+    while True:
+        cut_now = _pieces(axis, count, halo, multiple, core, flipped=axis in frame.flips)
+        read = max(piece.stop - piece.start for piece in cut_now.pieces)
+        planes = max(piece.planes for piece in cut_now.pieces)
+        engine.max_memory_bytes = left - costs.beside_engine(read)
+        try:
+            if costs.restoring(read, planes) > left:
+                raise MemoryLimitError("the slab itself does not fit")
+            engine.plan(_with(decision.grid.shape, axis, read))
+        except MemoryLimitError as error:
+            if core <= multiple:
+                needed = limit_bytes - left + costs.restoring(read, planes)
+                raise MemoryLimitError(
+                    f"even slabs of {read} planes ({planes} and what the network sees around "
+                    f"them) need more than the limit of {limit_bytes / 2**20:.0f} MiB; about "
+                    f"{needed / 2**20:.0f} MiB, program included, are the least; raise the limit "
+                    "or take a smaller model"
+                ) from error
+            core = max(multiple, core // 2 // multiple * multiple)
+            continue
+        return cut_now
+
+
+def estimate(decision: Decision, frame: prepare.Frame, volume: Volume, channels: int) -> Costs:
+    """Estimate what slabs take, on the high side.
+
+    Args:
+        decision: Model and grid.
+        frame: Of the volume.
+        volume: Its grid and type.
+        channels: Of the network's output.
+    """
+    axis = frame.axes.index(2)
+    scale, target = decision.model.spec.scale, decision.target.shape
+    big = [n * s for n, s in zip(decision.grid.shape, scale, strict=True)]
+    plane = math.prod(decision.grid.shape) // decision.grid.shape[axis]
+    enlarged = math.prod(big) // big[axis]
+    wanted = math.prod(target) // target[axis]
+    stored = volume.data.dtype.itemsize
+    in_plane = any(big[k] != target[k] for k in range(3) if k != axis)
+    along = big[axis] != target[axis]
+    rolling = RollingRows(big[axis], target[axis])
+    done = 0
+    if in_plane:
+        done += scale[axis] * (max(enlarged, wanted) + wanted)
+    if along:
+        # Joined with what was held back, then multiplied, which copies both.
+        through = scale[axis] * target[axis] / big[axis]
+        done += 2 * scale[axis] * wanted + math.ceil(2 * through * wanted)
+    if channels > 1:
+        done += scale[axis] * wanted
+    return Costs(
+        per_plane_read=plane * (2 * stored + (8 if channels > 1 else 4)),
+        per_plane_out=4 * channels * scale[axis] * enlarged,
+        per_plane_done=4 * done,
+        fixed=4 * wanted * (2 * channels * rolling.reach + 8),
+    )
+
+
+def _thickest(costs: Costs, count: int, halo: int, multiple: int, left: int) -> int:
+    """Planes of the thickest core that leaves the engine its share."""
+    each = costs.per_plane_read + costs.per_plane_out
+    around = 2 * (halo + multiple)
+    for_slabs = (1.0 - ENGINE_SHARE) * left - costs.fixed - around * each
+    thick = int(for_slabs // (each + costs.per_plane_done))
+    return min(max(thick // multiple, 1) * multiple, math.ceil(count / multiple) * multiple)
+
+
+def _pieces(axis: int, count: int, halo: int, multiple: int, core: int, *, flipped: bool) -> Cut:
+    tiles = plan_tiles((1, 1, count), (0, 0, halo), (1, 1, multiple), (1, 1, core))
+    pieces = []
+    for tile in reversed(tiles) if flipped else tiles:
+        start, stop = tile.start[2], tile.stop[2]
+        places = (count - stop, count - start) if flipped else (start, stop)
+        crop = tile.core_start[2] - start
+        pieces.append(Piece(*places, crop, tile.core_stop[2] - tile.core_start[2]))
+    return Cut(axis, tuple(pieces))
+
+
+def _with(shape: Shape, axis: int, size: int) -> Shape:
+    x, y, z = (size if k == axis else n for k, n in enumerate(shape))
+    return (x, y, z)
