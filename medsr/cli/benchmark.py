@@ -6,6 +6,7 @@ import typer
 
 from medsr.cli.benchmark_compression import compression_command
 from medsr.cli.benchmark_distillation import distillation_command
+from medsr.cli.benchmark_inference import inference_command
 from medsr.cli.benchmark_networks import networks_command
 
 benchmark_app = typer.Typer(
@@ -14,4 +15,5 @@ benchmark_app = typer.Typer(
 )
 benchmark_app.command("compression")(compression_command)
 benchmark_app.command("distillation")(distillation_command)
+benchmark_app.command("inference")(inference_command)
 benchmark_app.command("networks")(networks_command)
