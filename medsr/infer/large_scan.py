@@ -57,9 +57,9 @@ def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> L
     Raises:
         InputError: The scan cannot be used.
     """
-    header = slabs.outline
     from medsr.infer.preview import sample_step
 
+    header = slabs.outline
     found = survey(slabs, where, step=sample_step(header.shape))
     kind = prepare.parse_modality(modality) or header.modality or found.modality
     return LargeScan(slabs, header.replace(modality=kind), found)

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medsr import __version__
 from medsr.geometry import Geometry
 from medsr.model import ModelSpec
 from medsr.volume import Volume
 
-Stage = Literal["load", "prepare", "network", "restore", "save"]
-STAGES: tuple[Stage, ...] = ("load", "prepare", "network", "restore", "save")
+Stage = Literal["start", "load", "prepare", "network", "restore", "save"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""``start`` is the import of torch and what needs it, where that was still to be done."""
 
 
 @dataclass
