@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medsr.errors import MemoryLimitError, UsageError
-from medsr.infer.plan import choose_core, padded_shape, plan_tiles
+from medsr.infer.plan import choose_core, even_out, padded_shape, plan_tiles
 
 Shape = tuple[int, int, int]
 
@@ -97,3 +97,56 @@ def test_too_little_memory_is_refused_or_gives_the_smallest_tile() -> None:
 def test_impossible_cores_are_refused(core: Shape) -> None:
     with pytest.raises(UsageError):
         plan_tiles((4, 4, 4), (1, 1, 1), (1, 1, 1), core)
+
+
+@given(triples(1, 60), triples(0, 9), triples(1, 4), triples(8, 70))
+def test_evened_blocks_still_cover_their_halo(
+    shape: Shape, halo: Shape, multiple: Shape, core: Shape
+) -> None:
+    tiles = plan_tiles(shape, halo, multiple, core)
+    evened = even_out(tiles, shape, multiple)
+    for before, after in zip(tiles, evened, strict=True):
+        assert (after.core_start, after.core_stop) == (before.core_start, before.core_stop)
+        for axis in range(3):
+            assert after.start[axis] <= before.start[axis]
+            assert before.stop[axis] <= after.stop[axis] <= shape[axis]
+            assert after.start[axis] % multiple[axis] == 0
+
+
+@given(triples(1, 60), triples(0, 9), triples(8, 70))
+def test_evened_blocks_have_one_shape(shape: Shape, halo: Shape, core: Shape) -> None:
+    tiles = plan_tiles(shape, halo, (1, 1, 1), core)
+    assert len({tile.shape for tile in even_out(tiles, shape, (1, 1, 1))}) == 1
+
+
+def chosen(seconds: object, whole: tuple[int, ...] = ()) -> Shape:
+    return choose_core(
+        (256, 256, 64),
+        (10, 10, 10),
+        (1, 1, 1),
+        seconds=seconds,  # type: ignore[arg-type]
+        working_bytes=voxels,
+        limit_bytes=10**9,
+        strict=True,
+        whole=whole,
+    )
+
+
+def test_a_cache_makes_tiles_smaller_as_far_as_halo_allows() -> None:
+    def cached(shape: Shape) -> float:
+        return voxels(shape) * (1.0 if voxels(shape) < 300_000 else 5.0)
+
+    core = chosen(cached)
+    assert voxels(padded_shape((256, 256, 64), (10, 10, 10), (1, 1, 1), core)) < 300_000
+    assert core[2] == 64  # a thin axis is not cut: its halo would cost most
+    assert chosen(voxels) == (256, 256, 64)
+    assert chosen(cached, whole=(0,))[0] == 256
+
+
+def test_axes_to_be_kept_whole_are_cut_when_memory_asks_for_it() -> None:
+    arguments = {"seconds": voxels, "working_bytes": voxels, "limit_bytes": 5000, "strict": True}
+    core = choose_core((256, 20, 20), (2, 2, 2), (1, 1, 1), whole=(0,), **arguments)  # type: ignore[arg-type]
+    assert core[0] == 256
+    arguments["limit_bytes"] = 500
+    core = choose_core((256, 20, 20), (2, 2, 2), (1, 1, 1), whole=(0,), **arguments)  # type: ignore[arg-type]
+    assert core[0] < 256
