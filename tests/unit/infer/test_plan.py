@@ -144,7 +144,7 @@ def test_a_cache_makes_tiles_smaller_as_far_as_halo_allows() -> None:
 
 
 def test_axes_to_be_kept_whole_are_cut_when_memory_asks_for_it() -> None:
-    arguments = {"seconds": voxels, "working_bytes": voxels, "limit_bytes": 5000, "strict": True}
+    arguments = {"seconds": voxels, "working_bytes": voxels, "limit_bytes": 7000, "strict": True}
     core = choose_core((256, 20, 20), (2, 2, 2), (1, 1, 1), whole=(0,), **arguments)  # type: ignore[arg-type]
     assert core[0] == 256
     arguments["limit_bytes"] = 500
