@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import BackendError, MissingExtraError
-from medsr.infer.device import Precision, resolve_precision
+from medsr.infer.device import Precision
 from medsr.infer.plan import Shape
 
 CPU = torch.device("cpu")
@@ -115,21 +115,3 @@ def require(backend: Backend, precision: Precision = "fp32", device: torch.devic
     if reason is not None:
         family = MissingExtraError if missing_packages(backend) else BackendError
         raise family(f"backend {backend.name}: {reason}")
-
-
-def precision_for(backend: Backend, precision: str, device: torch.device = CPU) -> Precision:
-    """Turn ``auto`` into the fastest precision that machine and backend both have.
-
-    Args:
-        backend: Its packages must be installed.
-        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; what is named stays, whether the backend
-            has it or not, since nobody should get another precision than the one asked for.
-        device: Where.
-
-    Raises:
-        UsageError: The precision is none of the three.
-    """
-    found = resolve_precision(precision, device)
-    if precision == "auto" and backend.lacks(found, device) is not None:
-        return "fp32"
-    return found

@@ -19,8 +19,7 @@ from medsr.infer.backends import (
     DEFAULT_BACKEND,
     Backend,
     Runner,
-    find_backend,
-    require,
+    resolve_backend,
     why_not,
 )
 from medsr.infer.backends.base import CPU
@@ -102,9 +101,7 @@ def choose_backend(
         UsageError: There is none of that name.
     """
     if name != "auto":
-        backend = find_backend(name)
-        require(backend, precision, device)
-        return backend
+        return resolve_backend(name, precision, device)
     x, y, z = (math.ceil(TILE / m) * m for m in getattr(network, "multiple_of", (1, 1, 1)))
     ranking = fastest(network, (x, y, z), precision, device=device)
     halo: Shape = getattr(network, "halo", (0, 0, 0))

@@ -232,13 +232,14 @@ def test_onnxruntime_says_that_it_has_no_bf16() -> None:
 
 def test_auto_takes_a_precision_that_the_backend_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    assert precision_for(BACKENDS["torch"], "auto") == "bf16"
-    assert precision_for(BACKENDS["onnxruntime"], "auto") == "fp32"
+    assert precision_for("torch", "auto") == "bf16"
+    assert precision_for("onnxruntime", "auto") == "fp32"
+    assert precision_for("auto", "auto") == "bf16"
     # What is named is not replaced in silence.
-    assert precision_for(BACKENDS["onnxruntime"], "bf16") == "bf16"
-    assert precision_for(BACKENDS["torch"], "fp32") == "fp32"
+    assert precision_for("onnxruntime", "bf16") == "bf16"
+    assert precision_for("torch", "fp32") == "fp32"
     with pytest.raises(UsageError, match="fp16"):
-        precision_for(BACKENDS["torch"], "fp16")
+        precision_for("torch", "fp16")
 
 
 def test_openvino_says_that_the_processor_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
