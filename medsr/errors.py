@@ -119,6 +119,54 @@ class MissingDecoderError(InputError):
     exit_code = 25
 
 
+class MissingGeometryError(GeometryError):
+    """DICOM slices do not state their position, orientation or pixel spacing."""
+
+    exit_code = 80
+
+
+class NotOrthogonalError(OrientationError):
+    """The direction cosines of DICOM slices are no unit vectors at right angles."""
+
+    exit_code = 81
+
+
+class MissingSlicesError(SliceSpacingError):
+    """Slices are evenly spaced but for some that are missing."""
+
+    exit_code = 82
+
+
+class LocalizerError(DimensionError):
+    """Localizers (scouts), which are no slices of a volume."""
+
+    exit_code = 83
+
+
+class TimeSeriesError(SeveralSeriesError):
+    """One series holds several volumes of one place (4D: times, echoes, directions)."""
+
+    exit_code = 84
+
+
+class NotAnImageError(UnsupportedFormatError):
+    """DICOM objects without a CT or MR image (structured reports, segmentations, raw data)."""
+
+    exit_code = 85
+
+
+class TruncatedPixelsError(CorruptFileError):
+    """Pixel data are missing, truncated or do not decode."""
+
+    exit_code = 86
+
+
+class ArchiveError(InputError):
+    """A zip archive is encrypted, damaged, unsafe or beyond the limits."""
+
+    exit_code = 87
+
+
 class OutputError(MedsrError):
     """Family: the result cannot be written."""
 
