@@ -61,6 +61,8 @@ class Derivation:
         weight_hash: SHA-256 (hex) of the model's weights.
         description: one sentence for people; names no patient.
         scale: factor per array axis (X, Y, Z) of the volume being written.
+        request: name of the request that the volume answers; identifiers of a format that has any
+            follow from it, so that the same request gives the same ones. New ones where None.
     """
 
     model: str
@@ -68,6 +70,7 @@ class Derivation:
     weight_hash: str
     description: str
     scale: tuple[float, float, float]
+    request: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ class Outputs:
         uncertainty: The map of the error that the network expects.
         overwrite: Whether what exists may be replaced.
         format: Format of ``scan``, where its name shall not decide.
+        request: See :class:`~medsr.volume.Derivation`.
     """
 
     scan: Path | None = None
@@ -44,6 +45,7 @@ class Outputs:
     uncertainty: Path | None = None
     overwrite: bool = False
     format: SourceFormat | None = None
+    request: str | None = None
 
     def check(self) -> None:
         """Refuse names that cannot be written, or that would overwrite each other.

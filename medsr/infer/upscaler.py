@@ -257,7 +257,9 @@ class Upscaler:
         report = self._report(volume, after.geometry, decision, plan.as_dict())
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
-        derivation = derive(volume.geometry, after.geometry, spec, decision.model.weight_hash)
+        request = None if outputs is None else outputs.request
+        weights = decision.model.weight_hash
+        derivation = derive(volume.geometry, after.geometry, spec, weights, request)
         return Computed(volume, after, sigma, report, derivation, watch)
 
     def _fits(self, decision: Decision, engine: Engine, outputs: Outputs | None) -> bool:
@@ -295,7 +297,8 @@ class Upscaler:
             slabs = scan.large or look_through(MemorySlabs(volume), self.modality)
         shape = prepare.Frame.of(volume.geometry).array_shape(decision.target.shape)
         after = volume.geometry.resize(shape)
-        derivation = derive(volume.geometry, after, model.spec, model.weight_hash)
+        weights, request = model.weight_hash, outputs.request
+        derivation = derive(volume.geometry, after, model.spec, weights, request)
         with ExitStack() as appearing:
             done = large.run(
                 slabs,
@@ -368,7 +371,13 @@ def parse_backend(name: str) -> Backend:
     raise UsageError(f"backend {name!r} is unknown; use {', '.join(BACKENDS)}")
 
 
-def derive(before: Geometry, after: Geometry, spec: ModelSpec, weight_hash: str) -> Derivation:
+def derive(
+    before: Geometry,
+    after: Geometry,
+    spec: ModelSpec,
+    weight_hash: str,
+    request: str | None = None,
+) -> Derivation:
     """Say how a result was computed, for formats that record it."""
     x, y, z = (n / o for n, o in zip(after.shape, before.shape, strict=True))
     return Derivation(
@@ -377,6 +386,7 @@ def derive(before: Geometry, after: Geometry, spec: ModelSpec, weight_hash: str)
         weight_hash=weight_hash,
         description=f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}",
         scale=(x, y, z),
+        request=request,
     )
 
 

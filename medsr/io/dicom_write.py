@@ -28,6 +28,7 @@ from medsr.errors import NonFiniteError, OutputFormatError
 from medsr.geometry import Geometry
 from medsr.io.dicom_quiet import quiet
 from medsr.io.dicom_reference import DicomReference, SourceImage
+from medsr.io.dicom_uids import DerivedUids
 from medsr.io.quantise import Scaling, ValueRange, range_of, source_of
 from medsr.volume import Derivation, Source, Volume
 
@@ -161,7 +162,9 @@ class DerivedSeries:
         self._reference = reference = check_writable(outline)
         self._folder, self._geometry = folder, outline.geometry
         folder.mkdir(parents=True, exist_ok=True)
+        self._uids = DerivedUids.of(None if derivation is None else derivation.request)
         self._dataset = _series_attributes(outline.geometry, reference, derivation, scaling.dtype)
+        self._dataset.SeriesInstanceUID = self._uids.series
         _set_rescale(self._dataset, reference, scaling)
         self._written = 0
 
@@ -177,7 +180,7 @@ class DerivedSeries:
             plane = np.ascontiguousarray(stored[:, :, k].T)
             index = self._written
             number = index + 1 if rises else count - index
-            dataset.SOPInstanceUID = generate_uid(prefix=None)
+            dataset.SOPInstanceUID = self._uids.instance(number)
             dataset.InstanceNumber = number
             dataset.ImagePositionPatient = _decimals(np.asarray(origin) + index * step)
             dataset.SourceImageSequence = _source_images(self._geometry, self._reference, index)
@@ -236,7 +239,6 @@ def _series_attributes(
     dataset.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
     dataset.Modality = modality
     dataset.ImageType = ["DERIVED", "SECONDARY", *_image_type_rest(dataset, modality)]
-    dataset.SeriesInstanceUID = generate_uid(prefix=None)
     for name in ("StudyInstanceUID", "FrameOfReferenceUID"):
         if not dataset.get(name):
             setattr(dataset, name, generate_uid(prefix=None))

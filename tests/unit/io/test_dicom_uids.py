@@ -1,0 +1,55 @@
+"""Identifiers of a derived series: new ones as a rule, and the same ones for the same request."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.uid import UID
+
+from medsr.io.dicom_read import read_dicom
+from medsr.io.dicom_uids import DerivedUids
+from medsr.io.dicom_write import write_dicom
+from medsr.volume import Derivation
+
+Make = Callable[..., Path]
+DERIVATION = Derivation("mr-z4", "1.2.3", "ab" * 32, "Super-resolution", (1.0, 1.0, 4.0))
+
+
+@given(st.text(), st.integers(0, 99999))
+def test_identifiers_are_those_of_a_uuid_and_repeat(request: str, number: int) -> None:
+    first, second = DerivedUids.of(request), DerivedUids.of(request)
+    for uid in (first.series, first.instance(number)):
+        assert uid.is_valid
+        assert len(uid) <= 64
+        assert uuid.UUID(int=int(UID(uid).removeprefix("2.25."))).version == 5
+    assert (first.series, first.instance(number)) == (second.series, second.instance(number))
+
+
+def test_identifiers_differ_within_a_series_and_between_requests() -> None:
+    made = [DerivedUids.of(request) for request in ("a", "b", None, None)]
+    uids = [uid for one in made for uid in (one.series, *map(one.instance, range(1, 50)))]
+    assert len(set(uids)) == len(uids)
+
+
+def test_the_writer_takes_them_from_the_request(tmp_path: Path, make_series: Make) -> None:
+    volume = read_dicom(make_series(tmp_path / "source"))
+
+    def uids(name: str, request: str | None) -> list[tuple[str, str, str]]:
+        derivation = dataclasses.replace(DERIVATION, request=request)
+        write_dicom(volume, tmp_path / name, derivation=derivation)
+        images = [pydicom.dcmread(file) for file in sorted((tmp_path / name).iterdir())]
+        return [(i.SeriesInstanceUID, i.SOPInstanceUID, i.file_meta[2, 3].value) for i in images]
+
+    wanted = DerivedUids.of("one")
+    assert uids("first", "one") == uids("second", "one")
+    assert uids("third", "one") == [
+        (wanted.series, wanted.instance(n), wanted.instance(n)) for n in range(1, 7)
+    ]
+    assert uids("fourth", "other")[0][0] != wanted.series
+    assert uids("fifth", None)[0][0] != uids("sixth", None)[0][0]
