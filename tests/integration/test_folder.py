@@ -257,14 +257,14 @@ def test_reading_computing_and_writing_overlap(
         read[name_of(path)].set()
         return result
 
-    def compute(self: Upscaler, scan: Any, **more: Any) -> Any:
+    def compute(self: Upscaler, scan: Any, *outputs: Any, **more: Any) -> Any:
         name = name_of(scan.volume.source.path)
         computing[name].set()
         order.append(name)
         for following in NAMES[NAMES.index(name) + 1 :][:1]:
             if not read[following].wait(20):
                 missed.append(f"{following} is not read while {name} is computed")
-        return steps["compute"](self, scan, **more)
+        return steps["compute"](self, scan, *outputs, **more)
 
     def write(self: Outputs, computed: Any) -> Any:
         name = name_of(computed.before.source.path)
@@ -276,7 +276,8 @@ def test_reading_computing_and_writing_overlap(
     monkeypatch.setattr(Upscaler, "read", reading)
     monkeypatch.setattr(Upscaler, "compute", compute)
     monkeypatch.setattr(Outputs, "write", write)
-    medsr.upscale_folder(folder, tmp_path / "out", **options)
+    summary = medsr.upscale_folder(folder, tmp_path / "out", **options)
+    assert summary.failures == ()
     assert missed == []
     assert order == NAMES
 
