@@ -81,7 +81,7 @@ def run(
     runs: int = 5,
     device: str = "auto",
     window: int = WINDOW,
-    matrix: int = MATRIX,
+    matrix: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run one random volume through a model by every arm.
@@ -92,7 +92,8 @@ def run(
         runs: Rounds after the one that warms up, at least 1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         window: Voxels of the peer's windows along an axis, clipped to the volume.
-        matrix: Rows and columns of the matrices whose product is the limit.
+        matrix: Rows and columns of the matrices whose product is the limit; by default
+            :data:`MATRIX`.
         progress: Told after every step.
 
     Returns:
@@ -103,6 +104,7 @@ def run(
         ModelError: The model cannot be loaded.
         UsageError: ``runs`` or a size is below 1.
     """
+    matrix = MATRIX if matrix is None else matrix
     if runs < 1 or window < 1 or matrix < 1 or min(shape) < 1:
         raise UsageError("shape, runs, window and matrix start at 1")
     place = resolve_device(device)

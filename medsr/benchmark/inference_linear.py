@@ -139,6 +139,8 @@ def _fits(engine: Engine, shape: Shape) -> bool:
     else:
         free = psutil.virtual_memory().available
     arrays = 4 * math.prod(shape) * (1 + engine.channels * math.prod(engine.scale))
+    if arrays > SHARE * free:
+        return False
     plan = engine.plan(shape)
     block = max(plan.executor.working_bytes(tile.shape) for tile in plan.tiles)
     return arrays + block <= SHARE * free

@@ -27,20 +27,33 @@ def card_command(
         str | None,
         typer.Option("--undistilled", metavar="METHOD", help="The same without a teacher."),
     ] = None,
+    precision: Annotated[
+        Path | None,
+        typer.Option("--precision-json", metavar="FILE", help="Of medsr benchmark inference."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write here, not to the screen.")
     ] = None,
 ) -> None:
     """Write the card of a model, with the scores of an evaluation it took part in."""
+    import hashlib
+
     from medsr import zoo
-    from medsr.evaluate.card import model_card, read_results
+    from medsr.evaluate.card import model_card, read_precision, read_results
     from medsr.io.atomic import atomic_file
-    from medsr.model import ModelSpec
+    from medsr.model import WEIGHTS_FILE, ModelSpec
 
     if not data:
         raise UsageError("name at least one training data set with --data")
-    spec = ModelSpec.read(zoo.resolve(model))
-    text = model_card(spec, read_results(results), spec.name, data, note or [], undistilled)
+    folder = zoo.resolve(model)
+    spec = ModelSpec.read(folder)
+    rounded = None
+    if precision is not None:
+        weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        rounded = read_precision(precision, spec.name, weights)
+    text = model_card(
+        spec, read_results(results), spec.name, data, note or [], undistilled, rounded
+    )
     if out is None:
         write(text)
         return

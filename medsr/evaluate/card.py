@@ -44,6 +44,31 @@ def read_results(path: str | Path) -> dict[str, Any]:
     return dict(plain)
 
 
+def read_precision(path: str | Path, name: str, weights_sha256: str) -> dict[str, Any]:
+    """Read what bf16 costs a model from a result of ``medsr benchmark inference --cohort``.
+
+    Args:
+        path: Its JSON.
+        name: The model's name.
+        weights_sha256: Hash of the model's weights, as ``SRModel.weight_hash`` gives it.
+
+    Returns:
+        ``mean`` and ``worst`` in dB, ``scans`` and ``split``.
+
+    Raises:
+        CohortError: It cannot be read, holds nothing of this model, or measured other weights.
+    """
+    path, again = Path(path), "make it with medsr benchmark inference --cohort CSV --json FILE"
+    try:
+        entry: Any = json.loads(path.read_text(encoding="utf-8"))["precision_psnr_db"][name]
+        measured, _ = entry["weights_sha256"], (entry["mean"], entry["worst"], entry["scans"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CohortError(f"{path}: does not say what bf16 costs {name}; {again}") from error
+    if measured != weights_sha256:
+        raise CohortError(f"{path}: {name} had other weights when bf16 was scored; {again}")
+    return dict(entry)
+
+
 def score_table(results: Mapping[str, Any], methods: Sequence[str] | None = None) -> str:
     """Render the summary of an evaluation as a Markdown table.
 
@@ -95,6 +120,7 @@ def model_card(
     data: Sequence[str],
     notes: Sequence[str] = (),
     undistilled: str | None = None,
+    precision: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a model's card.
 
@@ -106,6 +132,7 @@ def model_card(
         notes: What else a user should know, one sentence each.
         undistilled: What the evaluation calls the same network, trained for equal steps without a
             teacher; the card then says what distillation gave.
+        precision: What bf16 costs the model, of :func:`read_precision`; the card then says so.
 
     Raises:
         CohortError: The model, or the undistilled one, took no part in the evaluation.
@@ -139,6 +166,7 @@ def model_card(
     shown = ("linear", REFERENCE_METHOD, label, undistilled)
     methods = [m for m in results["summary"] if m in shown]
     gave = [] if undistilled is None else [_distillation(results, label, undistilled)]
+    rounded = [] if precision is None else [_bf16(precision)]
     parts = [
         f"# {spec.name} {spec.version}",
         "**For research. Not for diagnosis.**",
@@ -153,6 +181,7 @@ def model_card(
         "over rows.",
         score_table(results, methods).rstrip(),
         *gave,
+        *rounded,
         f"Made with `{results['command']}`. Conventions:",
         conventions,
         "## Limits",
@@ -173,6 +202,16 @@ def _distillation(results: Mapping[str, Any], label: str, undistilled: str) -> s
         f"{max(given):+.2f} by row) against `{undistilled}`, the same network from the same start, "
         "trained for equal steps without a teacher. One training of each: the difference says "
         "nothing about chance."
+    )
+
+
+def _bf16(precision: Mapping[str, Any]) -> str:
+    """What ``--precision auto`` gives up where it takes bf16."""
+    return (
+        f"bf16 differs from fp32 by {precision['mean']:+.4f} dB of PSNR (worst "
+        f"{precision['worst']:+.4f} dB) over {_count(len(precision['scans']), 'scan', 'scans')} of "
+        f"the split `{precision['split']}`; `--precision auto` takes it where the processor or GPU "
+        "computes in it."
     )
 
 

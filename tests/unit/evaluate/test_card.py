@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medsr.errors import CohortError
-from medsr.evaluate.card import gain_table, model_card, read_results, score_table
+from medsr.evaluate.card import (
+    gain_table,
+    model_card,
+    read_precision,
+    read_results,
+    score_table,
+)
 from medsr.model import Intensity, ModelSpec, SpacingRange
 
 
@@ -132,3 +140,30 @@ def test_card_says_what_distillation_gave(results: dict[str, Any], spec: ModelSp
     assert "What distillation gave" not in model_card(spec, results, "m", ["Set A"])
     with pytest.raises(CohortError, match="no method 'fog'"):
         model_card(spec, results, "m", ["Set A"], undistilled="fog")
+
+
+def test_card_says_what_bf16_costs(
+    results: dict[str, Any], spec: ModelSpec, tmp_path: Path
+) -> None:
+    entry = {"mean": -0.0012, "worst": -0.0049, "scans": [{}, {}], "split": "dev"}
+    path = tmp_path / "inference.json"
+    measured = {"precision_psnr_db": {"m": entry | {"weights_sha256": "abc"}}}
+    path.write_text(json.dumps(measured), encoding="utf-8")
+    card = model_card(
+        spec, results, "m", ["Set A, CC0"], precision=read_precision(path, "m", "abc")
+    )
+    line = "bf16 differs from fp32 by -0.0012 dB of PSNR (worst -0.0049 dB) over 2 scans of the "
+    assert line in card
+    assert "bf16" not in model_card(spec, results, "m", ["Set A, CC0"])
+
+
+def test_bf16_figures_of_other_models_and_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "inference.json"
+    with pytest.raises(CohortError, match=r"inference\.json: does not say what bf16 costs m"):
+        read_precision(path, "m", "abc")
+    entry = {"mean": 0.0, "worst": 0.0, "scans": [], "split": "dev", "weights_sha256": "old"}
+    path.write_text(json.dumps({"precision_psnr_db": {"m": entry}}), encoding="utf-8")
+    with pytest.raises(CohortError, match="does not say what bf16 costs other"):
+        read_precision(path, "other", "old")
+    with pytest.raises(CohortError, match="m had other weights"):
+        read_precision(path, "m", "new")
