@@ -269,6 +269,45 @@ class MissingExtraError(MedsrError):
     exit_code = 60
 
 
+class PacsError(MedsrError):
+    """Family: a DICOM node or DICOMweb server cannot be worked with."""
+
+    exit_code = 61
+
+
+class PacsUnreachableError(PacsError):
+    """The server does not answer, or breaks off, and went on so through every retry.
+
+    Args:
+        message: What happened.
+        wait_seconds: How long the server asks to be left alone, where it says so.
+    """
+
+    exit_code = 62
+
+    def __init__(self, message: str, *, wait_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
+class PacsRefusedError(PacsError):
+    """The server refuses: its association, the credentials, the certificate, or an operation."""
+
+    exit_code = 63
+
+
+class NotInPacsError(PacsError):
+    """The server has no such study or series."""
+
+    exit_code = 64
+
+
+class PartialTransferError(PacsError):
+    """Some instances could not be fetched or stored; the same request again brings the rest."""
+
+    exit_code = 65
+
+
 class Interrupted(MedsrError):
     """Stopped by the user; what was finished is kept, nothing half-written is left."""
 
