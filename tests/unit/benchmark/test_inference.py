@@ -9,6 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -346,3 +349,36 @@ def test_the_command_measures_saves_and_draws(
     assert "not measured: fails_fp32: backend fails: it never works" in drawn
     assert main(words) == OutputExistsError.exit_code
     assert (tmp_path / "inference.md").read_text(encoding="utf-8").startswith("# Inference\n")
+
+
+def test_scoring_bf16_keeps_the_times_that_were_measured(
+    folder: Path,
+    tmp_path: Path,
+    phantom: npt.NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("medsr.zoo.names", lambda root=None: [])
+    image = nib.Nifti1Image(phantom[:24, :22, :20].astype(np.int16), np.eye(4))
+    nib.save(image, tmp_path / "b.nii.gz")
+    cohort = tmp_path / "manifest.csv"
+    cohort.write_text(
+        "path,split,patient_id,modality,sharp_axes\nb.nii.gz,dev,b,MR,z\n", encoding="utf-8"
+    )
+    out = tmp_path / "inference.json"
+    measured = {"schema": 1, "benchmark": "inference", "ratios": {"kept": 1.0}}
+    out.write_text(json.dumps(measured), encoding="utf-8")
+    words = ["benchmark", "inference", "--difference", "--model", str(folder), "--device", "cpu"]
+    words += ["--cohort", str(cohort), "--json", str(out)]
+    assert main(words) == 0
+    saved = json.loads(out.read_text(encoding="utf-8"))
+    cost = saved.pop("precision_psnr_db")
+    assert saved == measured
+    (scan,) = cost["tiny"]["scans"]
+    assert scan["difference_db"] == scan["bf16_psnr_db"] - scan["fp32_psnr_db"]
+    assert 0 < abs(scan["difference_db"]) < 0.5  # rounded, and no more than that
+    assert cost["tiny"]["mean"] == cost["tiny"]["worst"] == scan["difference_db"]
+    assert cost["tiny"]["weights_sha256"] == SRModel.load(folder).weight_hash
+    assert "What bf16 costs in PSNR" in capsys.readouterr().out
+    out.write_text("[]", encoding="utf-8")
+    assert main(words) == UsageError.exit_code
