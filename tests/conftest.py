@@ -14,6 +14,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Nothing that is measured here belongs into the user's cache.
+os.environ["MEDSR_CACHE"] = "off"
 
 import numpy as np
 import numpy.typing as npt

@@ -6,6 +6,7 @@ exactly the batches that an uninterrupted one would have seen, without any store
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from medsr.data.transforms import PreparedScan, random_patch_transform
 from medsr.degrade import Degradation, for_domain
 from medsr.errors import CohortError
 from medsr.recipe import PatchRecipe
+
+logger = logging.getLogger(__name__)
 
 
 class PatchStream:
@@ -65,6 +68,14 @@ class PatchStream:
             raise CohortError(
                 f"no training scan is as large as a patch with margin, {self.hr_size} voxels; "
                 "lower patches.size"
+            )
+        if len(self.scans) < len(scans):
+            logger.warning(
+                "%d of %d training scans are smaller than a patch with margin, %s voxels, and are "
+                "left out; lower patches.size to learn from them",
+                len(scans) - len(self.scans),
+                len(scans),
+                " x ".join(str(n) for n in self.hr_size),
             )
         isotropic = len(set(factor)) == 1
         self.transform = random_patch_transform(

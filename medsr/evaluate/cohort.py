@@ -34,6 +34,7 @@ from medsr.evaluate.baselines import BASELINES, Interpolation, resample
 from medsr.evaluate.results import CaseResult, DisturbedResult, Results
 from medsr.evaluate.robustness import Disturbances, Scored, examine
 from medsr.geometry import Geometry
+from medsr.infer.backends.load import load_model
 from medsr.infer.upscale import upscale
 from medsr.io import load
 from medsr.model import SRModel
@@ -278,7 +279,7 @@ def _load_models(models: Sequence[str | Path], scale: Scale) -> dict[str, SRMode
     """Models by label, which is their name, numbered where two share it."""
     labelled: dict[str, SRModel] = {}
     for source in models:
-        model = SRModel.load(source)
+        model = load_model(source)
         spec = model.spec
         if spec.scale != scale:
             raise UsageError(

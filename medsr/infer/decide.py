@@ -116,7 +116,9 @@ class Shelf:
             return model
         folder = zoo.resolve(model, self.zoo_root)
         if folder not in self._loaded:
-            self._loaded[folder] = SRModel.load(folder)
+            from medsr.infer.backends.load import load_model
+
+            self._loaded[folder] = load_model(folder)
         return self._loaded[folder]
 
 

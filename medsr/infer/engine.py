@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.air import TOLERANCE, find_air, shrink
+from medsr.infer.backends import precision_for
 from medsr.infer.backends.choose import choose_backend
 from medsr.infer.calibrate import USUAL, Way, rates
-from medsr.infer.device import Precision, resolve_device, resolve_precision
+from medsr.infer.device import Precision, resolve_device
 from medsr.infer.executors import Executor, Runner, StreamExecutor, TileExecutor
 from medsr.infer.plan import Shape, Tile, choose_core, even_out, plan_tiles
 from medsr.infer.stream import chain_of, subvoxels
@@ -132,7 +133,7 @@ class Engine:
         parameter = next(network.parameters(), None)
         home = torch.device("cpu") if parameter is None else parameter.device
         self.device = home if device is None else resolve_device(device)
-        self.precision: Precision = resolve_precision(precision, self.device)
+        self.precision: Precision = precision_for(backend, precision, self.device)
         self.backend = choose_backend(
             backend,
             network,

@@ -148,9 +148,9 @@ class Upscaler:
         Raises:
             UsageError: The precision asked for is unknown.
         """
-        from medsr.infer.device import resolve_precision
+        from medsr.infer.backends import precision_for
 
-        return resolve_precision(self._precision, self.device)
+        return precision_for(self.backend, self._precision, self.device)
 
     def warm_up(self) -> None:
         """Refuse now what would be refused for every scan: the device, a model that was named.

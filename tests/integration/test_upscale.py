@@ -227,14 +227,17 @@ def test_report_and_preview(root: Path, thick: Volume, tmp_path: Path) -> None:
     assert "Doe" not in text
     report = json.loads(text)
     assert report == result.report
-    stages = {"start", "load", "prepare", "network", "restore", "save"}
-    assert set(report["seconds"]) == {*stages, "total"}
+    names = {"start", "load", "prepare", "network", "restore", "save"}
+    assert set(report["seconds"]) == {*names, "total"}
     assert report["model"]["weights_sha256"] == SRModel.load(root / "mr-z4").weight_hash
     assert report["output"]["shape"] == list(result.volume.shape)
     assert report["input"]["dtype"] == "int16"
     assert report["peak_memory_bytes"] > 10**7
     assert stages[0].startswith("network 0/")
-    assert stages[-1] == "network 1/1"
+    done, total = stages[-1].split()[1].split("/")
+    assert done == total
+    assert report["tiles"]["count"] == 1
+    assert report["tiles"]["backend"] == "torch"
     with Image.open(folder / "preview.png") as picture:
         grey = np.asarray(picture.convert("L"), dtype=float)
     assert grey.std() > 20

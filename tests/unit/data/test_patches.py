@@ -187,10 +187,15 @@ def test_scans_without_body_or_without_background_can_be_cut() -> None:
         assert (PatchStream([empty], SliceProfile((1, 1, 2)), PLAIN, 0).batch(0).hr == value).all()
 
 
-def test_small_scans_are_left_out_and_none_left_is_refused() -> None:
+def test_small_scans_are_left_out_and_none_left_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     small, large = scan(noise((20, 20, 8))), scan(noise())
     degradation = SliceProfile((1, 1, 2), thickness=1.0)
+    assert PatchStream([large], degradation, PLAIN, 0).scans == [large]
+    assert not caplog.records
     assert PatchStream([small, large], degradation, PLAIN, 0).scans == [large]
+    assert "1 of 2 training scans are smaller" in caplog.text
     with pytest.raises(CohortError, match=r"patches\.size"):
         PatchStream([small], degradation, PLAIN, 0)
 
