@@ -167,6 +167,18 @@ class ArchiveError(InputError):
     exit_code = 87
 
 
+class ComplexError(DimensionError):
+    """The voxels are complex numbers."""
+
+    exit_code = 88
+
+
+class WideIntegerError(InputError):
+    """64-bit integers too large for float32, which networks compute in: no intensities."""
+
+    exit_code = 89
+
+
 class OutputError(MedsrError):
     """Family: the result cannot be written."""
 
