@@ -21,6 +21,7 @@ from medsr.geometry import Geometry
 from medsr.infer import prepare
 from medsr.infer.decide import Decision
 from medsr.infer.engine import Engine, Plan
+from medsr.infer.freed import return_freed
 from medsr.infer.large_scan import LargeScan
 from medsr.infer.outputs import Outputs, describe_error
 from medsr.infer.preview import Preview, choose_view
@@ -186,6 +187,7 @@ class _Blocks:
             core = slice(low, low + piece.planes * factor)
             yield answer[(slice(None),) * (1 + axis) + (core,)]
             del answer
+            return_freed()
             done += piece.planes
 
     def _answer(self, lr: torch.Tensor) -> FloatArray:

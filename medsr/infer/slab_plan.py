@@ -15,6 +15,7 @@ from medsr.errors import MemoryLimitError
 from medsr.infer import prepare
 from medsr.infer.decide import RESERVE_BYTES, Decision
 from medsr.infer.engine import Engine
+from medsr.infer.freed import return_freed
 from medsr.infer.plan import plan_tiles
 from medsr.infer.resample import RollingRows
 from medsr.volume import Volume
@@ -100,12 +101,13 @@ def cut(
     axis = frame.axes.index(2)
     count, halo, multiple = volume.shape[2], engine.halo[axis], engine.multiple_of[axis]
     costs = estimate(decision, frame, volume, engine.channels)
+    return_freed()
     left = limit_bytes - int(psutil.Process().memory_info().rss) - RESERVE_BYTES
     core = _thickest(costs, count, halo, multiple, left)
     while True:
-        cut_now = _pieces(axis, count, halo, multiple, core, flipped=axis in frame.flips)
-        read = max(piece.stop - piece.start for piece in cut_now.pieces)
-        planes = max(piece.planes for piece in cut_now.pieces)
+        found = pieces(count, halo, multiple, core, flipped=axis in frame.flips)
+        read = max(piece.stop - piece.start for piece in found)
+        planes = max(piece.planes for piece in found)
         engine.max_memory_bytes = left - costs.beside_engine(read)
         try:
             if costs.restoring(read, planes) > left:
@@ -122,7 +124,7 @@ def cut(
                 ) from error
             core = max(multiple, core // 2 // multiple * multiple)
             continue
-        return cut_now
+        return Cut(axis, found)
 
 
 def estimate(decision: Decision, frame: prepare.Frame, volume: Volume, channels: int) -> Costs:
@@ -146,7 +148,8 @@ def estimate(decision: Decision, frame: prepare.Frame, volume: Volume, channels:
     rolling = RollingRows(big[axis], target[axis])
     done = 0
     if in_plane:
-        done += scale[axis] * (max(enlarged, wanted) + wanted)
+        # The core as a contiguous array, one axis done, both done.
+        done += scale[axis] * (enlarged + max(enlarged, wanted) + wanted)
     if along:
         # Joined with what was held back, then multiplied, which copies both.
         through = scale[axis] * target[axis] / big[axis]
@@ -170,15 +173,24 @@ def _thickest(costs: Costs, count: int, halo: int, multiple: int, left: int) -> 
     return min(max(thick // multiple, 1) * multiple, math.ceil(count / multiple) * multiple)
 
 
-def _pieces(axis: int, count: int, halo: int, multiple: int, core: int, *, flipped: bool) -> Cut:
+def pieces(count: int, halo: int, multiple: int, core: int, *, flipped: bool) -> tuple[Piece, ...]:
+    """Cut planes into slabs of nearly equal cores, in the order of the file.
+
+    Args:
+        count: Planes in all.
+        halo: Planes that the network sees on each side.
+        multiple: Alignment of what is read, in canonical order.
+        core: Most planes of a core.
+        flipped: Whether the canonical axis runs against the file.
+    """
     tiles = plan_tiles((1, 1, count), (0, 0, halo), (1, 1, multiple), (1, 1, core))
-    pieces = []
+    found = []
     for tile in reversed(tiles) if flipped else tiles:
         start, stop = tile.start[2], tile.stop[2]
         places = (count - stop, count - start) if flipped else (start, stop)
         crop = tile.core_start[2] - start
-        pieces.append(Piece(*places, crop, tile.core_stop[2] - tile.core_start[2]))
-    return Cut(axis, tuple(pieces))
+        found.append(Piece(*places, crop, tile.core_stop[2] - tile.core_start[2]))
+    return tuple(found)
 
 
 def _with(shape: Shape, axis: int, size: int) -> Shape:

@@ -81,7 +81,8 @@ class SlabWriter:
         Raises:
             NonFiniteError: They hold NaN or infinity.
         """
-        check_finite(planes, "the volume to be written")
+        for k in range(planes.shape[2]):
+            check_finite(planes[:, :, k : k + 1], f"plane {self._given + k} to be written")
         self._given += planes.shape[2]
         if self._scratch is None:
             self._store(planes)

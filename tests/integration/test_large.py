@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -370,45 +368,3 @@ def test_damaged_voxels_are_found(
     with pytest.raises(NonFiniteError, match=r"1 of 3960 voxels.*\(3, 4, 9\)"):
         upscale(source, tmp_path / "out.nii.gz", model=_model())
     assert not (tmp_path / "out.nii.gz").exists()
-
-
-def test_the_limit_is_kept(tmp_path: Path) -> None:
-    code = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import numpy as np, resource, torch
-torch.set_num_threads(1)
-from test_large import _model, _nifti, AFFINE
-from medsr.infer.upscale import upscale
-data = np.random.default_rng(0).integers(0, 900, (224, 224, 24)).astype(np.int16)
-_nifti({str(tmp_path / "in.nii")!r}, data)
-small = data[:16, :16, :8]
-_nifti({str(tmp_path / "small.nii")!r}, small)
-options = {{"model": _model(), "precision": "fp32", "scale": (1.5, 1.5, 8)}}
-upscale({str(tmp_path / "small.nii")!r}, {str(tmp_path / "a.nii")!r}, **options)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-limit = before + 220 * 2**20
-options["max_memory"] = limit
-result = upscale({str(tmp_path / "in.nii")!r}, {str(tmp_path / "out.nii")!r}, **options)
-assert result.volume is None
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(before, limit, peak, result.report["tiles"]["slabs"])
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    before, limit, peak, _ = map(int, result.stdout.split()[-4:])
-    # The result alone takes 336 * 336 * 192 * 4 = 87 MB, twice or more of it on the usual way.
-    assert before < peak <= limit
-
-
-def test_cores_partition_the_planes() -> None:
-    from medsr.infer.slab_plan import _pieces
-
-    for flipped in (False, True):
-        pieces = _pieces(2, 37, 5, 4, 8, flipped=flipped).pieces
-        assert sum(piece.planes for piece in pieces) == 37
-        assert all(a.start <= b.start and a.stop <= b.stop for a, b in pairwise(pieces))
-        assert pieces[0].start == 0
-        assert pieces[-1].stop == 37

@@ -1,0 +1,58 @@
+"""The memory that a volume larger than memory takes, measured in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from medsr.infer.slab_plan import pieces
+
+CODE = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, torch
+torch.set_num_threads(1)
+from test_large import _model, _nifti
+from medsr.infer.upscale import upscale
+
+def peak():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+folder = sys.argv[2]
+data = np.random.default_rng(0).integers(0, 900, (160, 160, 24)).astype(np.int16)
+scan = _nifti(folder + "/in.nii", data)
+small = _nifti(folder + "/small.nii", data[:16, :16, :8])
+options = {"model": _model(), "precision": "fp32", "scale": (1.5, 1.5, 8)}
+upscale(small, folder + "/a.nii", **options)
+before = peak()
+limit = before + (96 + 60) * 2**20
+result = upscale(scan, folder + "/out.nii", max_memory=limit, **options)
+assert result.volume is None
+sys.stdout.write(f"{before} {limit} {peak()}")
+"""
+
+
+def test_the_limit_is_kept(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    arguments = [sys.executable, "-c", CODE, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    before, limit, peak = map(int, done.stdout.split()[-3:])
+    # The result takes 44 MB as float32 and the usual way three times as much; 96 MB are reserved.
+    assert before < peak <= limit
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_cores_partition_the_planes(flipped: bool) -> None:
+    found = pieces(37, 5, 4, 8, flipped=flipped)
+    assert sum(piece.planes for piece in found) == 37
+    assert all(a.start <= b.start and a.stop <= b.stop for a, b in pairwise(found))
+    assert found[0].start == 0
+    assert found[-1].stop == 37
+    for piece in found:
+        assert 0 <= piece.crop <= piece.stop - piece.start - piece.planes
