@@ -18,6 +18,7 @@ from medsr.cli.options import set_up_logging, write
 # In the order of the help: name, module, and what is in it.
 COMMANDS: dict[str, tuple[str, str]] = {
     "upscale": ("medsr.cli.upscale", "upscale_command"),
+    "pacs": ("medsr.cli.pacs", "pacs_app"),
     "inspect": ("medsr.cli.inspect", "inspect_command"),
     "models": ("medsr.cli.models", "models_command"),
     "methods": ("medsr.cli.methods", "methods_command"),

@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"intensity"}),
     frozenset({"model", "zoo", "degrade", "recipe", "io"}),
     frozenset({"infer", "distill", "compress", "data"}),
-    frozenset({"train", "evaluate"}),
+    frozenset({"train", "evaluate", "pacs"}),
     frozenset({"benchmark"}),
     frozenset({"cli", "demo"}),
     frozenset({"__main__"}),
@@ -44,7 +44,11 @@ NEIGHBOURS = {
 
 # Third party -> the modules (paths inside the package) that may import it.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "pydicom": ("io/dicom_*.py",),
+    "pydicom": ("io/dicom_*.py", "pacs/*"),
+    "pynetdicom": ("pacs/*",),
+    "dicomweb_client": ("pacs/*",),
+    "requests": ("pacs/dicomweb.py",),
+    "tenacity": ("pacs/persistent.py",),
     "gdcm": ("io/dicom_*.py",),
     "SimpleITK": ("io/itk.py", "evaluate/baselines.py"),
     "monai": (

@@ -1,0 +1,322 @@
+"""A request from end to end: fetch a series, upscale it, bring the result to an archive.
+
+The result's UIDs follow from what was asked for, so that a request that is made again finds its
+answer in the archive, and completes it where it is incomplete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydicom.filereader import read_file_meta_info
+
+import medsr
+from medsr.errors import (
+    NotInPacsError,
+    PacsRefusedError,
+    PartialTransferError,
+)
+from medsr.geometry import Geometry
+from medsr.infer import prepare
+from medsr.infer.outputs import Outputs
+from medsr.infer.upscaler import Upscaler, derive
+from medsr.io.dicom_quiet import quiet
+from medsr.io.dicom_uids import DerivedUids
+from medsr.pacs.archive import (
+    Archive,
+    NotOfferedError,
+    SeriesEntry,
+    StoredFile,
+    Transfer,
+    connect,
+)
+from medsr.pacs.choice import choose_series
+from medsr.pacs.settings import Settings, check_uid, parse_address
+from medsr.pacs.silence import silence
+from medsr.volume import Derivation, Volume
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+Status = Literal["failed", "present", "completed", "stored"]
+
+
+@dataclass
+class Exchange:
+    """What became of a request; filled step by step, so that a failure leaves what was reached.
+
+    Args:
+        study: StudyInstanceUID.
+        series: SeriesInstanceUID of the source, once it is known.
+        source: Address of the archive it came from.
+        target: Address of the archive it goes to.
+        status: ``"stored"``; ``"completed"`` where a part was there already; ``"present"`` where
+            all was, so that nothing was computed; ``"failed"``.
+        result: SeriesInstanceUID of the result.
+        images: How many instances the result has.
+        already: How many of them were there before; None where the target cannot be asked.
+        confirmed: How many the target has in the end; None where it cannot be asked.
+        fetched: The account of what was fetched.
+        sent: The account of what was sent.
+        upscaled: The report of the computation, where there was one.
+    """
+
+    study: str
+    series: str | None
+    source: str
+    target: str
+    status: Status = "failed"
+    result: str | None = None
+    images: int | None = None
+    already: int | None = None
+    confirmed: int | None = None
+    fetched: Transfer = field(default_factory=Transfer)
+    sent: Transfer = field(default_factory=Transfer)
+    upscaled: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report: plain values, nothing of a patient but UIDs."""
+        return {
+            "medsr": medsr.__version__,
+            "status": self.status,
+            "source": {"address": self.source, "study": self.study, "series": self.series},
+            "target": {"address": self.target, "series": self.result, "instances": self.images},
+            "fetched": self.fetched.as_dict(),
+            "already_there": self.already,
+            "sent": self.sent.as_dict(),
+            "confirmed": self.confirmed,
+            "upscale": self.upscaled,
+        }
+
+
+def list_series(source: str, study: str, *, settings: Settings | None = None) -> list[SeriesEntry]:
+    """List the series of a study.
+
+    Args:
+        source: Address of an archive.
+        study: StudyInstanceUID.
+        settings: How it is spoken to.
+
+    Raises:
+        NotInPacsError: There is no such study.
+        PacsError: The archive cannot be asked.
+    """
+    check_uid(study, "--study")
+    archive = connect(parse_address(source), "from", settings or Settings())
+    with silence():
+        found = quiet(archive.series)(study)
+    if not found:
+        raise NotInPacsError(f"{archive.address} has no study {study}")
+    return found
+
+
+@quiet
+def upscale(
+    source: str,
+    target: str,
+    *,
+    study: str,
+    series: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    account: Callable[[Exchange], None] | None = None,
+    **options: Any,
+) -> Exchange:
+    """Fetch a series, upscale it, and bring the result to an archive.
+
+    Everything lies in a private temporary folder, which is gone when this returns or raises.
+
+    Args:
+        source: Address of the archive that has the series: ``dicom://AET@host:port``,
+            ``dicoms://…`` or ``https://host/dicom-web``.
+        target: Address of the archive that the result goes to; it may be the same.
+        study: StudyInstanceUID.
+        series: SeriesInstanceUID; where it holds several volumes, with ``:1``, ``:2`` … as
+            :func:`medsr.load` takes it. Not needed where one series alone suits.
+        settings: How archives are spoken to.
+        progress: Called with (stage, done, total).
+        account: Called with the account of the request, however it ends.
+        **options: Those of :class:`medsr.infer.upscaler.Upscaler`.
+
+    Raises:
+        PacsError: An archive cannot be worked with; ``PartialTransferError`` where a part of the
+            instances did not arrive.
+        MedsrError: As for :func:`medsr.upscale`.
+    """
+    settings = settings or Settings()
+    check_uid(study, "--study")
+    if series is not None:
+        check_uid(series.partition(":")[0], "--series")
+    upscaler = Upscaler(**options)
+    addresses = parse_address(source), parse_address(target)
+    exchange = Exchange(study, series, str(addresses[0]), str(addresses[1]))
+    archives = connect(addresses[0], "from", settings), connect(addresses[1], "to", settings)
+    try:
+        with silence(), tempfile.TemporaryDirectory(prefix="medsr-") as scratch:
+            upscaler.warm_up()
+            _run(exchange, *archives, upscaler, Path(scratch), progress or _nobody)
+    finally:
+        if account is not None:
+            account(exchange)
+    return exchange
+
+
+def _run(
+    exchange: Exchange,
+    origin: Archive,
+    target: Archive,
+    upscaler: Upscaler,
+    scratch: Path,
+    progress: Progress,
+) -> None:
+    inbox, outbox, looked_at = (scratch / name for name in ("series", "result", "looked-at"))
+    looked_at.mkdir()
+    inbox.mkdir()
+    if exchange.series is None:
+        exchange.series = choose_series(origin, exchange.study, looked_at).uid
+    _fetch(exchange, origin, inbox, progress)
+
+    outputs = Outputs(scan=outbox)
+    scan = upscaler.read(inbox, outputs, series=exchange.series)
+    grid, derivation = _foresee(upscaler, scan.volume)
+    request = name_request(exchange.series, grid, derivation)
+    outputs = dataclasses.replace(outputs, request=request)
+    uids = DerivedUids.of(request)
+    exchange.result, exchange.images = uids.series, grid.shape[2]
+    wanted = {str(uids.instance(number)) for number in range(1, grid.shape[2] + 1)}
+    there = _ask(target, exchange.study, uids.series)
+    exchange.already = None if there is None else len(wanted & there)
+    if there is not None and wanted <= there:
+        exchange.status, exchange.confirmed = "present", exchange.already
+        return
+
+    computed = upscaler.compute(scan, outputs, progress=progress)
+    exchange.upscaled = upscaler.write(computed, outputs)
+    files = [file for file in _files(outbox) if there is None or file.uid not in there]
+    exchange.sent = Transfer(
+        expected=len(files), progress=lambda done, total: progress("sending", done, total)
+    )
+    target.store(files, exchange.sent)
+    _judge(exchange, files)
+    present = _ask(target, exchange.study, uids.series)
+    exchange.confirmed = None if present is None else len(wanted & present)
+    if present is not None and not wanted <= present:
+        logger.warning(
+            "%s took every instance and lists %d of %d so far",
+            target.address,
+            exchange.confirmed,
+            len(wanted),
+        )
+    exchange.status = "completed" if exchange.already else "stored"
+
+
+def _fetch(exchange: Exchange, origin: Archive, inbox: Path, progress: Progress) -> None:
+    """Fetch the series, all of it or nothing.
+
+    Raises:
+        NotInPacsError: There is none.
+        PartialTransferError: A part is missing.
+    """
+    series = (exchange.series or "").partition(":")[0]
+    expected = origin.instances(exchange.study, series)
+    if not expected:
+        raise NotInPacsError(f"{origin.address} has no series {series} in study {exchange.study}")
+    exchange.fetched = transfer = Transfer(
+        expected=len(expected), progress=lambda done, total: progress("fetching", done, total)
+    )
+    origin.fetch(exchange.study, series, inbox, transfer)
+    missing = expected - transfer.done
+    if missing:
+        raise PartialTransferError(
+            f"{len(transfer.done & expected)} of {len(expected)} instances could be fetched from "
+            f"{origin.address}{_why(transfer)}; nothing was computed"
+        )
+
+
+def _judge(exchange: Exchange, files: list[StoredFile]) -> None:
+    """Refuse what was not stored as a whole.
+
+    Raises:
+        PacsRefusedError: Nothing was.
+        PartialTransferError: A part was not.
+    """
+    sent = exchange.sent
+    if not sent.failures:
+        return
+    if not sent.done:
+        raise PacsRefusedError(f"{exchange.target} stored no instance{_why(sent)}")
+    raise PartialTransferError(
+        f"{len(sent.failures)} of {len(files)} instances could not be stored at "
+        f"{exchange.target}{_why(sent)}; make the same request again to complete the series"
+    )
+
+
+def _why(transfer: Transfer) -> str:
+    statuses = sorted(set(transfer.failures.values()))
+    return f" (status {', '.join(statuses)})" if statuses else ""
+
+
+def _ask(target: Archive, study: str, series: str) -> set[str] | None:
+    """Instances of a series that the target has; None where it cannot be asked."""
+    try:
+        return target.instances(study, series)
+    except NotOfferedError:
+        logger.info("%s takes images and cannot be asked what it has", target.address)
+        return None
+
+
+def _foresee(upscaler: Upscaler, volume: Volume) -> tuple[Geometry, Derivation]:
+    """The grid of a result, and how it will be computed, before it is."""
+    decision = upscaler.decide(volume)
+    shape = prepare.Frame.of(volume.geometry).array_shape(decision.target.shape)
+    grid = volume.geometry.resize(shape)
+    model = decision.model
+    return grid, derive(volume.geometry, grid, model.spec, model.weight_hash)
+
+
+def name_request(series: str, grid: Geometry, derivation: Derivation) -> str:
+    """Name what is asked for: this series, by this model, on this grid, by this version.
+
+    Precision, device and backend are no part of it, as they change roundings only.
+
+    Args:
+        series: SeriesInstanceUID of the source, with the number of the volume where it has one.
+        grid: Grid of the result.
+        derivation: Model, weights and version.
+    """
+    text = json.dumps(
+        [
+            series,
+            derivation.model,
+            derivation.weight_hash,
+            derivation.version,
+            list(grid.shape),
+            [[f"{value:.4f}" for value in row] for row in grid.affine.round(4) + 0.0],
+        ]
+    )
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _files(folder: Path) -> list[StoredFile]:
+    """The files of a written series, in the order of their names."""
+    files = []
+    for path in sorted(folder.iterdir()):
+        meta = read_file_meta_info(path)
+        files.append(
+            StoredFile(
+                path, str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
+            )
+        )
+    return files
+
+
+def _nobody(stage: str, done: int, total: int) -> None:
+    """Follow nothing."""
