@@ -40,6 +40,8 @@ class Source:
         intercept: see ``slope``; in native units.
         header: nibabel header, ITK metadata (dict) or DICOM reference; None if there is none.
         notes: sentences about what the reader or writer had to decide.
+        padding: native value of voxels that hold no data (outside the scanner's field of view);
+            None where the file does not say.
     """
 
     format: SourceFormat
@@ -49,6 +51,7 @@ class Source:
     intercept: float = 0.0
     header: object | None = dataclasses.field(default=None, repr=False, compare=False)
     notes: tuple[str, ...] = ()
+    padding: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from medsr.errors import OutputFormatError, UsageError
+from medsr.io.allow import parse_allowances
 from medsr.io.atomic import atomic_file, atomic_folder, check_output, check_replaceable
-from medsr.io.checks import check_finite, check_slices, guess_modality
-from medsr.io.inspect import SUFFIXES, Inspection, format_of, inspect, suffix_of
+from medsr.io.checks import check_finite, check_integers, check_slices, guess_modality
+from medsr.io.inspect import (
+    SUFFIXES,
+    Inspection,
+    ListedVolume,
+    format_of,
+    inspect,
+    list_volumes,
+    suffix_of,
+)
 from medsr.volume import Derivation, Modality, SourceFormat, Volume
 
 __all__ = [
     "Inspection",
+    "ListedVolume",
     "check_output",
     "check_writable",
     "inspect",
+    "list_volumes",
     "load",
     "output_format",
     "save",
@@ -48,15 +59,20 @@ def load(
     *,
     modality: Literal["auto", "MR", "CT"] = "auto",
     series: str | None = None,
+    allow: Collection[str] = (),
 ) -> Volume:
     """Read a scan.
 
     Args:
-        path: a NIfTI, NRRD, MetaImage or MGZ file, a folder of DICOM files, or one DICOM file,
-            which stands for its series.
+        path: a NIfTI, NRRD, MetaImage or MGZ file, a folder or zip archive of DICOM files, a
+            DICOMDIR, or one DICOM file, which stands for its series.
         modality: what the scan is; "auto" takes DICOM's word and judges other formats by their
             values (Hounsfield units that reach below -500 are CT, everything else MR).
-        series: SeriesInstanceUID, for a DICOM folder that holds several.
+        series: SeriesInstanceUID, for a DICOM source that holds several, or the name or number
+            that :func:`list_volumes` gives a volume.
+        allow: what may be done to a DICOM series that is refused otherwise, any of "gaps" and
+            "tilt" (resample onto a regular grid), "duplicates" (take the first of different
+            slices at one place) and, for every format, "few-slices" (fewer than four).
 
     Returns:
         The volume with its array axes as stored, in native units (HU for CT): integers as such
@@ -64,16 +80,18 @@ def load(
 
     Raises:
         InputError: one of its family, each with its own exit code.
-        UsageError: if ``series`` is given for another format than DICOM.
+        UsageError: if ``series`` is given for another format than DICOM, or what shall be allowed
+            is not known.
     """
     path = Path(path)
+    allowed = parse_allowances(allow)
     if modality not in ("auto", "MR", "CT"):
         raise UsageError(f"modality {modality!r} is not known; choose auto, MR or CT")
     kind = format_of(path)
     if kind == "dicom":
         from medsr.io.dicom_read import read_dicom
 
-        volume = read_dicom(path, series=series)
+        volume = read_dicom(path, series=series, allow=allowed)
     elif series is not None:
         raise UsageError(f"{path}: a series can be chosen in DICOM only, and this is {kind}")
     elif kind in ("nifti", "mgz"):
@@ -84,8 +102,11 @@ def load(
         from medsr.io.itk import read_itk
 
         volume = read_itk(path)
-    check_slices(volume.geometry, str(path))
+    check_slices(volume.geometry, str(path), few="few-slices" in allowed)
     check_finite(volume.data, str(path))
+    if volume.data.dtype.itemsize == 8:
+        low, high = float(volume.data.min()), float(volume.data.max())
+        check_integers(low, high, volume.data.dtype, str(path))
     return _with_modality(volume, modality)
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medsr.errors import CorruptFileError, NonFiniteError, TooFewSlicesError
+from medsr.errors import CorruptFileError, NonFiniteError, TooFewSlicesError, WideIntegerError
 from medsr.geometry import Geometry
 from medsr.volume import Modality
 
 MIN_SLICES = 4
 """The smallest number of voxels along any axis that counts as a volume."""
 
+_EXACT_IN_FLOAT32 = 1 << 24
 # Deflate cannot expand beyond 1032:1 (zlib technical details); some room for the header.
 _MAX_INFLATION = 1100
 # Air is -1000 HU and dense bone or enamel below 3100; fill values outside the circular field of
@@ -24,18 +25,23 @@ _MAX_INFLATION = 1100
 AIR_HU, LOWEST_HU, HIGHEST_HU = -500.0, -1100.0, 3100.0
 
 
-def check_slices(geometry: Geometry, where: str) -> None:
+def check_slices(geometry: Geometry, where: str, *, few: bool = False) -> None:
     """Refuse a stack too thin to be a volume.
+
+    Args:
+        geometry: its grid.
+        where: what a message calls it.
+        few: accept two or three slices.
 
     Raises:
         TooFewSlicesError: if any axis has fewer than ``MIN_SLICES`` voxels.
     """
     count = min(geometry.shape)
-    if count < MIN_SLICES:
+    if count < (2 if few else MIN_SLICES):
         size = " x ".join(map(str, geometry.shape))
         raise TooFewSlicesError(
             f"{where}: {count} slice(s) along one axis ({size} voxels); at least {MIN_SLICES} "
-            "are needed"
+            "are needed, or two with --allow-few-slices"
         )
 
 
@@ -54,6 +60,28 @@ def check_finite(data: npt.NDArray[Any], where: str) -> None:
         raise NonFiniteError(
             f"{where}: {count} of {bad.size} voxels are NaN or infinite, the first at index "
             f"{first}; replace them by finite values"
+        )
+
+
+def check_integers(low: float, high: float, dtype: np.dtype[Any], where: str) -> None:
+    """Refuse 64-bit integers that float32, which networks compute in, cannot tell apart.
+
+    Such numbers are identifiers, labels or damage, not intensities. Smaller types and float64 are
+    taken: their rounding to 24 bits is finer than any scanner's noise.
+
+    Args:
+        low: the smallest voxel.
+        high: the largest one.
+        dtype: type of the voxels.
+        where: what a message calls them.
+
+    Raises:
+        WideIntegerError: if a 64-bit integer lies beyond 2^24.
+    """
+    if dtype.kind in "iu" and dtype.itemsize == 8 and max(high, -low) > _EXACT_IN_FLOAT32:
+        raise WideIntegerError(
+            f"{where}: 64-bit integers from {low:.6g} to {high:.6g} are too large for float32, "
+            f"which is exact to {_EXACT_IN_FLOAT32}; scale them to a smaller type"
         )
 
 

@@ -1,36 +1,54 @@
-"""Finding DICOM files under a path and reading their headers.
+"""Reading the headers of DICOM files, and the files whole.
 
-Here lives what tells a DICOM file from any other and a readable image from the rest. Grouping into
-volumes is in ``dicom_stack``; decoding pixels is in ``dicom_pixels``.
+Here lives what tells a DICOM file from any other and a readable image from the rest. Where the
+files lie is in ``dicom_sources``; grouping into volumes is in ``dicom_groups``; decoding pixels is
+in ``dicom_pixels``.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medsr.errors import (
     ColourError,
     CorruptFileError,
     InputNotFoundError,
     MedsrError,
+    NotAnImageError,
     UnsupportedFormatError,
 )
-from medsr.io.dicom_header import HEADER_TAGS, READABLE, SliceHeader, is_colour, slice_headers
+from medsr.io.dicom_archive import is_archive
+from medsr.io.dicom_header import (
+    HEADER_TAGS,
+    MULTI_FRAME,
+    READABLE,
+    SliceHeader,
+    is_colour,
+    slice_headers,
+)
 from medsr.io.dicom_quiet import quiet
+from medsr.io.dicom_sources import DicomFile, is_directory, list_files
+from medsr.io.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
 
+MOST_INFLATED_BYTES = 2**30
+"""What one deflated file may become."""
+
 _MAGIC_AT = 128
+_START_BYTES = 1024  # holds the file meta information
+_INFLATE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,12 +60,14 @@ class FoundSlices:
         not_dicom: number of files that are no DICOM files.
         other_objects: number of DICOM objects of each kind that holds no CT or MR image.
         colour: number of colour images among ``other_objects``.
+        remarks: sentences on the source itself.
     """
 
     slices: tuple[SliceHeader, ...]
     not_dicom: int
     other_objects: Counter[str]
     colour: int
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -58,14 +78,18 @@ class FoundSlices:
         ]
         if self.not_dicom:
             notes.append(f"skipped {self.not_dicom} file(s) that are not DICOM")
-        return tuple(notes)
+        return (*self.remarks, *notes)
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether ``path`` is a DICOM file, or a folder with at least one in it at any depth."""
-    if path.is_dir():
-        return any(_has_dicom_start(file) for file in _files_below(path))
-    return _has_dicom_start(path)
+    """Whether ``path`` is a DICOM file, or a folder or zip archive with at least one in it.
+
+    Raises:
+        ArchiveError: if an archive cannot be used.
+    """
+    if path.is_dir() or is_archive(path):
+        return any(_has_dicom_start(file) for file in list_files(path).files)
+    return _has_dicom_start(DicomFile(path))
 
 
 @quiet
@@ -76,7 +100,7 @@ def series_of(path: Path) -> str | None:
         None for every other file, one that may not be read included.
     """
     try:
-        header = _read_header(path)
+        header = _read_header(DicomFile(path))
         if header is None:
             return None
         sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
@@ -89,35 +113,27 @@ def series_of(path: Path) -> str | None:
 
 
 def find_slices(path: Path) -> FoundSlices:
-    """Read the headers of all CT and MR images in a folder, or of one file's series.
+    """Read the headers of all CT and MR images in a folder, an archive, or of one file's series.
 
     Args:
-        path: a folder, searched at every depth, or one DICOM file, whose series is taken from the
-            files beside it.
+        path: a folder, searched at every depth; a zip archive; a DICOMDIR, for the files that it
+            lists; a multi-frame file; or one slice, whose series is taken from the files beside it.
 
     Raises:
         InputNotFoundError: if the path does not exist or cannot be read.
-        UnsupportedFormatError: if there is no DICOM image of CT or MR.
+        ArchiveError: if an archive cannot be used.
+        UnsupportedFormatError: if there is no DICOM file.
+        NotAnImageError: if there is no image of CT or MR.
         ColourError: if the only images are colour images.
         CorruptFileError: if a DICOM file cannot be parsed.
     """
-    if path.is_dir():
-        found = _read_headers(_files_below(path), series=None)
-    elif path.exists():
-        first = _read_header(path)
-        if first is None:
-            raise UnsupportedFormatError(f"{path.name} is not a DICOM file")
-        try:
-            series = str(first.get("SeriesInstanceUID", ""))
-        except Exception as error:  # values are parsed on access, and fail in many ways
-            raise _damaged(path, error) from None
-        siblings = sorted(entry for entry in path.parent.iterdir() if entry.is_file())
-        found = _read_headers(iter(siblings if series else [path]), series=series)
-    else:
-        raise InputNotFoundError(f"{path.name} does not exist")
+    single = path.is_file() and not (is_archive(path) or is_directory(path))
+    found = _beside(path) if single else _all_below(path)
     if not found.slices:
         _refuse_without_slices(found)
-    for note in found.notes:
+    for note in found.remarks:
+        logger.warning("%s", note)
+    for note in found.notes[len(found.remarks) :]:
         logger.info("%s", note)
     return found
 
@@ -127,26 +143,32 @@ def count_voxels(path: Path) -> int:
 
     Meant to err on the high side; 0 where there is no readable DICOM file.
     """
-    files = _files_below(path) if path.is_dir() else path.parent.iterdir()
-    names = sorted(file for file in files if file.is_file())
-    for file in names:
+    if path.is_dir() or is_archive(path) or is_directory(path):
+        files = list(list_files(path).files)
+    else:
+        files = [DicomFile(file) for file in sorted(path.parent.iterdir()) if file.is_file()]
+    for file in files:
         header = _read_header(file)
         if header is not None and "Rows" in header:
             frames = int(header.get("NumberOfFrames") or 1)
-            return len(names) * frames * int(header.Rows) * int(header.get("Columns") or 0)
+            return len(files) * frames * int(header.Rows) * int(header.get("Columns") or 0)
     return 0
 
 
-def read_dataset(path: Path) -> FileDataset:
+def read_dataset(file: DicomFile) -> FileDataset:
     """The whole file, pixel data included.
 
     Raises:
         CorruptFileError: if it cannot be parsed.
+        ArchiveError: if it cannot be unpacked.
     """
     try:
-        return pydicom.dcmread(path, force=True)
+        with file.open(whole=True) as stream:
+            return pydicom.dcmread(stream, force=True)
+    except MedsrError:
+        raise
     except Exception as error:  # pydicom lets many kinds through for damaged files
-        raise _damaged(path, error) from None
+        raise _damaged(file, error) from None
 
 
 def _refuse_without_slices(found: FoundSlices) -> None:
@@ -157,56 +179,99 @@ def _refuse_without_slices(found: FoundSlices) -> None:
         )
     if found.other_objects:
         listed = ", ".join(f"{count} x {name}" for name, count in found.other_objects.items())
-        raise UnsupportedFormatError(
-            f"no CT or MR slice but {listed}; give a folder of CT or MR images"
-        )
+        raise NotAnImageError(f"no CT or MR slice but {listed}; give a folder of CT or MR images")
+    lost = "".join(f"; {remark}" for remark in found.remarks)
     raise UnsupportedFormatError(
-        f"no DICOM file among {found.not_dicom} file(s); give a folder of CT or MR images"
+        f"no DICOM file among {found.not_dicom} file(s); give a folder of CT or MR images{lost}"
     )
 
 
-def _read_headers(files: Iterator[Path], *, series: str | None) -> FoundSlices:
+def _all_below(path: Path) -> FoundSlices:
+    listing = list_files(path)
+    return _read_headers(listing.files, series=None, remarks=listing.notes)
+
+
+def _beside(path: Path) -> FoundSlices:
+    """The series of one file: the file alone where it is multi-frame and whole."""
+    file = DicomFile(path)
+    first = _read_header(file)
+    if first is None:
+        raise UnsupportedFormatError(f"{path.name} is not a DICOM file")
+    try:
+        series = str(first.get("SeriesInstanceUID", ""))
+        whole = str(first.get("SOPClassUID")) in MULTI_FRAME and not first.get("ConcatenationUID")
+    except Exception as error:  # values are parsed on access, and fail in many ways
+        raise _damaged(file, error) from None
+    if whole or not series:
+        return _read_headers([file], series=series)
+    siblings = sorted(entry for entry in path.parent.iterdir() if entry.is_file())
+    return _read_headers(map(DicomFile, siblings), series=series)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What one file holds: slices, or the name of another kind of object, or nothing."""
+
+    slices: tuple[SliceHeader, ...] = ()
+    other: str = ""
+    colour: bool = False
+    is_dicom: bool = True
+
+
+def _read_headers(
+    files: Iterable[DicomFile], *, series: str | None, remarks: tuple[str, ...] = ()
+) -> FoundSlices:
     slices: list[SliceHeader] = []
     others: Counter[str] = Counter()
     not_dicom = colour = 0
-    for file in files:
-        header = _read_header(file)
-        if header is None:
-            not_dicom += series is None
-            continue
-        try:
-            if series and header.get("SeriesInstanceUID") != series:
-                continue
-            sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
-            if not sop_class:
-                raise CorruptFileError(
-                    f"{file.name}: SOPClassUID is missing; the file is cut short or damaged, "
-                    "export it again or take it out of the folder"
-                )
-            if sop_class in READABLE:
-                slices.extend(slice_headers(header, file))
-            else:
-                others[UID(sop_class).name] += 1
-                colour += is_colour(header)
-        except MedsrError:
-            raise
-        except Exception as error:  # values are parsed on access, and fail in many ways
-            raise _damaged(file, error) from None
-    return FoundSlices(tuple(slices), not_dicom, others, colour)
+    for content in ordered_map(lambda file: _content_of(file, series), files):
+        slices.extend(content.slices)
+        not_dicom += series is None and not content.is_dicom
+        colour += content.colour
+        if content.other:
+            others[content.other] += 1
+    return FoundSlices(tuple(slices), not_dicom, others, colour, remarks)
 
 
-def _read_header(path: Path) -> FileDataset | None:
+def _content_of(file: DicomFile, series: str | None) -> _Content:
+    """Look into one file; with ``series``, into a file of that series only."""
+    header = _read_header(file)
+    if header is None:
+        return _Content(is_dicom=False)
+    try:
+        if series and header.get("SeriesInstanceUID") != series:
+            return _Content()
+        sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
+        if not sop_class:
+            raise CorruptFileError(
+                f"{file.name}: SOPClassUID is missing; the file is cut short or damaged, "
+                "export it again or take it out of the folder"
+            )
+        if sop_class in READABLE:
+            return _Content(tuple(slice_headers(header, file)))
+        return _Content(other=UID(sop_class).name, colour=is_colour(header))
+    except MedsrError:
+        raise
+    except Exception as error:  # values are parsed on access, and fail in many ways
+        raise _damaged(file, error) from None
+
+
+def _read_header(file: DicomFile) -> FileDataset | None:
     """The attributes that matter, without pixel data; None if the file is not DICOM."""
-    if not _has_dicom_start(path):
+    if not _has_dicom_start(file):
         return None
     try:
-        return pydicom.dcmread(
-            path, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS)
-        )
+        with file.open() as stream:
+            _check_inflation(stream, file)
+            return pydicom.dcmread(
+                stream, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS)
+            )
+    except MedsrError:
+        raise
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom lets many kinds through for damaged files
-        raise _damaged(path, error) from None
+        raise _damaged(file, error) from None
 
 
 def _media_class(header: FileDataset) -> str | None:
@@ -216,36 +281,49 @@ def _media_class(header: FileDataset) -> str | None:
     return None if value is None or str(value) in READABLE else str(value)
 
 
-def _damaged(path: Path, error: Exception) -> CorruptFileError:
+def _damaged(file: DicomFile, error: Exception) -> CorruptFileError:
     # The library's own text may quote attribute values, so only its kind is passed on.
     return CorruptFileError(
-        f"{path.name}: the DICOM file cannot be parsed ({type(error).__name__}); export it again"
+        f"{file.name}: the DICOM file cannot be parsed ({type(error).__name__}); export it again"
     )
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise InputNotFoundError(
-            f"a folder below {folder.name} cannot be read: {error.strerror}"
-        ) from None
-
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders.sort()
-        yield from (Path(place, name) for name in sorted(names))
-
-
-def _has_dicom_start(path: Path) -> bool:
+def _has_dicom_start(file: DicomFile) -> bool:
     """Whether the file begins as DICOM: the magic word, or a bare group-8 element without it."""
-    if not path.is_file():
+    if file.member is None and not file.path.is_file():
         return False
-    try:
-        with path.open("rb") as stream:
+    with file.open() as stream:
+        try:
             start = stream.read(_MAGIC_AT + 4)
-    except OSError as error:
-        raise InputNotFoundError(f"{path.name} cannot be read: {error.strerror}") from None
+        except Exception as error:  # a damaged archive or disk fails in many ways
+            raise _damaged(file, error) from None
     if start[_MAGIC_AT:] == b"DICM":
         return True
     # Old files lack the preamble: (0008,00xx) as first element, by a known VR or a short length.
     if len(start) < 16 or start[:2] != b"\x08\x00" or start[3] != 0 or start[2] > 0x20:
         return False
     return start[4:6] in (b"UL", b"CS", b"UI", b"DA", b"SH") or start[5:8] == b"\x00\x00\x00"
+
+
+def _check_inflation(stream: BinaryIO, file: DicomFile) -> None:
+    """Refuse a deflated file that would not fit into memory; the stream stands at its start again.
+
+    Source: DICOM PS3.5 A.5; PS3.10 7.1, FileMetaInformationGroupLength.
+    """
+    start = stream.read(_START_BYTES)
+    stream.seek(0)
+    if DeflatedExplicitVRLittleEndian.encode("ascii") not in start:
+        return
+    # 4 bytes of tag, VR and length come before the value, which counts from its own end.
+    stream.seek(_MAGIC_AT + 16 + int.from_bytes(start[_MAGIC_AT + 12 : _MAGIC_AT + 16], "little"))
+    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    packed = stream.read(_INFLATE_BYTES)
+    while packed and not inflater.eof:
+        inflated += len(inflater.decompress(packed, _INFLATE_BYTES))
+        packed = inflater.unconsumed_tail or stream.read(_INFLATE_BYTES)
+        if inflated > MOST_INFLATED_BYTES:
+            raise CorruptFileError(
+                f"{file.name}: the deflated file grows beyond {MOST_INFLATED_BYTES >> 30} GiB; "
+                "it is damaged or made to fill the memory"
+            )
+    stream.seek(0)

@@ -6,19 +6,19 @@ values. Whether slices make a volume is judged in ``dicom_stack``; pixels are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydicom import uid
 from pydicom.dataset import Dataset
 
 from medsr.errors import CorruptFileError
+from medsr.io.dicom_padding import PaddingRule, padding_rule
+from medsr.io.dicom_scaling import SCALING_TAGS, Rescale, rescale_of
+from medsr.io.dicom_sources import DicomFile
+from medsr.io.dicom_values import Vector, listed, number, vector
 from medsr.volume import Modality
-
-T = TypeVar("T")
-Vector = tuple[float, ...]
 
 SINGLE_FRAME: dict[str, Modality] = {uid.CTImageStorage: "CT", uid.MRImageStorage: "MR"}
 MULTI_FRAME: dict[str, Modality] = {
@@ -57,6 +57,7 @@ _FRAME_CONTRAST = (
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
     ("FrameContentSequence", "FrameAcquisitionNumber"),
 )
+_FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence")
 _SIEMENS_CREATOR = (0x0019, 0x0010)
 _SIEMENS_IMAGES_IN_MOSAIC = (0x0019, 0x100A)
 
@@ -73,13 +74,13 @@ HEADER_TAGS: list[Any] = [
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
-    "ModalityLUTSequence",
+    *SCALING_TAGS,
     "BitsAllocated",
+    "BitsStored",
     "PixelRepresentation",
     "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ConcatenationUID",
     "GantryDetectorTilt",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
@@ -94,7 +95,7 @@ class SliceHeader:
     """One slice as its header describes it; nothing here names a patient.
 
     Args:
-        path: the file.
+        file: the file.
         frame: index of the frame in a multi-frame file, from 0; None for a single-frame file.
         sop_class: SOP Class UID.
         sop_instance: SOP Instance UID.
@@ -106,11 +107,9 @@ class SliceHeader:
         position: LPS+ centre of the first pixel in mm; None if absent.
         orientation: row then column cosines, LPS+; None if absent.
         pixel_spacing: mm between rows, mm between columns; None if absent.
-        slope: native value = stored * slope + intercept.
-        intercept: see ``slope``.
-        has_rescale: whether the file states slope and intercept.
+        rescale: native value = stored * slope + intercept.
         dtype: type of the stored pixels as announced, such as "int16".
-        padding: stored value that marks "no data"; None if absent.
+        padding_rule: which stored values mark "no data"; None if the file states none.
         tilt_degrees: GantryDetectorTilt as the file states it; None if absent.
         contrast: (attribute, value) pairs that can tell apart images of one place.
         kind: "colour", "mosaic", "localizer" or "slice".
@@ -118,7 +117,7 @@ class SliceHeader:
     Source: DICOM PS3.3 C.7.6.2 (plane), C.7.6.3 (pixel), C.7.6.16 (functional groups).
     """
 
-    path: Path
+    file: DicomFile
     frame: int | None
     sop_class: str
     sop_instance: str
@@ -130,29 +129,47 @@ class SliceHeader:
     position: Vector | None
     orientation: Vector | None
     pixel_spacing: Vector | None
-    slope: float
-    intercept: float
-    has_rescale: bool
+    rescale: Rescale
     dtype: str
-    padding: int | None
+    padding_rule: PaddingRule | None
     tilt_degrees: float | None
     contrast: tuple[tuple[str, str], ...]
     kind: str
 
     @property
+    def slope(self) -> float:
+        """Native value = stored * slope + intercept."""
+        return self.rescale.slope
+
+    @property
+    def intercept(self) -> float:
+        """See ``slope``; in native units."""
+        return self.rescale.intercept
+
+    @property
+    def has_rescale(self) -> bool:
+        """Whether the file states slope and intercept."""
+        return self.rescale.stated
+
+    @property
+    def padding(self) -> int | None:
+        """The stored value that all padding is given; None if the file states none."""
+        return None if self.padding_rule is None else self.padding_rule.value
+
+    @property
     def label(self) -> str:
         """How a message calls this slice: its number, else its file name."""
         if self.number is None:
-            return f"file {self.path.name}"
+            return f"file {self.file.name}"
         return f"{'image' if self.frame is None else 'frame'} {self.number}"
 
 
-def slice_headers(dataset: Dataset, path: Path) -> list[SliceHeader]:
+def slice_headers(dataset: Dataset, file: DicomFile) -> list[SliceHeader]:
     """The slices of one CT or MR file of a readable SOP class.
 
     Args:
         dataset: the file's attributes; pixel data are not needed.
-        path: the file, for later reading and for its name in messages.
+        file: for later reading and for its name in messages.
 
     Returns:
         One header for a single-frame file, one per frame for an enhanced one.
@@ -161,17 +178,17 @@ def slice_headers(dataset: Dataset, path: Path) -> list[SliceHeader]:
         CorruptFileError: if an attribute that every image has is absent or malformed.
     """
     if str(dataset.SOPClassUID) not in MULTI_FRAME:
-        return [_header(dataset, path, None, _flat(dataset))]
+        return [_header(dataset, file, None, dataset, _flat(dataset))]
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    count = _value(dataset, "NumberOfFrames", int, path) or 1
+    count = number(dataset, "NumberOfFrames", int, file.name) or 1
     if len(frames) != count:
         raise CorruptFileError(
-            f"{path.name}: {count} frames are announced and {len(frames)} are described; "
+            f"{file.name}: {count} frames are announced and {len(frames)} are described; "
             "export the series again"
         )
     return [
-        _header(dataset, path, index, functional_groups(shared[0], frame, dataset))
+        _header(dataset, file, index, frame, functional_groups(shared[0], frame, dataset))
         for index, frame in enumerate(frames)
     ]
 
@@ -198,45 +215,44 @@ def _flat(dataset: Dataset) -> Callable[[str], Dataset]:
 
 
 def _header(
-    dataset: Dataset, path: Path, frame: int | None, group: Callable[[str], Dataset]
+    dataset: Dataset,
+    file: DicomFile,
+    frame: int | None,
+    own: Dataset,
+    group: Callable[[str], Dataset],
 ) -> SliceHeader:
     """Read one slice through ``group``, which knows where its attributes are."""
-    rescale = group("PixelValueTransformationSequence")
-    slope = _value(rescale, "RescaleSlope", float, path)
-    intercept = _value(rescale, "RescaleIntercept", float, path)
-    rows, columns = (_value(dataset, name, int, path) for name in ("Rows", "Columns"))
+    where = file.name
+    rows, columns = (number(dataset, name, int, where) for name in ("Rows", "Columns"))
     instance, series = dataset.get("SOPInstanceUID"), dataset.get("SeriesInstanceUID")
-    if not (rows and columns and instance and series):
+    if not (rows and columns and instance and series) or rows < 0 or columns < 0:
         raise CorruptFileError(
-            f"{path.name}: Rows, Columns, SOPInstanceUID or SeriesInstanceUID is missing; "
+            f"{where}: Rows, Columns, SOPInstanceUID or SeriesInstanceUID is missing; "
             "the file is cut short or damaged, export it again"
         )
-    if rescale.get("ModalityLUTSequence") or slope == 0.0:
-        raise CorruptFileError(
-            f"{path.name}: its values have no linear rescale (a lookup table or a slope of 0); "
-            "export the series with RescaleSlope and RescaleIntercept"
-        )
+    modality = READABLE[str(dataset.SOPClassUID)]
+    dtype = _dtype(dataset, where)
     return SliceHeader(
-        path=path,
+        file=file,
         frame=frame,
         sop_class=str(dataset.SOPClassUID),
         sop_instance=str(instance),
         series=str(series),
-        modality=READABLE[str(dataset.SOPClassUID)],
-        number=_value(dataset, "InstanceNumber", int, path) if frame is None else frame + 1,
+        modality=modality,
+        number=number(dataset, "InstanceNumber", int, where) if frame is None else frame + 1,
         rows=rows,
         columns=columns,
-        position=_vector(group("PlanePositionSequence"), "ImagePositionPatient", 3, path),
-        orientation=_vector(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6, path),
-        pixel_spacing=_vector(group("PixelMeasuresSequence"), "PixelSpacing", 2, path),
-        slope=1.0 if slope is None else slope,
-        intercept=0.0 if intercept is None else intercept,
-        has_rescale=slope is not None and intercept is not None,
-        dtype=_dtype(dataset, path),
-        padding=_padding(dataset, path),
-        tilt_degrees=_value(dataset, "GantryDetectorTilt", float, path),
+        position=vector(group("PlanePositionSequence"), "ImagePositionPatient", 3, where),
+        orientation=vector(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6, where),
+        pixel_spacing=vector(group("PixelMeasuresSequence"), "PixelSpacing", 2, where),
+        rescale=rescale_of(group, own, modality=modality, where=where),
+        dtype=dtype,
+        padding_rule=padding_rule(
+            lambda name: number(dataset, name, int, where), modality=modality, dtype=dtype
+        ),
+        tilt_degrees=number(dataset, "GantryDetectorTilt", float, where),
         contrast=_contrast(dataset, frame, group),
-        kind=_kind(dataset),
+        kind=_kind(dataset, group),
     )
 
 
@@ -246,10 +262,12 @@ def is_colour(dataset: Dataset) -> bool:
     return int(samples) > 1 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 
-def _kind(dataset: Dataset) -> str:
+def _kind(dataset: Dataset, group: Callable[[str], Dataset]) -> str:
     if is_colour(dataset):
         return "colour"
-    image_type = [str(part).upper() for part in _listed(dataset.get("ImageType"))]
+    frame_types = [group(place).get("FrameType") for place in _FRAME_TYPES]
+    values = [*listed(dataset.get("ImageType")), *(v for t in frame_types for v in listed(t))]
+    image_type = [str(part).upper() for part in values]
     siemens = "SIEMENS MR HEADER" in str(dataset.get(_SIEMENS_CREATOR, ""))
     if "MOSAIC" in image_type or (siemens and _SIEMENS_IMAGES_IN_MOSAIC in dataset):
         return "mosaic"
@@ -264,55 +282,14 @@ def _contrast(
     else:
         pairs = [(name, group(place).get(name)) for place, name in _FRAME_CONTRAST]
     return tuple(
-        (name, "\\".join(str(part) for part in _listed(value)))
+        (name, "\\".join(str(part) for part in listed(value)))
         for name, value in pairs
         if value not in (None, "")
     )
 
 
-def _dtype(dataset: Dataset, path: Path) -> str:
-    bits = _value(dataset, "BitsAllocated", int, path)
+def _dtype(dataset: Dataset, where: str) -> str:
+    bits = number(dataset, "BitsAllocated", int, where)
     if bits is None:  # floating point pixels say so by their own element
         return "float32"
     return f"{'int' if dataset.get('PixelRepresentation') == 1 else 'uint'}{bits}"
-
-
-def _padding(dataset: Dataset, path: Path) -> int | None:
-    """PixelPaddingValue, read as signed where the pixels are, whatever VR the file claims."""
-    value = _value(dataset, "PixelPaddingValue", int, path)
-    if value is not None and dataset.get("PixelRepresentation") == 1 and value > 32767:
-        value -= 65536
-    return value
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
-
-
-def _value(dataset: Dataset, name: str, kind: Callable[[Any], T], path: Path) -> T | None:
-    """One number, None if absent or empty."""
-    try:
-        value = dataset.get(name)
-        return None if value in (None, "") else kind(value)
-    except (ValueError, TypeError, ArithmeticError, NotImplementedError):
-        raise CorruptFileError(
-            f"{path.name}: {name} is not a number; export the file again"
-        ) from None
-
-
-def _vector(dataset: Dataset, name: str, length: int, path: Path) -> Vector | None:
-    """``length`` numbers, None if absent or empty."""
-    try:
-        value = dataset.get(name)
-        if value in (None, "") or len(value) == 0:
-            return None
-        numbers = tuple(float(part) for part in value)
-    except (ValueError, TypeError, ArithmeticError, NotImplementedError):
-        numbers = ()
-    if len(numbers) != length:
-        raise CorruptFileError(
-            f"{path.name}: {name} does not hold {length} numbers; export the file again"
-        )
-    return numbers

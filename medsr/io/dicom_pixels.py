@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,33 @@ import numpy.typing as npt
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medsr.errors import CorruptFileError, MedsrError, MissingDecoderError
+from medsr.errors import (
+    CorruptFileError,
+    MedsrError,
+    MissingDecoderError,
+    TruncatedPixelsError,
+)
 from medsr.io.dicom_files import read_dataset
 from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_stack import Stack
+from medsr.io.parallel import ordered_map
 
 Array = npt.NDArray[Any]
 
-# Packages by transfer syntax family; all of them have permissive licences.
+# Decoders by transfer syntax family; all of them have permissive licences.
 _DECODERS = (
     ("JPEG-LS", "pyjpegls"),
-    ("JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
-    ("High-Throughput JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
+    ("JPEG 2000", "pylibjpeg-openjpeg"),
+    ("High-Throughput JPEG 2000", "pylibjpeg-openjpeg"),
     ("JPEG", "python-gdcm"),
 )
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_SMALL_BYTES = 2**28
+_HIGHEST_RATIO = 10_000  # blank frames in JPEG 2000 reach some thousands
+_AIR_HU = -1024.0
 
 
 @dataclass(frozen=True)
@@ -44,52 +55,114 @@ class StackValues:
         stored: type of the stored pixels.
         slope: the slope of all slices, or 1 if they differ (then ``data`` is native already).
         intercept: likewise, or 0.
+        padding: native value of every voxel without data; None if no slice states any.
     """
 
     data: Array
     stored: np.dtype[Any]
     slope: float
     intercept: float
+    padding: float | None
 
 
 def read_values(
     stack: Stack, visit: Callable[[int, FileDataset], None] = lambda index, dataset: None
 ) -> StackValues:
-    """Decode a stack into native values.
+    """Decode a stack into native values; files are read and decoded side by side.
 
     Args:
         stack: ordered slices.
-        visit: called with the array index of each slice and its whole file, which is open for a
+        visit: called with the index of each slice and its whole file, which is open for a
             moment only; lets a caller keep attributes without a second reading.
 
     Raises:
-        CorruptFileError: if pixel data are missing, truncated or do not decode.
+        TruncatedPixelsError: if pixel data are missing, truncated or do not decode.
         MissingDecoderError: if a decoder has to be installed.
     """
-    slices = stack.slices
-    planes = np.empty((0,), dtype=np.int16)
-    for index, (dataset, plane) in enumerate(stored_planes(slices)):
-        if index == 0:
-            planes = np.empty(stack.geometry.shape, dtype=plane.dtype, order="F")
-        elif plane.dtype != planes.dtype:
-            # Signed beside unsigned slices: only a wider type holds both.
-            planes = planes.astype(np.result_type(plane.dtype, planes.dtype), copy=False)
-        planes[:, :, index] = plane.T
-        visit(index, dataset)
-    slopes = np.array([header.slope for header in slices])
-    intercepts = np.array([header.intercept for header in slices])
-    data = native_values(planes, slopes, intercepts)
-    one = bool((slopes == slopes[0]).all() and (intercepts == intercepts[0]).all())
+    slices, padding = stack.slices, native_padding(stack.slices)
+    stored: list[np.dtype[Any]] = []
+
+    def planes() -> Iterator[Array]:
+        for index, (dataset, plane) in enumerate(stored_planes(slices)):
+            stored.append(plane.dtype)
+            visit(index, dataset)
+            yield plane
+
+    if stack.regridding is None:
+        data = _stacked(planes(), stack, padding)
+    else:
+        data = np.empty(stack.geometry.shape, dtype=np.float32, order="F")
+        for k, regular in enumerate(regridded(planes(), stack, 0, data.shape[2], padding)):
+            data[:, :, k] = regular
+    one = len({(header.slope, header.intercept) for header in slices}) == 1
     return StackValues(
-        data, planes.dtype, float(slopes[0]) if one else 1.0, float(intercepts[0]) if one else 0.0
+        data,
+        np.result_type(*stored),
+        slices[0].slope if one else 1.0,
+        slices[0].intercept if one else 0.0,
+        padding,
     )
+
+
+def _stacked(planes: Iterator[Array], stack: Stack, padding: float | None) -> Array:
+    """Native values of planes (Y, X) in the order of the stack."""
+    data = np.empty((0,), dtype=np.int16)
+    for index, plane in enumerate(planes):
+        if index == 0:
+            data = np.empty(stack.geometry.shape, dtype=plane.dtype, order="F")
+        elif plane.dtype != data.dtype:
+            # Signed beside unsigned slices: only a wider type holds both.
+            data = data.astype(np.result_type(plane.dtype, data.dtype), copy=False)
+        data[:, :, index] = plane.T
+    return native_values(data, stack.slices, padding)
+
+
+def regridded(
+    planes: Iterator[Array], stack: Stack, start: int, stop: int, padding: float | None
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Bring stored planes (Y, X) onto the regular grid of their stack.
+
+    Args:
+        planes: those of the slices that ``stack.regridding.needed(start, stop)`` names.
+        stack: a stack with a regridding.
+        start: first plane of the grid.
+        stop: plane behind the last.
+        padding: what :func:`native_padding` says of the stack.
+
+    Yields:
+        (X, Y) native planes; what nothing was measured for has the value of padding, or that of
+        air where there is none.
+    """
+    regridding = stack.regridding
+    if regridding is None:
+        raise ValueError("the stack is regular already")
+    first, _ = regridding.needed(start, stop)
+
+    def native() -> Iterator[npt.NDArray[np.float64]]:
+        for header, plane in zip(stack.slices[first:], planes, strict=False):
+            values = plane.T * header.slope + header.intercept
+            if header.padding is not None:
+                values[header.padding == plane.T] = np.nan
+            yield values
+
+    fill = padding
+    if fill is None:
+        fill = _AIR_HU if stack.slices[0].modality == "CT" else 0.0
+    for values in regridding.planes(native(), start, stop):
+        values[np.isnan(values)] = fill
+        yield values
+
+
+def native_padding(slices: Sequence[SliceHeader]) -> float | None:
+    """The native value that all padding of a stack is given; None if no slice states any."""
+    return next((h.padding * h.slope + h.intercept for h in slices if h.padding is not None), None)
 
 
 def native_plane(header: SliceHeader) -> Array:
     """The native float64 values of one slice, (Y, X); for comparing copies.
 
     Raises:
-        CorruptFileError, MissingDecoderError: see :func:`read_values`.
+        TruncatedPixelsError, MissingDecoderError: see :func:`read_values`.
     """
     _, plane = next(stored_planes([header]))
     values: Array = plane.astype(np.float64) * header.slope + header.intercept
@@ -97,26 +170,37 @@ def native_plane(header: SliceHeader) -> Array:
 
 
 def stored_planes(slices: Sequence[SliceHeader]) -> Iterator[tuple[FileDataset, Array]]:
-    """Each slice's file and stored pixels (Y, X); a multi-frame file is decoded once."""
-    path: Path | None = None
-    dataset, pixels = FileDataset("", {}), np.empty(0)
-    for header in slices:
-        if header.path != path:
-            path, dataset = header.path, read_dataset(header.path)
-            pixels = _decode(dataset, header)
-        plane = pixels if header.frame is None else pixels[header.frame]
-        if plane.shape != (header.rows, header.columns):
-            raise CorruptFileError(
-                f"{header.label}: the pixel data hold {plane.shape} pixels and the header says "
-                f"{(header.rows, header.columns)}; export the series again"
-            )
-        yield dataset, plane
+    """Each slice's file and stored pixels (Y, X), padding brought to one value.
+
+    Single-frame files are read and decoded by several threads, a few ahead of what is taken; a
+    multi-frame file is decoded once. The pixel data are gone from the datasets that are given.
+    """
+    runs = [list(run) for _, run in groupby(slices, key=lambda header: header.file)]
+    for dataset, pixels, run in ordered_map(_decoded, runs):
+        for header in run:
+            plane = pixels if header.frame is None else pixels[header.frame]
+            if plane.shape != (header.rows, header.columns):
+                raise TruncatedPixelsError(
+                    f"{header.label}: the pixel data hold {plane.shape} pixels and the header says "
+                    f"{(header.rows, header.columns)}; export the series again"
+                )
+            yield dataset, plane
+
+
+def _decoded(run: list[SliceHeader]) -> tuple[FileDataset, Array, list[SliceHeader]]:
+    """One file and its pixels, for the slices that it holds."""
+    dataset = read_dataset(run[0].file)
+    pixels = _decode(dataset, run[0])
+    for name in _PIXELS:
+        dataset.pop(Tag(name), None)
+    return dataset, pixels, run
 
 
 def _decode(dataset: FileDataset, header: SliceHeader) -> Array:
-    """Stored values of one file, with unused high bits cleared and the sign extended."""
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise CorruptFileError(f"{header.label}: the file has no pixel data; export it again")
+    """Stored values of one file: unused high bits cleared, the sign extended, padding one value."""
+    present = [name for name in _PIXELS if name in dataset]
+    if not present:
+        raise TruncatedPixelsError(f"{header.label}: the file has no pixel data; export it again")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         # Without a file meta group the encoding is what the parser found.
@@ -125,19 +209,35 @@ def _decode(dataset: FileDataset, header: SliceHeader) -> Array:
         dataset.file_meta.TransferSyntaxUID = syntax
     _require_decoder(syntax)
     try:
-        pixels = pixel_array(dataset, raw=True)
-        if pixels.dtype.kind in "iu":
-            pixels = _used_bits(pixels, dataset)
+        _refuse_promises(dataset, header, len(dataset[present[0]].value))
+        raw = pixel_array(dataset, raw=True)
+        pixels = raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+        if raw.dtype.kind in "iu":
+            pixels = _used_bits(raw, dataset)
+            if header.padding_rule is not None:
+                pixels = header.padding_rule.mark(pixels, raw)
     except MedsrError:
         raise
     except Exception as error:  # every decoder has exceptions of its own
-        raise CorruptFileError(
+        raise TruncatedPixelsError(
             f"{header.label}: the pixel data are truncated or damaged "
             f"({type(error).__name__} while decoding {syntax.name}); export the series again"
         ) from None
     if header.frame is not None and pixels.ndim == 2:
         pixels = pixels[np.newaxis]
     return pixels
+
+
+def _refuse_promises(dataset: FileDataset, header: SliceHeader, there: int) -> None:
+    """Refuse a header that promises more pixels than any decoder makes of the bytes there are."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    bits = int(dataset.get("BitsAllocated") or 8)
+    promised = header.rows * header.columns * frames * bits // 8
+    if promised > max(_SMALL_BYTES, _HIGHEST_RATIO * there):
+        raise TruncatedPixelsError(
+            f"{header.label}: the header promises {promised} bytes of pixels and {there} bytes "
+            "are there, compressed or not; export the series again"
+        )
 
 
 def _require_decoder(syntax: UID) -> None:
@@ -149,10 +249,10 @@ def _require_decoder(syntax: UID) -> None:
             "export the series uncompressed"
         ) from None
     if not available:
-        packages = next((p for family, p in _DECODERS if syntax.name.startswith(family)), "gdcm")
+        package = next((p for family, p in _DECODERS if syntax.name.startswith(family)), "")
         raise MissingDecoderError(
-            f"the pixel data are compressed ({syntax.name}) and no decoder is installed; "
-            f"run: pip install {packages}"
+            f"the pixel data are compressed ({syntax.name}) and the decoder, {package or 'gdcm'}, "
+            "is not installed; run: pip install 'medsr[dicom]'"
         )
 
 
@@ -175,13 +275,21 @@ def _used_bits(pixels: Array, dataset: FileDataset) -> Array:
     return used
 
 
-def native_values(
-    planes: Array, slopes: npt.NDArray[np.float64], intercepts: npt.NDArray[np.float64]
-) -> Array:
-    """Native values of stored planes ``(X, Y, slices)``, with a slope and intercept for each."""
-    first = float(intercepts[0])
-    whole = (slopes == 1.0).all() and (intercepts == first).all() and first.is_integer()
-    if planes.dtype.kind in "iu" and whole:
+def native_values(planes: Array, slices: Sequence[SliceHeader], padding: float | None) -> Array:
+    """Native values of stored planes.
+
+    Args:
+        planes: (X, Y, slices) stored numbers; may be changed.
+        slices: their headers, which say slope, intercept and padding of each.
+        padding: native value for what a slice marks as padding; see :func:`native_padding`.
+
+    Returns:
+        Integers where every slope is 1 and all intercepts are one whole number, else float32.
+    """
+    first = slices[0].intercept
+    marks = {header.padding for header in slices} - {None}
+    whole = all(h.slope == 1.0 and h.intercept == first for h in slices) and first.is_integer()
+    if planes.dtype.kind in "iu" and whole and len(marks) < 2:
         if first == 0.0:
             return planes
         low, high = int(planes.min()) + int(first), int(planes.max()) + int(first)
@@ -193,6 +301,8 @@ def native_values(
         np.add(shifted, kind(first), out=shifted)
         return shifted
     native = np.empty(planes.shape, dtype=np.float32, order="F")
-    for index, (slope, intercept) in enumerate(zip(slopes, intercepts, strict=True)):
-        native[:, :, index] = planes[:, :, index] * slope + intercept
+    for index, header in enumerate(slices):
+        native[:, :, index] = planes[:, :, index] * header.slope + header.intercept
+        if header.padding is not None:
+            native[planes[:, :, index] == header.padding, index] = padding
     return native

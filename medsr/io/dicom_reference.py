@@ -131,7 +131,7 @@ class CommonAttributes:
             attributes=attributes,
             images=tuple(
                 SourceImage(h.sop_class, h.sop_instance, None if h.frame is None else h.frame + 1)
-                for h in slices
+                for h in self._stack.planes
             ),
             geometry=self._stack.geometry,
             modality=middle.modality,

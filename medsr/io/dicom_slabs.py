@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medsr.io.dicom_pixels import native_values, stored_planes
+from medsr.io.allow import NOTHING, Allowance
+from medsr.io.dicom_choose import choose_stack
+from medsr.io.dicom_pixels import native_padding, native_values, regridded, stored_planes
 from medsr.io.dicom_quiet import quiet
-from medsr.io.dicom_read import choose_stack, read_stack
+from medsr.io.dicom_read import read_stack
 from medsr.io.dicom_reference import CommonAttributes
+from medsr.io.dicom_regular import Regridding
 from medsr.io.dicom_stack import Stack
 from medsr.io.slabs import MemorySlabs, SlabReader, outline
 from medsr.volume import Source, units_of
@@ -32,9 +35,8 @@ class DicomSlabs:
 
     @quiet
     def __init__(self, stack: Stack, notes: tuple[str, ...], path: Path) -> None:
-        self._slices = stack.slices
-        self._slopes = np.array([header.slope for header in stack.slices])
-        self._intercepts = np.array([header.intercept for header in stack.slices])
+        self._stack, self._slices = stack, stack.slices
+        self._padding = native_padding(stack.slices)
         common = CommonAttributes(stack)
         stored: np.dtype[Any] | None = None
         extremes: list[tuple[Any, Any]] = []
@@ -45,7 +47,9 @@ class DicomSlabs:
         self._stored = np.dtype(np.int16) if stored is None else stored
         # What the whole stack would be turned into, told from its extremes.
         ends = np.array(extremes, dtype=self._stored).T[:, np.newaxis]
-        self._native = native_values(ends, self._slopes, self._intercepts).dtype
+        self._native = native_values(ends, stack.slices, self._padding).dtype
+        if stack.regridding is not None:
+            self._native = np.dtype(np.float32)
         first = stack.slices[0]
         one = len({(h.slope, h.intercept) for h in stack.slices}) == 1
         source = Source(
@@ -56,6 +60,7 @@ class DicomSlabs:
             intercept=first.intercept if one else 0.0,
             header=common.reference(signed=self._stored.kind == "i"),
             notes=notes,
+            padding=self._padding,
         )
         self.outline = outline(
             stack.geometry, self._native, modality=first.modality, source=source
@@ -64,29 +69,43 @@ class DicomSlabs:
     @quiet
     def read(self, start: int, stop: int) -> Array:
         """Decode slices ``start`` to ``stop``."""
+        if self._stack.regridding is not None:
+            return self._regridded(self._stack.regridding, start, stop)
         wanted = slice(start, stop)
         planes = np.empty((*self.outline.shape[:2], stop - start), dtype=self._stored, order="F")
         for index, (_, plane) in enumerate(stored_planes(self._slices[wanted])):
             planes[:, :, index] = plane.T
-        values = native_values(planes, self._slopes[wanted], self._intercepts[wanted])
+        values = native_values(planes, self._slices[wanted], self._padding)
         return values.astype(self._native, copy=False)
+
+    def _regridded(self, regridding: Regridding, start: int, stop: int) -> Array:
+        """Planes of the regular grid, from the slices around them."""
+        first, behind = regridding.needed(start, stop)
+        planes = (plane for _, plane in stored_planes(self._slices[first:behind]))
+        values = np.empty((*self.outline.shape[:2], stop - start), np.float32, order="F")
+        for k, plane in enumerate(regridded(planes, self._stack, start, stop, self._padding)):
+            values[:, :, k] = plane
+        return values
 
     def close(self) -> None:
         """Nothing is held open."""
 
 
 @quiet
-def open_dicom_slabs(path: Path, series: str | None = None) -> SlabReader:
+def open_dicom_slabs(
+    path: Path, series: str | None = None, *, allow: frozenset[Allowance] = NOTHING
+) -> SlabReader:
     """Open a series; a multi-frame file, which is decoded in one piece, is read whole.
 
     Args:
         path: as for :func:`medsr.io.dicom_read.read_dicom`.
         series: likewise.
+        allow: likewise.
 
     Raises:
         InputError: one subclass for each fault.
     """
-    stack, notes = choose_stack(path, series)
+    stack, notes = choose_stack(path, series, allow=allow)
     if stack.slices[0].frame is not None:
         return MemorySlabs(read_stack(stack, notes, path))
     return DicomSlabs(stack, notes, path)

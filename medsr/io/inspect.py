@@ -7,12 +7,14 @@ SimpleITK and pydicom only for the files that need them.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medsr.errors import InputNotFoundError, UnsupportedFormatError
+from medsr.errors import InputNotFoundError, UnsupportedFormatError, UsageError
 from medsr.geometry import Geometry
+from medsr.io.allow import parse_allowances
 from medsr.io.checks import MIN_SLICES
 from medsr.volume import Modality, SourceFormat, Units, units_of
 
@@ -26,7 +28,8 @@ SUFFIXES: dict[str, SourceFormat] = {
     ".mgz": "mgz",
     ".mgh": "mgz",
 }
-READABLE = ".nii, .nii.gz, .nrrd, .mha, .mgz, or a DICOM file or folder"
+_IN_TWO_FILES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+READABLE = ".nii, .nii.gz, .nrrd, .mha, .mgz, or a DICOM file, folder or zip archive"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,36 @@ class Inspection:
     slice_ratio: float
     value_range: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists, ready for JSON."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+
+@dataclass(frozen=True)
+class ListedVolume:
+    """One volume among several in a DICOM source, described without names or descriptions.
+
+    Args:
+        number: its place in the list, from 1.
+        series: the name that picks it: its SeriesInstanceUID, with ":2" for a second volume of it.
+        modality: "MR" or "CT".
+        shape: voxels along (X, Y, Z); of a volume that cannot be read, columns, rows and slices.
+        spacing_mm: mm between voxel centres; None if it cannot be read.
+        mark: what tells it from other volumes of its series.
+        fault: why it cannot be read; None if it can.
+        exit_code: what reading it would leave with; 0 if it can be read.
+    """
+
+    number: int
+    series: str
+    modality: Modality
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] | None
+    mark: str
+    fault: str | None
+    exit_code: int
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries and lists, ready for JSON."""
@@ -115,31 +148,43 @@ def format_of(path: Path) -> SourceFormat:
     suffix = suffix_of(path)
     if suffix is not None:
         return SUFFIXES[suffix]
-    from medsr.io.dicom_read import is_dicom
+    from medsr.io.dicom_files import is_dicom
 
     if is_dicom(path):
         return "dicom"
     raise UnsupportedFormatError(f"{path}: the format is not known; medsr reads {READABLE}")
 
 
-def inspect(path: str | Path, *, with_range: bool = False) -> Inspection:
+def inspect(
+    path: str | Path,
+    *,
+    with_range: bool = False,
+    series: str | None = None,
+    allow: Collection[str] = (),
+) -> Inspection:
     """Describe a scan from its header.
 
     Args:
-        path: a file, or a folder of DICOM files.
+        path: a file, or a folder or zip archive of DICOM files.
         with_range: also read the voxels, for the value range and the modality of formats that
             do not record it.
+        series: which volume of a DICOM source, as for :func:`medsr.io.load`.
+        allow: as for :func:`medsr.io.load`.
 
     Raises:
         InputError: one of its family, as :func:`medsr.io.load` does for a header it cannot take.
             A stack with too few slices is described, with a warning.
+        UsageError: if ``series`` is given for another format than DICOM.
     """
     path = Path(path)
+    allowed = parse_allowances(allow)
     kind = format_of(path)
     if kind == "dicom":
         from medsr.io.dicom_read import inspect_dicom
 
-        inspection = inspect_dicom(path)
+        inspection = inspect_dicom(path, series=series, allow=allowed)
+    elif series is not None:
+        raise UsageError(f"{path}: a series can be chosen in DICOM only, and this is {kind}")
     elif kind in ("nifti", "mgz"):
         from medsr.io.nifti import read_header
 
@@ -156,16 +201,42 @@ def inspect(path: str | Path, *, with_range: bool = False) -> Inspection:
 
         found = itk.read_header(path)
         inspection = describe(
-            found.geometry, format=found.format, dtype=found.dtype.name, modality=None
+            found.geometry,
+            format=found.format,
+            dtype=found.dtype.name,
+            modality=None,
+            warnings=found.notes,
         )
-    return _with_range(inspection, path) if with_range else inspection
+    return _with_range(inspection, path, series, allowed) if with_range else inspection
 
 
-def _with_range(inspection: Inspection, path: Path) -> Inspection:
+def list_volumes(path: str | Path, *, allow: Collection[str] = ()) -> tuple[ListedVolume, ...]:
+    """List the volumes of a DICOM source, each with the name that picks it.
+
+    Args:
+        path: a folder, zip archive, DICOMDIR or file.
+        allow: as for :func:`medsr.io.load`.
+
+    Raises:
+        InputError: if nothing there is a CT or MR slice.
+        UsageError: if it is of another format.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    if kind != "dicom":
+        raise UsageError(f"{path}: only DICOM sources hold several volumes, and this is {kind}")
+    from medsr.io.dicom_read import list_dicom
+
+    return list_dicom(path, allow=parse_allowances(allow))
+
+
+def _with_range(
+    inspection: Inspection, path: Path, series: str | None, allow: Collection[str]
+) -> Inspection:
     """Add what only the voxels tell."""
     from medsr.io import load
 
-    volume = load(path)
+    volume = load(path, series=series, allow=allow)
     return dataclasses.replace(
         inspection,
         modality=volume.modality,

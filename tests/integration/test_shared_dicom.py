@@ -33,7 +33,7 @@ REFUSES = {
     "ct_gantry_tilt_uneven": (errors.GantryTiltError, r"18\.5 degrees.*1\.08 mm.*7\.00 mm"),
     "mr_siemens_mosaic": (errors.MosaicError, "mosaic"),
     "small/rgb": (errors.ColourError, "colour"),
-    "small/slice_increment": (errors.SliceSpacingError, "10.00 mm"),
+    "small/slice_increment": (errors.MissingSlicesError, "10.00 mm"),
     "small/slice_orientation": (errors.OrientationError, "2 orientations"),
     "small/slice_count": (errors.TooFewSlicesError, "2 slice"),
     "small/not_a_volume": (errors.DuplicateSlicesError, "one position"),

@@ -64,22 +64,26 @@ def _cut(dataset: Dataset, k: int) -> None:
 
 
 REFUSALS = {
-    "no position": (_set(ImagePositionPatient=None), errors.GeometryError, "ImagePositionPatient"),
+    "no position": (
+        _set(ImagePositionPatient=None),
+        errors.MissingGeometryError,
+        "ImagePositionPatient",
+    ),
     "no orientation": (
         _set(ImageOrientationPatient=None),
-        errors.OrientationError,
+        errors.MissingGeometryError,
         "ImageOrientationPatient",
     ),
-    "no spacing": (_set(PixelSpacing=None), errors.GeometryError, "PixelSpacing"),
-    "zero spacing": (_set(PixelSpacing=[0, 1]), errors.GeometryError, "PixelSpacing"),
+    "no spacing": (_set(PixelSpacing=None), errors.MissingGeometryError, "PixelSpacing"),
+    "zero spacing": (_set(PixelSpacing=[0, 1]), errors.MissingGeometryError, "PixelSpacing"),
     "skewed": (
         _set(ImageOrientationPatient=[1, 0, 0, 0.0871557, 0.9961947, 0]),
-        errors.OrientationError,
+        errors.NotOrthogonalError,
         "85.00 degrees",
     ),
     "cosines not unit": (
         _set(ImageOrientationPatient=[1, 0, 0, 0, 1.1, 0]),
-        errors.OrientationError,
+        errors.NotOrthogonalError,
         "lengths",
     ),
     "mixed orientation": (_one_turned, errors.OrientationError, "1 \\+ 5 slices"),
@@ -91,7 +95,7 @@ REFUSALS = {
     "just uneven": (_shift_z({5: 0.027}), errors.SliceSpacingError, "unevenly"),
     "missing slice": (
         _shift_z({3: 2.5, 4: 2.5, 5: 2.5}),
-        errors.SliceSpacingError,
+        errors.MissingSlicesError,
         "1 slice\\(s\\) missing.*image 3 to image 4",
     ),
     "gantry tilt": (_sheared, errors.GantryTiltError, "15.0 degrees"),
@@ -103,7 +107,7 @@ REFUSALS = {
     ),
     "localizer": (
         _set(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
-        errors.DimensionError,
+        errors.LocalizerError,
         "localizer",
     ),
     "colour": (_rgb, errors.ColourError, "colour"),
@@ -114,11 +118,11 @@ REFUSALS = {
     ),
     "not an image of CT or MR": (
         _set(SOPClassUID=SecondaryCaptureImageStorage),
-        errors.UnsupportedFormatError,
+        errors.NotAnImageError,
         "6 x Secondary Capture",
     ),
-    "truncated pixels": (_cut, errors.CorruptFileError, "image 4.*truncated"),
-    "no pixels": (_set(PixelData=None), errors.CorruptFileError, "no pixel data"),
+    "truncated pixels": (_cut, errors.TruncatedPixelsError, "image 4.*truncated"),
+    "no pixels": (_set(PixelData=None), errors.TruncatedPixelsError, "no pixel data"),
     "no matrix": (_set(Rows=None), errors.CorruptFileError, "Rows"),
     "CT without rescale": (_set(RescaleSlope=None), errors.CorruptFileError, "Hounsfield"),
 }
@@ -197,3 +201,4 @@ def test_damaged_files_never_show_a_traceback(tmp_path: Path, make_series: Make)
         except errors.MedsrError as error:
             outcomes.add(type(error))
     assert errors.CorruptFileError in outcomes
+    assert errors.TruncatedPixelsError in outcomes

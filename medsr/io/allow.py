@@ -1,0 +1,30 @@
+"""What a user may allow a reader to do with a DICOM series that it refuses by default.
+
+Here are only the names; what each does is told where it is done (``dicom_choose``,
+``dicom_regular``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, cast, get_args
+
+from medsr.errors import UsageError
+
+Allowance = Literal["gaps", "tilt", "duplicates", "few-slices"]
+ALLOWANCES: tuple[Allowance, ...] = get_args(Allowance)
+
+NOTHING: frozenset[Allowance] = frozenset()
+
+
+def parse_allowances(names: Iterable[str]) -> frozenset[Allowance]:
+    """Check names of allowances.
+
+    Raises:
+        UsageError: if one is not known.
+    """
+    given = [names] if isinstance(names, str) else list(names)
+    for name in given:
+        if name not in ALLOWANCES:
+            raise UsageError(f"{name!r} cannot be allowed; choose among {', '.join(ALLOWANCES)}")
+    return frozenset(cast("list[Allowance]", given))

@@ -1,0 +1,144 @@
+"""From stored numbers to native values: which of several scalings in a header holds.
+
+The public rescale (RescaleSlope, RescaleIntercept) is what every reader applies, and so is it here.
+An MR image without one may have a linear RealWorldValueMapping, which is taken then. Philips writes
+a private scale slope beside its rescale: its values are comparable between slices only after
+division by the product of both, so slices that differ in it are brought to one scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from medsr.errors import CorruptFileError
+from medsr.io.dicom_values import number
+
+Group = Callable[[str], Dataset]
+
+_PHILIPS = "Philips MR Imaging DD 001"
+_PHILIPS_CREATOR = (0x2005, 0x0010)
+_PHILIPS_SCALE_SLOPE = (0x2005, 0x100E)
+_PHILIPS_FRAME = (0x2005, 0x140F)  # the sequence that holds an enhanced frame's private elements
+_SAME_SCALE = 1e-5  # relative
+
+SCALING_TAGS: tuple[Any, ...] = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "RealWorldValueMappingSequence",
+    *((group << 16) + element for group, element in (_PHILIPS_CREATOR, _PHILIPS_SCALE_SLOPE)),
+)
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Native value = stored * slope + intercept.
+
+    Args:
+        slope: finite, not zero.
+        intercept: finite, in native units.
+        stated: whether RescaleSlope and RescaleIntercept are there.
+        kind: RescaleType, such as "HU"; empty if absent.
+        per_real: native units in one unit of what the scanner measured (Philips); None if unknown.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    stated: bool = False
+    kind: str = ""
+    per_real: float | None = None
+
+    def times(self, factor: float) -> Rescale:
+        """The same in other native units."""
+        return dataclasses.replace(
+            self, slope=self.slope * factor, intercept=self.intercept * factor
+        )
+
+
+def rescale_of(group: Group, frame: Dataset, *, modality: str, where: str) -> Rescale:
+    """Read the scaling of a slice.
+
+    Args:
+        group: look-up of functional groups, or of the file itself.
+        frame: the slice's own functional groups, or the file itself.
+        modality: "CT" or "MR".
+        where: the file's name, for messages.
+
+    Raises:
+        CorruptFileError: if the values have no linear scaling.
+
+    Source: DICOM PS3.3 C.11.1 (modality LUT), C.7.6.16.2.9 (pixel value transformation),
+    C.7.6.16.2.11 (real world value mapping).
+    """
+    place = group("PixelValueTransformationSequence")
+    slope = number(place, "RescaleSlope", float, where)
+    intercept = number(place, "RescaleIntercept", float, where)
+    if place.get("ModalityLUTSequence") or slope == 0.0:
+        raise CorruptFileError(
+            f"{where}: its values have no linear rescale (a lookup table or a slope of 0); "
+            "export the series with RescaleSlope and RescaleIntercept"
+        )
+    stated = slope is not None and intercept is not None
+    if slope is None and intercept is None and modality == "MR":
+        slope, intercept = _real_world(group, where)
+    found = Rescale(
+        1.0 if slope is None else slope,
+        0.0 if intercept is None else intercept,
+        stated,
+        str(place.get("RescaleType") or ""),
+    )
+    if not np.isfinite([found.slope, found.intercept]).all():
+        raise CorruptFileError(
+            f"{where}: RescaleSlope or RescaleIntercept is not finite; export the series again"
+        )
+    private = _philips_slope(frame, where)
+    return dataclasses.replace(found, per_real=private and found.slope * private)
+
+
+def on_one_scale(scalings: Sequence[Rescale]) -> list[Rescale]:
+    """Bring slices whose native units differ (Philips) to the units of the first.
+
+    Returns:
+        The scalings as they are where all agree or any is unknown.
+
+    Source: Chenevert et al., Translational Oncology 7 (2014) 65-71, equation for FP.
+    """
+    known = [s.per_real for s in scalings if s.per_real]
+    if len(known) < len(scalings) or not known:
+        return list(scalings)
+    if max(known) - min(known) <= _SAME_SCALE * abs(known[0]):
+        return list(scalings)
+    return [s.times(known[0] / own) for s, own in zip(scalings, known, strict=True)]
+
+
+def _real_world(group: Group, where: str) -> tuple[float | None, float | None]:
+    """Slope and intercept of the one linear mapping that there is; None without."""
+    place = group("RealWorldValueMappingSequence")
+    items = list(place.get("RealWorldValueMappingSequence", [])) or [place]
+    if len(items) != 1:
+        return None, None
+    slope = number(items[0], "RealWorldValueSlope", float, where)
+    intercept = number(items[0], "RealWorldValueIntercept", float, where)
+    return (None, None) if slope in (None, 0.0) or intercept is None else (slope, intercept)
+
+
+def _philips_slope(frame: Dataset, where: str) -> float | None:
+    """Philips' private scale slope; None where it is absent or makes no sense."""
+    element = frame.get(_PHILIPS_FRAME)
+    items = None if element is None or element.VR != "SQ" else element.value
+    place = items[0] if items else frame
+    creator = place.get(_PHILIPS_CREATOR)
+    if creator is None or _PHILIPS not in str(creator.value):
+        return None
+    try:
+        slope = number(place, _PHILIPS_SCALE_SLOPE, float, where)
+    except CorruptFileError:
+        return None
+    return slope if slope and np.isfinite(slope) and slope > 0 else None
