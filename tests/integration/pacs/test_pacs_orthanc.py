@@ -1,0 +1,252 @@
+"""Round trips through a real Orthanc, by DIMSE and by DICOMweb."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+import medsr
+from medsr.cli.main import main
+from medsr.io.dicom_read import read_dicom
+
+MARKERS = ("Doe", "Marker", "PID-4711", "19510203")
+SECRETS = ("robot", "secret-of-the-robot")
+# Written by the archive or the clock, not by the request.
+PASSING = {
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "ContentDate",
+    "ContentTime",
+    "ContributingEquipmentSequence",
+}
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made, to see that none is left."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def call(source: str, target: str, study: Any, model: Path, *more: str) -> int:
+    words = ["pacs", "upscale", "--from", source, "--to", target, "--study", study.uid]
+    return main([*words, "--model", str(model), "--scale", "1,1,2", "--retries", "0", *more])
+
+
+def values(image: pydicom.Dataset) -> dict[str, Any]:
+    return {e.keyword or str(e.tag): e.value for e in image if e.keyword not in PASSING}
+
+
+@pytest.mark.parametrize("target", ["node", "web"])
+@pytest.mark.parametrize("source", ["node", "web"])
+def test_a_result_comes_back_as_it_was_written(
+    source: str,
+    target: str,
+    orthanc: Any,
+    study: Any,
+    model: Path,
+    tmp_path: Path,
+    scratch: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    report = tmp_path / "report.json"
+    where = getattr(orthanc, source), getattr(orthanc, target)
+    assert call(*where, study, model, "--report", str(report)) == 0
+
+    told = json.loads(report.read_text())
+    assert told["status"] == "stored"
+    assert told["fetched"]["instances"] == told["fetched"]["expected"] == 6
+    assert told["sent"]["instances"] == told["confirmed"] == 12
+    assert told["sent"]["statuses"] == {"0000": 12}
+    assert told["sent"]["failures"] == {}
+    assert orthanc.series_of(study.uid) == sorted([study.series, told["target"]["series"]])
+
+    # What a folder gives is what the archive gives back: voxels, place and every attribute.
+    local = tmp_path / "local"
+    medsr.upscale(study.folder, local, model=model, scale=(1, 1, 2))
+    stored = orthanc.images(told["target"]["series"])
+    written = sorted(map(pydicom.dcmread, local.iterdir()), key=lambda i: int(i.InstanceNumber))
+    assert len(stored) == len(written) == 12
+    for one, other in zip(stored, written, strict=True):
+        assert one.PixelData == other.PixelData
+        assert one.SOPInstanceUID == one.file_meta.MediaStorageSOPInstanceUID
+        theirs, ours = values(one), values(other)
+        for made_new in ("SeriesInstanceUID", "SOPInstanceUID"):
+            assert theirs.pop(made_new) != ours.pop(made_new)
+        assert theirs == ours
+
+    text = capfd.readouterr()
+    everything = text.out + text.err + caplog.text + report.read_text()
+    assert not [word for word in (*MARKERS, *SECRETS) if word in everything]
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_request_that_is_repeated_has_one_result(
+    orthanc: Any, study: Any, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    assert call(orthanc.node, orthanc.node, study, model, "--report", str(report)) == 0
+    first = json.loads(report.read_text())
+    result = first["target"]["series"]
+    before = {image.SOPInstanceUID for image in orthanc.images(result)}
+    capsys.readouterr()
+
+    # The study has two series now, and the request means the same: results are not candidates.
+    again = ["--report", str(report), "--overwrite"]
+    assert call(orthanc.web, orthanc.web, study, model, *again) == 0
+    told = json.loads(report.read_text())
+    assert told["status"] == "present"
+    assert told["source"]["series"] == study.series
+    assert told["upscale"] is None
+    assert told["sent"]["instances"] == 0
+    assert "answered before" in capsys.readouterr().out
+    assert orthanc.series_of(study.uid) == sorted([study.series, result])
+    assert {image.SOPInstanceUID for image in orthanc.images(result)} == before
+
+    # Another grid is another request.
+    other = ["--series", study.series, "--scale", "1,1,3", "--quiet"]
+    assert call(orthanc.node, orthanc.node, study, model, *other) == 0
+    assert len(orthanc.series_of(study.uid)) == 3
+
+
+@pytest.mark.parametrize("target", ["node", "web"])
+def test_an_incomplete_result_is_completed(
+    target: str, orthanc: Any, study: Any, model: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    where = orthanc.node, getattr(orthanc, target)
+    assert call(*where, study, model, "--report", str(report)) == 0
+    result = json.loads(report.read_text())["target"]["series"]
+    whole = orthanc.images(result)
+    for image in whole[3:8]:
+        (key,) = orthanc.find("Instance", SOPInstanceUID=image.SOPInstanceUID)
+        orthanc.rest(f"/instances/{key}", "DELETE")
+
+    again = ["--report", str(report), "--overwrite", "--series", study.series]
+    assert call(*where, study, model, *again) == 0
+    told = json.loads(report.read_text())
+    assert told["status"] == "completed"
+    assert told["already_there"] == 7
+    assert told["sent"]["instances"] == 5
+    after = orthanc.images(result)
+    assert [i.SOPInstanceUID for i in after] == [i.SOPInstanceUID for i in whole]
+    assert [i.PixelData for i in after] == [i.PixelData for i in whole]
+
+
+def test_c_move_brings_the_series_to_our_port(
+    orthanc: Any, study: Any, model: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    by_move = ["--retrieve", "move", "--port", str(orthanc.move_port), "--report", str(report)]
+    assert call(orthanc.node, orthanc.web, study, model, *by_move) == 0
+    assert json.loads(report.read_text())["fetched"]["instances"] == 6
+
+
+def test_a_study_is_listed_without_its_patient(
+    orthanc: Any, study: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.add(tmp_path / "more", count=4, seed=1)
+    listed = []
+    for address in (orthanc.node, orthanc.web):
+        assert main(["pacs", "list", "--from", address, "--study", study.uid, "--json"]) == 0
+        listed.append(sorted(json.loads(capsys.readouterr().out), key=lambda e: e["instances"]))
+    assert listed[0] == listed[1]
+    assert [(e["modality"], e["instances"]) for e in listed[0]] == [("MR", 4), ("MR", 6)]
+    assert listed[0][1]["series"] == study.series
+    assert main(["pacs", "list", "--from", orthanc.node, "--study", study.uid]) == 0
+    out = capsys.readouterr().out
+    assert f"{study.series}  MR  6" in out
+    assert not [word for word in MARKERS if word in out]
+
+
+def test_several_series_are_asked_about(
+    orthanc: Any, study: Any, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = study.add(tmp_path / "more", seed=1, description="T2")
+    assert call(orthanc.node, orthanc.node, study, model) == 23
+    error = capsys.readouterr().err
+    assert study.series in error
+    assert other in error
+    assert "--series" in error
+    assert not [word for word in MARKERS if word in error]
+
+
+def test_what_is_not_there_is_said(
+    orthanc: Any, study: Any, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for address in (orthanc.node, orthanc.web):
+        assert call(address, orthanc.node, study, model, "--series", "1.2.3") == 64
+        assert "has no series 1.2.3" in capsys.readouterr().err
+        assert main(["pacs", "list", "--from", address, "--study", "1.2.3"]) == 64
+        assert "has no study 1.2.3" in capsys.readouterr().err
+
+
+def test_wrong_credentials_are_refused_and_not_told(
+    orthanc: Any,
+    study: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MEDSR_FROM_PASSWORD", "guessed-wrongly")
+    assert main(["pacs", "list", "--from", orthanc.web, "--study", study.uid]) == 63
+    error = capsys.readouterr().err
+    assert "MEDSR_FROM_TOKEN" in error
+    assert "guessed-wrongly" not in error
+
+
+def test_a_real_series_goes_round(
+    orthanc: Any, shared_data: Path, model: Path, tmp_path: Path
+) -> None:
+    files = sorted((shared_data / "dicom" / "mr_fruit").rglob("*"))
+    images = [pydicom.dcmread(file) for file in files if file.is_file()]
+    images.sort(key=lambda image: float(image.InstanceNumber))
+    folder = tmp_path / "fruit"
+    folder.mkdir()
+    for image in images[40:46]:
+        cut = np.ascontiguousarray(image.pixel_array[100:132, 100:132])
+        image.Rows, image.Columns, image.PixelData = 32, 32, cut.tobytes()
+        image.save_as(folder / f"{image.InstanceNumber}.dcm")
+    orthanc.push(folder)
+    words = ["--study", images[0].StudyInstanceUID, "--series", images[0].SeriesInstanceUID]
+    report = tmp_path / "report.json"
+    words += ["--model", str(model), "--scale", "1,1,2", "--report", str(report), "--quiet"]
+    results = []
+    for name in ("node", "web"):
+        address = getattr(orthanc, name)
+        assert main(["pacs", "upscale", "--from", address, "--to", address, *words]) == 0
+        result = json.loads(report.read_text())["target"]["series"]
+        back = tmp_path / name
+        back.mkdir()
+        for number, image in enumerate(orthanc.images(result)):
+            image.save_as(back / f"{number}.dcm")
+        (key,) = orthanc.find("Series", SeriesInstanceUID=result)
+        orthanc.rest(f"/series/{key}", "DELETE")
+        report.unlink()
+        results.append(read_dicom(back))
+    local = tmp_path / "local"
+    medsr.upscale(folder, local, model=model, scale=(1, 1, 2))
+    expected = read_dicom(local)
+    for volume in results:
+        assert np.array_equal(volume.data, expected.data)
+        assert volume.geometry.same_grid(expected.geometry, tol_mm=1e-6)
+
+
+def test_a_stopped_server_gives_one_line(
+    study: Any, model: Path, free_address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for address in (f"dicom://GONE@{free_address}", f"http://{free_address}/dicom-web"):
+        assert call(address, address, study, model) == 62
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert "no connection" in lines[0]
