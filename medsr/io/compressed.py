@@ -27,6 +27,9 @@ def _fastest() -> tuple[Any, Any, int]:
 
 _GzipFile, _zlib, _LEVEL = _fastest()
 
+_MAX_BEYOND_BYTES = 64 << 20
+_STEP_BYTES = 1 << 20
+
 DAMAGED_STREAM: tuple[type[Exception], ...] = (
     EOFError,
     zlib.error,
@@ -74,6 +77,25 @@ def zlib_stream() -> Compressor:
 def gzip_stream() -> Compressor:
     """Start a gzip stream (RFC 1952)."""
     return cast(Compressor, _zlib.compressobj(_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS))
+
+
+def check_end(stream: BinaryIO, path: Path) -> None:
+    """Read a gzip stream to its end, which alone tells whether it is whole and its checksum right.
+
+    Args:
+        stream: What :func:`open_to_read` gave, behind all that is wanted of it.
+        path: Its file.
+
+    Raises:
+        OSError: The stream is damaged, or goes on for more than any trailer needs: a bomb.
+    """
+    if not _is_gzip(path):
+        return
+    beyond = 0
+    while read := len(stream.read(_STEP_BYTES)):
+        beyond += read
+        if beyond > _MAX_BEYOND_BYTES:
+            raise OSError(f"it goes on for more than {_MAX_BEYOND_BYTES} bytes behind the voxels")
 
 
 def _is_gzip(path: Path) -> bool:

@@ -21,13 +21,15 @@ import SimpleITK
 
 from medsr.errors import (
     ColourError,
+    ComplexError,
     CorruptFileError,
     DimensionError,
     GeometryError,
-    InputNotFoundError,
+    UnsupportedFormatError,
 )
 from medsr.geometry import Geometry
 from medsr.io.checks import check_claimed_bytes
+from medsr.io.itk_header import NRRD_SUFFIXES, read_text_header
 from medsr.io.quantise import (
     Scaling,
     Stored,
@@ -56,25 +58,38 @@ _TYPES: dict[int, Any] = {
     sitk.sitkFloat32: np.float32,
     sitk.sitkFloat64: np.float64,
 }
+_OF_VECTORS = {
+    sitk.sitkVectorUInt8: sitk.sitkUInt8,
+    sitk.sitkVectorInt8: sitk.sitkInt8,
+    sitk.sitkVectorUInt16: sitk.sitkUInt16,
+    sitk.sitkVectorInt16: sitk.sitkInt16,
+    sitk.sitkVectorUInt32: sitk.sitkUInt32,
+    sitk.sitkVectorInt32: sitk.sitkInt32,
+    sitk.sitkVectorUInt64: sitk.sitkUInt64,
+    sitk.sitkVectorInt64: sitk.sitkInt64,
+    sitk.sitkVectorFloat32: sitk.sitkFloat32,
+    sitk.sitkVectorFloat64: sitk.sitkFloat64,
+}
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
-# Headers whose voxels lie in another file: the header's own size says nothing.
-_NRRD = (".nrrd", ".nhdr")
-_DETACHED = (".mhd", ".nhdr")
-# What says that the voxels follow as they are: NRRD's encoding, or MetaImage's lack of a flag.
-_UNCOMPRESSED = re.compile(
-    rb"\A(?:NRRD.*?^encoding: *raw|(?!NRRD)(?!.*CompressedData *= *True))", re.S | re.M | re.I
-)
-_START_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class ItkInfo:
-    """What a header says, checked."""
+    """What a header says, checked.
+
+    Args:
+        format: kind of file.
+        geometry: the grid.
+        dtype: type of the stored numbers.
+        frames: whether there is a fourth axis, of length one.
+        notes: sentences about what is doubtful.
+    """
 
     format: SourceFormat
     geometry: Geometry
     dtype: np.dtype[Any]
     frames: bool
+    notes: tuple[str, ...] = ()
 
 
 def read_itk(path: Path) -> Volume:
@@ -94,7 +109,7 @@ def read_itk(path: Path) -> Volume:
     """
     info = read_header(path)
     data = read_planes(path, info, 0, info.geometry.shape[2])
-    return Volume(data, info.geometry, source=Source(info.format, path, info.dtype))
+    return Volume(data, info.geometry, source=source_at(path, info))
 
 
 def read_planes(path: Path, info: ItkInfo, start: int, stop: int) -> npt.NDArray[Any]:
@@ -121,38 +136,40 @@ def read_planes(path: Path, info: ItkInfo, start: int, stop: int) -> npt.NDArray
             image = reader.Execute()
     except RuntimeError as error:
         raise CorruptFileError(f"{path}: the voxels cannot be read ({_brief(error)})") from error
-    return dequantise(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0), 1.0, 0.0)
+    voxels = sitk.GetArrayViewFromImage(image)
+    if voxels.ndim > 3:  # vectors of one component
+        voxels = voxels[..., 0]
+    if voxels.shape != (stop - start, y, x):
+        raise CorruptFileError(f"{path}: the voxels are no {x} x {y} x {stop - start}")
+    return dequantise(voxels.transpose(2, 1, 0), 1.0, 0.0)
 
 
 def read_header(path: Path) -> ItkInfo:
     """Read and check the header alone.
 
     Raises:
-        InputNotFoundError: if there is no such file.
+        InputError: as :func:`medsr.io.itk_header.read_text_header` does.
         CorruptFileError: if ITK cannot make sense of it, or it promises more than the file holds.
-        DimensionError: for 2D, several frames, vectors or complex numbers.
+        DimensionError: for 2D, several frames or vectors.
+        ComplexError: for complex numbers.
         ColourError: for three or four components a voxel.
         GeometryError: for zero or negative spacing and singular directions.
     """
-    start = _start(path)
+    text = read_text_header(path)
     reader = _reader(path)
     try:
         with _quiet():
             reader.ReadImageInformation()
     except RuntimeError as error:
-        text = _brief(error)
-        if "spacing" in text.lower() or "direction" in text.lower():
-            raise GeometryError(f"{path}: {text}") from error
-        raise CorruptFileError(f"{path}: the header cannot be read ({text})") from error
+        raise CorruptFileError(f"{path}: the header cannot be read ({_brief(error)})") from error
     size = tuple(int(n) for n in reader.GetSize())
     dtype = _check_scalar(reader, size, path)
-    if path.suffix.lower() not in _DETACHED:
-        check_claimed_bytes(
-            _header_bytes(start) + math.prod(size) * dtype.itemsize,
-            path.stat().st_size,
-            str(path),
-            compressed=_UNCOMPRESSED.search(start) is None,
-        )
+    check_claimed_bytes(
+        text.header_bytes + math.prod(size) * dtype.itemsize,
+        text.data_file.stat().st_size,
+        str(path),
+        compressed=text.compressed,
+    )
     dimension = len(size)
     direction = np.asarray(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
     try:
@@ -161,8 +178,13 @@ def read_header(path: Path) -> ItkInfo:
         )
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from None
-    kind: SourceFormat = "nrrd" if path.suffix.lower() in _NRRD else "mha"
-    return ItkInfo(kind, geometry, dtype, dimension > 3)
+    kind: SourceFormat = "nrrd" if path.suffix.lower() in NRRD_SUFFIXES else "mha"
+    return ItkInfo(kind, geometry, dtype, dimension > 3, text.notes)
+
+
+def source_at(path: Path, info: ItkInfo) -> Source:
+    """What is kept of a file to write the same kind back."""
+    return Source(info.format, path, info.dtype, notes=info.notes)
 
 
 def write_itk(volume: Volume, path: Path) -> Stored:
@@ -208,7 +230,7 @@ def header_for(geometry: Geometry, dtype: np.dtype[Any], path: Path) -> str:
 
 def is_readable_in_parts(path: Path) -> bool:
     """Whether ITK reads a region of the file without the rest: uncompressed MetaImage."""
-    return path.suffix.lower() == ".mha" and _UNCOMPRESSED.search(_start(path)) is not None
+    return path.suffix.lower() == ".mha" and not read_text_header(path).compressed
 
 
 def itk_scaling(source: Source, value_range: ValueRange) -> Scaling:
@@ -227,37 +249,17 @@ def _place(image: Any, geometry: Geometry) -> None:
 def _reader(path: Path) -> Any:
     """A reader bound to the format's own reader class, whatever the file claims to be."""
     reader = sitk.ImageFileReader()
-    is_nrrd = path.suffix.lower() in _NRRD
+    is_nrrd = path.suffix.lower() in NRRD_SUFFIXES
     reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
     reader.SetFileName(str(path))
     return reader
-
-
-def _start(path: Path) -> bytes:
-    """The text at the start of the file; a refusal where it is none of the two formats'."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(_START_BYTES)
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: {error.strerror or 'cannot be opened'}") from error
-    mark, name = (b"NRRD", "NRRD") if path.suffix.lower() in _NRRD else (b"NDims", "MetaImage")
-    if mark not in start:
-        raise CorruptFileError(f"{path}: this is no {name} file (it has no {mark.decode()})")
-    # The voxels may hold any bytes; the header ends before the first zero byte.
-    return start.split(b"\0", 1)[0]
-
-
-def _header_bytes(start: bytes) -> int:
-    """Length of the header: an NRRD's ends with an empty line, a MetaImage's with LOCAL."""
-    match = re.search(rb"\n\r?\n" if start.startswith(b"NRRD") else rb"LOCAL\s*?\n", start)
-    return match.end() if match else 0
 
 
 def _check_scalar(reader: Any, size: tuple[int, ...], path: Path) -> np.dtype[Any]:
     """The stored type of one 3D scalar image, or a refusal."""
     components = int(reader.GetNumberOfComponents())
     if reader.GetPixelID() in _COMPLEX:
-        raise DimensionError(f"{path}: the voxels are complex; give their magnitude")
+        raise ComplexError(f"{path}: the voxels are complex; give their magnitude")
     if components in (3, 4):
         raise ColourError(
             f"{path}: {components} components a voxel (colour); give one intensity per voxel"
@@ -271,9 +273,11 @@ def _check_scalar(reader: Any, size: tuple[int, ...], path: Path) -> np.dtype[An
         raise DimensionError(
             f"{path}: {text} holds {math.prod(size[3:])} frames; split it and give one"
         )
-    if reader.GetPixelID() not in _TYPES:
-        raise DimensionError(f"{path}: voxels of type {reader.GetPixelIDValue()} are not supported")
-    dtype: np.dtype[Any] = np.dtype(_TYPES[reader.GetPixelID()])
+    # A vector of one component is a number.
+    pixel = _OF_VECTORS.get(reader.GetPixelID(), reader.GetPixelID())
+    if pixel not in _TYPES:
+        raise UnsupportedFormatError(f"{path}: voxels of this type are not supported")
+    dtype: np.dtype[Any] = np.dtype(_TYPES[pixel])
     return dtype
 
 
@@ -291,4 +295,6 @@ def _quiet() -> Iterator[None]:
 def _brief(error: RuntimeError) -> str:
     """What ITK complains about: the last line that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].split("): ")[-1] if lines else type(error).__name__
+    text = lines[-1].split("): ")[-1] if lines else type(error).__name__
+    # What it quotes is text of the file, and may name people.
+    return re.sub(r'"[^"]*"', '"..."', text)

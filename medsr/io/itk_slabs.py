@@ -16,10 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from medsr.io.compressed import Compressor, gzip_stream, zlib_stream
-from medsr.io.itk import header_for, is_readable_in_parts, read_header, read_itk, read_planes
+from medsr.io.itk import (
+    header_for,
+    is_readable_in_parts,
+    read_header,
+    read_itk,
+    read_planes,
+    source_at,
+)
 from medsr.io.quantise import Scaling
 from medsr.io.slabs import MemorySlabs, SlabReader, outline
-from medsr.volume import Source, Volume
+from medsr.volume import Volume
 
 # Room for the size of the compressed voxels, which is known last; readers skip leading zeros.
 _SIZE_DIGITS = 20
@@ -32,7 +39,7 @@ class MetaSlabs:
         self._path, self._info = path, read_header(path)
         info = self._info
         native = np.dtype(np.float32) if info.dtype.kind == "f" else info.dtype
-        self.outline = outline(info.geometry, native, source=Source(info.format, path, info.dtype))
+        self.outline = outline(info.geometry, native, source=source_at(path, info))
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read planes ``start`` to ``stop``."""

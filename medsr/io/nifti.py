@@ -22,6 +22,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from medsr.errors import (
     ColourError,
+    ComplexError,
     CorruptFileError,
     DimensionError,
     GeometryError,
@@ -30,7 +31,7 @@ from medsr.errors import (
 )
 from medsr.geometry import Geometry, format_mm
 from medsr.io.checks import check_claimed_bytes
-from medsr.io.compressed import DAMAGED_STREAM, open_to_read
+from medsr.io.compressed import DAMAGED_STREAM, check_end, open_to_read
 from medsr.io.quantise import dequantise
 from medsr.volume import Source, SourceFormat, Volume
 
@@ -47,9 +48,13 @@ DAMAGED: tuple[type[Exception], ...] = (
 )
 """What reading a file that is no such file, or not whole, raises."""
 
-_UNREADABLE_HEADER: tuple[type[Exception], ...] = (*DAMAGED, ValueError)
+_UNREADABLE_HEADER: tuple[type[Exception], ...] = (*DAMAGED, ValueError, OverflowError)
+_UNPLACED = "orientation and position are unknown"
+_SPACING_TOLERANCE = 0.01
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-_CHUNK_BYTES = 1 << 20
+_COLOUR_CODES = (128, 2304)  # NIFTI_TYPE_RGB24, NIFTI_TYPE_RGBA32
+_LABELS, _STATISTICS = 1002, range(2, 25)  # NIFTI_INTENT_*
+_GZIP_MAGIC = b"\x1f\x8b"
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
 
@@ -87,9 +92,7 @@ def read_nifti(path: Path) -> Volume:
         with open_to_read(path) as file:
             file.seek(int(info.header.get_data_offset()))
             voxels = file.read(claimed)
-            # Only the end of a gzip stream tells whether it is whole and its checksum right.
-            while file.read(_CHUNK_BYTES):
-                pass
+            check_end(file, path)
     except DAMAGED as error:
         raise CorruptFileError(f"{path}: the voxels cannot be read ({brief(error)})") from error
     if len(voxels) < claimed:
@@ -111,7 +114,8 @@ def read_header(path: Path) -> NiftiInfo:
         InputNotFoundError: if there is no such file or it may not be opened.
         UnsupportedFormatError: for Analyze, NIfTI in two files, and types nibabel cannot read.
         CorruptFileError: if the header is damaged or promises more than the file holds.
-        DimensionError: for 2D, several frames, or complex numbers.
+        DimensionError: for 2D or several frames.
+        ComplexError: for complex numbers.
         ColourError: for RGB.
         GeometryError: for zero or negative spacing, a singular affine, or sform and qform that
             are both valid and lie apart.
@@ -121,6 +125,7 @@ def read_header(path: Path) -> NiftiInfo:
         header: Any = _mgh_header(path) if is_mgh else _nifti_header(path)
         dtype = np.dtype(header.get_data_dtype())
         shape = tuple(int(n) for n in header.get_data_shape())
+        offset = int(header.get_data_offset())
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputNotFoundError(f"{path}: {error.strerror or 'cannot be opened'}") from error
     except (HeaderDataError, KeyError) as error:
@@ -129,9 +134,8 @@ def read_header(path: Path) -> NiftiInfo:
         ) from error
     except _UNREADABLE_HEADER as error:
         raise CorruptFileError(f"{path}: the header cannot be read ({brief(error)})") from error
-    _check_scalar(dtype, path)
+    _check_scalar(dtype, None if is_mgh else int(header["datatype"]), path)
     shape = _check_shape(shape, path)
-    offset = int(header.get_data_offset())
     if offset < int(header.template_dtype.itemsize):
         raise CorruptFileError(f"{path}: the voxels are said to start inside the header ({offset})")
     claimed = offset + math.prod(shape) * dtype.itemsize
@@ -139,14 +143,39 @@ def read_header(path: Path) -> NiftiInfo:
     check_claimed_bytes(claimed, path.stat().st_size, str(path), compressed=compressed)
     if is_mgh:
         geometry = _geometry(shape, header.get_affine(), path)
-        return NiftiInfo("mgz", geometry, dtype, 1.0, 0.0, header, ())
-    try:
-        slope, intercept = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise CorruptFileError(f"{path}: {brief(error)}") from error
-    geometry, notes = _nifti_geometry(header, shape, path)
-    slope, intercept = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+        # Without the flag nibabel takes FreeSurfer's default: coronal slices around the origin.
+        doubts = () if int(header["goodRASFlag"]) == 1 else (_UNPLACED,)
+        return NiftiInfo("mgz", geometry, dtype, 1.0, 0.0, header, doubts)
+    slope, intercept, scaling_notes = _scaling(header, path)
+    geometry, place_notes = _nifti_geometry(header, shape, path)
+    notes = (*place_notes, *scaling_notes, *_intent_notes(header))
     return NiftiInfo("nifti", geometry, dtype, slope, intercept, header, notes)
+
+
+def _scaling(header: Any, path: Path) -> tuple[float, float, tuple[str, ...]]:
+    """Slope and intercept: none where the slope is 0 (NIfTI-1 standard) or NaN ("not set")."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0.0 or math.isnan(slope):
+        if slope == 0.0 and intercept != 0.0:
+            note = f"scl_slope is 0, so that scl_inter ({intercept:.6g}) does not count"
+            return 1.0, 0.0, (note,)
+        return 1.0, 0.0, ()
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise CorruptFileError(
+            f"{path}: scl_slope is {slope:.6g} and scl_inter {intercept:.6g}; the values of the "
+            "voxels cannot be told"
+        )
+    return slope, intercept, ()
+
+
+def _intent_notes(header: Any) -> tuple[str, ...]:
+    """What the header's intent says against upscaling the voxels as intensities."""
+    intent = int(header["intent_code"])
+    if intent == _LABELS:
+        return ("the header says that the voxels are labels and no intensities",)
+    if intent in _STATISTICS:
+        return ("the header says that the voxels are a statistic and no intensities",)
+    return ()
 
 
 def _nifti_header(path: Path) -> Any:
@@ -156,7 +185,8 @@ def _nifti_header(path: Path) -> Any:
         sizes = [int.from_bytes(start, order) for order in ("little", "big")]
         header_class: Any = next((c for s, c in _HEADER_CLASSES.items() if s in sizes), None)
         if header_class is None:
-            raise CorruptFileError(f"{path}: this is no NIfTI file (its first bytes are {start!r})")
+            hint = "; it is a gzip file, so name it .nii.gz" if start[:2] == _GZIP_MAGIC else ""
+            raise CorruptFileError(f"{path}: this is no NIfTI file{hint}")
         file.seek(0)
         header = header_class.from_fileobj(file, check=False)
     if not header["magic"].item().startswith((b"n+1", b"n+2")):
@@ -172,21 +202,22 @@ def _mgh_header(path: Path) -> Any:
     return nib.load(path).header
 
 
-def _check_scalar(dtype: np.dtype[Any], path: Path) -> None:
-    """Refuse colour and complex numbers."""
-    if dtype.kind == "V":
+def _check_scalar(dtype: np.dtype[Any], code: int | None, path: Path) -> None:
+    """Refuse colour, complex numbers, and numbers that no computer agrees on (128-bit floats)."""
+    if code in _COLOUR_CODES or dtype.names is not None:
         raise ColourError(f"{path}: the voxels are colours (RGB); give one intensity per voxel")
     if dtype.kind == "c":
-        raise DimensionError(f"{path}: the voxels are complex ({dtype}); give their magnitude")
-    if dtype.kind not in "iuf":
-        raise UnsupportedFormatError(f"{path}: voxels of type {dtype} are not supported")
+        raise ComplexError(f"{path}: the voxels are complex ({dtype}); give their magnitude")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        kind = dtype if code is None else f"{dtype} (NIfTI code {code})"
+        raise UnsupportedFormatError(f"{path}: voxels of type {kind} are not supported")
 
 
 def _check_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
     """The three spatial sizes, or a refusal."""
     size = " x ".join(map(str, shape))
-    if any(n < 1 for n in shape):
-        raise CorruptFileError(f"{path}: the header gives {size} voxels")
+    if any(n < 1 for n in shape) or not 1 <= len(shape) <= 7:
+        raise CorruptFileError(f"{path}: the header gives {size or 'no'} voxels")
     if len(shape) < 3:
         raise DimensionError(f"{path}: {size} is no volume; three dimensions are needed")
     if any(n > 1 for n in shape[3:]):
@@ -232,9 +263,15 @@ def _nifti_geometry(
     if len(found) == 2:
         _check_agreement(found["sform"], found["qform"], path)
     if not found:
-        notes.append("neither sform nor qform is set; orientation and position are unknown")
+        notes.append(f"neither sform nor qform is set; {_UNPLACED}")
         found["base"] = _geometry(shape, header.get_base_affine(), path)
-    return next(iter(found.values())), tuple(notes)
+    taken = next(iter(found.values()))
+    if not np.allclose(taken.spacing, zooms, rtol=_SPACING_TOLERANCE, atol=0.0):
+        notes.append(
+            f"pixdim says {format_mm(zooms)} mm and {next(iter(found))} "
+            f"{format_mm(taken.spacing)} mm; the latter was taken"
+        )
+    return taken, tuple(notes)
 
 
 def _check_agreement(sform: Geometry, qform: Geometry, path: Path) -> None:

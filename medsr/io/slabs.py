@@ -18,7 +18,7 @@ import numpy.typing as npt
 from medsr.errors import CorruptFileError, UsageError
 from medsr.geometry import Geometry
 from medsr.io.checks import check_slices
-from medsr.io.compressed import open_to_read
+from medsr.io.compressed import check_end, open_to_read
 from medsr.io.inspect import format_of
 from medsr.io.nifti import DAMAGED, NiftiInfo, brief, read_header
 from medsr.io.quantise import dequantise
@@ -28,8 +28,6 @@ Array = npt.NDArray[Any]
 
 CHUNK_BYTES = 16 * 2**20
 """What is held at a time of a scan that is merely looked through."""
-
-_SKIP_BYTES = 1 << 20
 
 
 class SlabReader(Protocol):
@@ -168,9 +166,7 @@ class NiftiSlabs:
             stream = self._at(start)
             voxels = stream.read(wanted)
             if stop == self._count:
-                # Only the end of a gzip stream tells whether it is whole and its checksum right.
-                while stream.read(_SKIP_BYTES):
-                    pass
+                check_end(stream, self._path)
                 self.close()
         except DAMAGED as error:
             message = f"{self._path}: the voxels cannot be read ({brief(error)})"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from medsr.errors import NonFiniteError
 from medsr.intensity import Intensity, Normaliser
-from medsr.io.checks import AIR_HU, HIGHEST_HU, LOWEST_HU, looks_like_ct
+from medsr.io.checks import AIR_HU, HIGHEST_HU, LOWEST_HU, check_integers, looks_like_ct
 from medsr.io.slabs import SlabReader, chunks
 from medsr.volume import Modality
 
@@ -56,6 +56,7 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
     Raises:
         NonFiniteError: Some voxels are NaN or infinite.
         CorruptFileError: The voxels cannot be read.
+        WideIntegerError: They are integers too large for float32.
     """
     dtype = reader.outline.data.dtype
     short = dtype.kind in "iu" and dtype.itemsize <= 2
@@ -83,6 +84,7 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
             f"{where}: {bad} of {int(np.prod(total))} voxels are NaN or infinite, one at index "
             f"{first_bad}; replace them by finite values"
         )
+    check_integers(low, high, dtype, where)
     return Survey(low, high, guess.modality, np.concatenate(samples, axis=2), counts)
 
 
