@@ -111,7 +111,7 @@ class StreamExecutor:
             # Beyond what was measured caches are left; a longer step must be worth its memory.
             if best > 1 and self._in_hand(shape, step) > self.rates.points[-1][0]:
                 break
-            if self._seconds(shape, step) < 0.98 * self._seconds(shape, best):
+            if self._seconds(shape, step) < 0.99 * self._seconds(shape, best):
                 best = step
         return best
 
