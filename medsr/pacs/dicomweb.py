@@ -15,6 +15,7 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from medsr.errors import NotInPacsError, PacsError, PacsRefusedError, PacsUnreachableError
@@ -36,6 +37,14 @@ _AS_STORED = (("application/dicom", "*"),)
 _FILES_AT_ONCE = 20
 _PAGE = 500
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+_NONSENSE = (
+    requests.RequestException,
+    InvalidDicomError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)
 _FAILED_WITHOUT_REASON = "0110"  # DICOM PS3.7 C, processing failure
 
 
@@ -185,7 +194,7 @@ class WebServer:
             raise PacsUnreachableError(f"{where}: no answer in time") from None
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
             raise PacsUnreachableError(f"{where}: no connection, or it broke off") from None
-        except (requests.RequestException, ValueError, KeyError, AttributeError, EOFError):
+        except _NONSENSE:
             raise PacsError(f"{where}: the answer is not what DICOMweb has for it") from None
 
     def _refusal(self, where: str, service: str, response: requests.Response | None) -> PacsError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -71,9 +72,14 @@ class Persistent:
             stop=stop_after_attempt(self._retries + 1),
             wait=_pause,
             before_sleep=_announce,
+            sleep=_sleep,
             reraise=True,
         )
         return attempts(step)
+
+
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def _pause(state: RetryCallState) -> float:
