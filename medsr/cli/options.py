@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +48,28 @@ MODALITY_NAMES: dict[ModalityOption, Any] = {
     ModalityOption.ct: "CT",
 }
 """``--modality`` as the library spells it."""
+
+
+AllowGaps = Annotated[
+    bool,
+    typer.Option("--allow-gaps", help="Resample uneven DICOM slices onto a regular grid."),
+]
+AllowTilt = Annotated[
+    bool, typer.Option("--allow-tilt", help="Undo a gantry tilt in DICOM by resampling.")
+]
+AllowDuplicates = Annotated[
+    bool,
+    typer.Option("--allow-duplicates", help="Of different DICOM slices at one place take one."),
+]
+AllowFewSlices = Annotated[
+    bool, typer.Option("--allow-few-slices", help="Accept scans of two or three slices.")
+]
+
+
+def allowed(*, gaps: bool, tilt: bool, duplicates: bool, few_slices: bool) -> tuple[str, ...]:
+    """The options ``--allow-...`` as :func:`medsr.io.load` takes them."""
+    given = {"gaps": gaps, "tilt": tilt, "duplicates": duplicates, "few-slices": few_slices}
+    return tuple(name for name, wanted in given.items() if wanted)
 
 
 @cache

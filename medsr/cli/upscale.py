@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medsr.cli.options import (
+    AllowDuplicates,
+    AllowFewSlices,
+    AllowGaps,
+    AllowTilt,
     ModalityOption,
     PrecisionOption,
+    allowed,
     hush,
     parse_scale,
     parse_spacing,
@@ -96,6 +101,10 @@ def upscale_command(
         str | None,
         typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
     ] = None,
+    allow_gaps: AllowGaps = False,
+    allow_tilt: AllowTilt = False,
+    allow_duplicates: AllowDuplicates = False,
+    allow_few_slices: AllowFewSlices = False,
     resume: Annotated[
         bool,
         typer.Option("--continue", help="Of a folder, leave out scans whose results exist."),
@@ -126,6 +135,12 @@ def upscale_command(
         "report": report,
         "preview": preview,
         "overwrite": overwrite,
+        "allow": allowed(
+            gaps=allow_gaps,
+            tilt=allow_tilt,
+            duplicates=allow_duplicates,
+            few_slices=allow_few_slices,
+        ),
     }
     places = [output, *filter(None, (preview, uncertainty))]
     if is_for_folders(scan, places, series=series, part=part, resume=resume):

@@ -59,3 +59,10 @@ def native_bf16() -> bool:
     query = getattr(torch.cpu, "get_capabilities", None)
     capabilities: dict[str, Any] = query() if query else {}
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device as a report names it, a GPU with its model."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_name(device)})"

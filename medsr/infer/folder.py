@@ -11,7 +11,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -114,6 +114,7 @@ def upscale_folder(
     preview: str | Path | None = None,
     uncertainty: str | Path | None = None,
     overwrite: bool = False,
+    allow: Collection[str] = (),
     resume: bool = False,
     part: str | None = None,
     progress: Progress | None = None,
@@ -140,6 +141,7 @@ def upscale_folder(
         preview: Folder of the pictures, ``NAME.png`` each.
         uncertainty: Folder of the maps of the expected error.
         overwrite: Replace results that exist.
+        allow: As for :func:`medsr.io.load`.
         resume: Leave out scans whose results exist. The report keeps what it held of them.
         part: Such as ``"2/8"``: the second of eight parts, for jobs side by side.
         progress: Called with (scans settled, scans in all, what is being done).
@@ -169,6 +171,7 @@ def upscale_folder(
         backend=backend,
         max_memory=max_memory,
         uncertainty=uncertainty is not None,
+        allow=allow,
         zoo_root=zoo_root,
     )
     folder = Path(folder)

@@ -24,6 +24,7 @@ from medsr.infer.engine import Engine, Plan
 from medsr.infer.freed import return_freed
 from medsr.infer.large_scan import LargeScan
 from medsr.infer.outputs import Outputs, describe_error
+from medsr.infer.padding import PaddingMemory, WithoutPadding
 from medsr.infer.preview import Preview, choose_view
 from medsr.infer.report import Stopwatch
 from medsr.infer.resample import FloatArray, RollingRows, apply_rows, operator
@@ -90,15 +91,21 @@ def run(
     with watch.stage("prepare"):
         plan = cut(decision, frame, scan.volume, engine, limit_bytes)
         intensity = spec.intensity_for(prepare.modality_of(scan.volume))
-        normaliser = fit_intensity(intensity, scan.slabs, scan.found)
+        voxels, memory = scan.slabs, None
+        if scan.padding is not None:
+            voxels = WithoutPadding(scan.slabs, scan.padding)
+            memory = PaddingMemory(scan.padding, scan.volume.shape, geometry.shape)
+        normaliser = fit_intensity(intensity, voxels, scan.found)
         tracks, preview = _open(scan, decision, frame, geometry, outputs, appearing, derivation)
-    blocks = _Blocks(scan, frame, normaliser, decision, engine, plan, watch, progress)
+    blocks = _Blocks(scan, frame, normaliser, decision, engine, plan, watch, progress, memory)
     for channels in blocks.run(preview):
         for track, values in zip(tracks, channels, strict=True):
             with watch.stage("restore"):
                 ready = track.push(values, normaliser)
             with watch.stage("save"):
-                track.write(ready)
+                track.write(ready, memory)
+        if memory is not None:
+            memory.forget(min(track.given for track in tracks))
     with watch.stage("save"):
         for track in tracks:
             track.finish()
@@ -160,7 +167,9 @@ class _Blocks:
         plan: Cut,
         watch: Stopwatch,
         progress: Progress | None,
+        memory: PaddingMemory | None,
     ) -> None:
+        self._memory = memory
         self._scan, self._frame, self._normaliser = scan, frame, normaliser
         self._decision, self._engine, self._cut = decision, engine, plan
         self._watch, self._progress = watch, progress
@@ -217,9 +226,10 @@ class _Blocks:
             end = self._held_start + self._held.shape[2]
             parts.append(self._held[:, :, piece.start - self._held_start :])
         if piece.stop > end:
-            parts.append(self._scan.slabs.read(end, piece.stop))
+            fresh = self._scan.slabs.read(end, piece.stop)
             if preview is not None:
-                preview.add_before(end, parts[-1])
+                preview.add_before(end, fresh)
+            parts.append(fresh if self._memory is None else self._memory.note(end, fresh))
         held = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         self._held, self._held_start = held, piece.start
         canonical = self._frame.canonical_data(held)
@@ -266,7 +276,7 @@ class _Track:
         ]
         flipped = self._axis in frame.flips
         self._rolling = RollingRows(big[self._axis], new[self._axis], order, flipped=flipped)
-        self._given = 0
+        self.given = 0
         self._counts = np.zeros(1 << _MEDIAN_BITS, dtype=np.int64)
 
     def push(self, values: FloatArray, normaliser: Normaliser) -> FloatArray | None:
@@ -282,15 +292,18 @@ class _Track:
         self._counts += np.bincount(_coarse_keys(ready), minlength=self._counts.size)
         return ready
 
-    def write(self, ready: FloatArray | None) -> None:
-        """Write planes that are ready."""
+    def write(self, ready: FloatArray | None, memory: PaddingMemory | None) -> None:
+        """Write planes that are ready, with the scan's padding."""
         if ready is None:
             return
+        if memory is not None:
+            fill = memory.padding.value if self._order == 3 else 0.0
+            ready = memory.give_back(self.given, ready, fill)
         if self._look is not None:
-            self._look(self._given, ready)
+            self._look(self.given, ready)
         if self._writer is not None:
             self._writer.append(ready)
-        self._given += ready.shape[2]
+        self.given += ready.shape[2]
 
     def finish(self) -> None:
         """Close the file; it stays under its temporary name."""

@@ -5,12 +5,14 @@ What is computed of them, and written, is ``medsr.infer.large``. Nothing here ne
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from medsr.errors import InputError
 from medsr.infer import prepare
+from medsr.infer.padding import Padding, find_padding_by_slabs
 from medsr.io.slabs import SlabReader, count_voxels, open_slabs
 from medsr.io.slabs_survey import Survey, survey
 from medsr.volume import Volume
@@ -29,26 +31,31 @@ class LargeScan:
     Args:
         slabs: Gives its voxels.
         volume: Its grid, modality and source; the voxels mean nothing.
-        found: What is known of all voxels.
+        found: What is known of all voxels, those without data left out.
+        padding: Voxels without data, if any.
     """
 
     slabs: SlabReader
     volume: Volume
     found: Survey
+    padding: Padding | None = None
 
 
-def open_large(path: Path, *, modality: str, series: str | None) -> LargeScan:
+def open_large(
+    path: Path, modality: str, series: str | None, allow: Collection[str] = ()
+) -> LargeScan:
     """Open a scan that does not fit into memory, and look through it once.
 
     Args:
         path: A file or a DICOM folder.
         modality: ``"auto"``, ``"mr"`` or ``"ct"``.
         series: Which series of a DICOM folder, where it holds several.
+        allow: As for :func:`medsr.io.load`.
 
     Raises:
         InputError: The scan cannot be used.
     """
-    return look_through(open_slabs(path, series=series), modality, str(path))
+    return look_through(open_slabs(path, series=series, allow=allow), modality, str(path))
 
 
 def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> LargeScan:
@@ -62,7 +69,8 @@ def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> L
     header = slabs.outline
     found = survey(slabs, where, step=sample_step(header.shape))
     kind = prepare.parse_modality(modality) or header.modality or found.modality
-    return LargeScan(slabs, header.replace(modality=kind), found)
+    padding, measured = find_padding_by_slabs(slabs, found, kind)
+    return LargeScan(slabs, header.replace(modality=kind), measured, padding)
 
 
 def is_large(path: Path, limit_bytes: int) -> bool:

@@ -108,14 +108,18 @@ def with_modality(volume: Volume, modality: str) -> Volume:
     return volume if kind == volume.modality else volume.replace(modality=kind)
 
 
-def check(volume: Volume) -> None:
+def check(volume: Volume, *, few: bool = False) -> None:
     """Refuse what no network can take, also where no file reader has looked.
+
+    Args:
+        volume: The scan.
+        few: Accept two or three voxels along an axis.
 
     Raises:
         NonFiniteError: NaN or infinity among the voxels.
         TooFewSlicesError: Too few voxels along an axis.
     """
-    check_slices(volume.geometry, "the scan")
+    check_slices(volume.geometry, "the scan", few=few)
     check_finite(volume.data, "the scan")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from medsr.geometry import Geometry
 from medsr.infer import prepare
 from medsr.infer.decide import Decision
+from medsr.infer.padding import Padding
 from medsr.infer.resample import FloatArray, resample
 from medsr.model import Normaliser
 from medsr.volume import Volume
@@ -19,21 +20,28 @@ def restore(
     frame: prepare.Frame,
     normaliser: Normaliser,
     decision: Decision,
+    padding: Padding | None = None,
 ) -> tuple[Volume, Volume | None]:
     """Make volumes of the network's channels: exact grid, native units, the scan's axes.
 
-    The channels are popped, so that what was resampled does not stay in memory.
+    The channels are popped, so that what was resampled does not stay in memory. Where the scan has
+    padding, so has the result; nothing is uncertain there.
     """
     geometry = volume.geometry.resize(frame.array_shape(decision.target.shape))
     sr = _fitted(answers.pop(0), decision.target, order=3)
     sr = normaliser.restore(sr) if decision.uncertain else sr
     after = volume.replace(data=frame.array_data(sr), geometry=geometry)
+    if padding is not None:
+        padding.give_back(volume.data, after.data, padding.value)
     if not decision.uncertain:
         return after, None
     values = _fitted(answers.pop(0), decision.target, order=1)
     values *= normaliser.divisor
+    sigma = frame.array_data(values)
+    if padding is not None:
+        padding.give_back(volume.data, sigma, 0.0)
     # Without the source there is no stored type to round to.
-    return after, after.replace(data=frame.array_data(values), source=None)
+    return after, after.replace(data=sigma, source=None)
 
 
 def _fitted(data: FloatArray, target: Geometry, *, order: int) -> FloatArray:

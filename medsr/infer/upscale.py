@@ -5,7 +5,7 @@ The steps are those of :class:`medsr.infer.upscaler.Upscaler`; here is only thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,7 @@ def upscale(
     preview: str | Path | None = None,
     uncertainty: bool | str | Path = False,
     overwrite: bool = False,
+    allow: Collection[str] = (),
     affine: ArrayLike | None = None,
     array_spacing: Sequence[float] | None = None,
     series: str | None = None,
@@ -98,6 +99,7 @@ def upscale(
         uncertainty: True, or a file to write: the map of the standard deviation that the network
             expects of its error. It asks for a model that says one; ``"auto"`` prefers those.
         overwrite: Replace files that exist.
+        allow: What may be done to a scan that is refused otherwise, as for :func:`medsr.io.load`.
         affine: (4, 4) voxel index to RAS+ mm, for arrays.
         array_spacing: mm along X, Y, Z, for arrays without an affine.
         series: Which series of a DICOM folder, where it holds several.
@@ -124,6 +126,7 @@ def upscale(
         backend=backend,
         max_memory=max_memory,
         uncertainty=uncertainty is not False,
+        allow=allow,
         zoo_root=zoo_root,
     )
     outputs = Outputs(_path(output), _path(report), _path(preview), sigma_file, overwrite)

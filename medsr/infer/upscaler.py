@@ -8,7 +8,7 @@ folder of them ``medsr.infer.folder``. torch is imported when the first scan is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,9 +32,11 @@ from medsr.infer.decide import (
 )
 from medsr.infer.large_scan import LargeScan, is_large, look_through, open_large
 from medsr.infer.outputs import Outputs
+from medsr.infer.padding import find_padding
 from medsr.infer.report import Stopwatch, build_report
 from medsr.infer.resample import FloatArray
 from medsr.infer.restore import restore
+from medsr.io.allow import parse_allowances
 from medsr.io.slabs import MemorySlabs
 from medsr.model import ModelSpec, Normaliser, SRModel
 from medsr.volume import Derivation, Volume
@@ -102,6 +104,7 @@ class Upscaler:
         backend: ``"auto"``, ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.
         max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
         uncertainty: Whether the map of the expected error is computed too.
+        allow: As for :func:`medsr.io.load`.
         zoo_root: Folder of the models to choose from; those shipped when not given.
 
     Raises:
@@ -120,9 +123,11 @@ class Upscaler:
         backend: str = "torch",
         max_memory: int | str | None = None,
         uncertainty: bool = False,
+        allow: Collection[str] = (),
         zoo_root: Path | None = None,
     ) -> None:
         self.wishes = Wishes(model, spacing, scale, uncertainty, zoo_root)
+        self.allow = parse_allowances(allow)
         self.modality = modality
         self.max_memory_bytes = prepare.parse_bytes(max_memory)
         self.backend = parse_backend(backend)
@@ -189,12 +194,12 @@ class Upscaler:
             limit = self.max_memory_bytes or default_limit()
             if is_large(Path(scan), limit):
                 with watch.stage("load"):
-                    large = open_large(Path(scan), modality=self.modality, series=series)
+                    large = open_large(Path(scan), self.modality, series, self.allow)
                     outputs.check_source(large.volume)
                 return Read(large.volume, watch, large)
         with watch.stage("load"):
             volume = self._load(scan, affine, array_spacing, series)
-            prepare.check(volume)
+            prepare.check(volume, few="few-slices" in self.allow)
             if outputs is not None:
                 outputs.check_source(volume)
         return Read(volume, watch)
@@ -236,10 +241,11 @@ class Upscaler:
             return self._by_slabs(scan, decision, engine, outputs or Outputs(), progress)
         with watch.stage("prepare"):
             spec = decision.model.spec
-            normaliser = spec.intensity_for(prepare.modality_of(volume)).fit(volume.data)
-            lr = torch.from_numpy(
-                np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
-            )
+            modality = prepare.modality_of(volume)
+            padding, fit = find_padding(volume, modality), spec.intensity_for(modality).fit
+            normaliser = fit(volume.data if padding is None else padding.measured(volume.data))
+            array = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
+            lr = torch.from_numpy(array if padding is None else padding.removed(array))
             # A map of uncertainty has no offset, so both channels stay in the network's units.
             scaling = Normaliser(0.0, 1.0) if decision.uncertain else normaliser
             lr = normaliser.forward(lr) if decision.uncertain else lr
@@ -252,7 +258,7 @@ class Upscaler:
             del lr, sr
 
         with watch.stage("restore"):
-            after, sigma = restore(answers, volume, frame, normaliser, decision)
+            after, sigma = restore(answers, volume, frame, normaliser, decision, padding)
 
         report = self._report(volume, after.geometry, decision, plan.as_dict())
         if sigma is not None:
@@ -320,15 +326,17 @@ class Upscaler:
     def _report(
         self, before: Volume, after: Geometry, decision: Decision, plan: dict[str, Any]
     ) -> dict[str, Any]:
+        from medsr.infer.device import device_name
+
         return build_report(
             before=before,
             after=after,
             spec=decision.model.spec,
             weight_hash=decision.model.weight_hash,
-            device=_device_name(self.device),
+            device=device_name(self.device),
             precision=self.precision,
             plan=plan,
-            warnings=decision.warnings,
+            warnings=[*decision.warnings, *(before.source.notes if before.source else ())],
         )
 
     def write(self, computed: Computed, outputs: Outputs) -> dict[str, Any]:
@@ -352,7 +360,7 @@ class Upscaler:
             return prepare.with_modality(scan, self.modality)
         if isinstance(scan, (str, Path)):
             kind = prepare.parse_modality(self.modality)
-            volume = io.load(Path(scan), modality=kind or "auto", series=series)
+            volume = io.load(scan, modality=kind or "auto", series=series, allow=self.allow)
             return prepare.with_modality(volume, self.modality)
         return prepare.volume_from_array(
             scan, modality=self.modality, affine=affine, array_spacing=array_spacing
@@ -388,11 +396,3 @@ def derive(
         scale=(x, y, z),
         request=request,
     )
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type != "cuda":
-        return str(device)
-    import torch
-
-    return f"{device} ({torch.cuda.get_device_name(device)})"

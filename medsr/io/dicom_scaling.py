@@ -121,12 +121,13 @@ def on_one_scale(scalings: Sequence[Rescale]) -> list[Rescale]:
 def _real_world(group: Group, where: str) -> tuple[float | None, float | None]:
     """Slope and intercept of the one linear mapping that there is; None without."""
     place = group("RealWorldValueMappingSequence")
-    items = list(place.get("RealWorldValueMappingSequence", [])) or [place]
+    inner = place.get("RealWorldValueMappingSequence")
+    items = list(inner) if inner else [place]
     if len(items) != 1:
         return None, None
     slope = number(items[0], "RealWorldValueSlope", float, where)
     intercept = number(items[0], "RealWorldValueIntercept", float, where)
-    return (None, None) if slope in (None, 0.0) or intercept is None else (slope, intercept)
+    return (slope, intercept) if slope and intercept is not None else (None, None)
 
 
 def _philips_slope(frame: Dataset, where: str) -> float | None:

@@ -8,7 +8,7 @@ slab is in ``slabs_write``, what must be known of all values in ``slabs_survey``
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from medsr.errors import CorruptFileError, UsageError
 from medsr.geometry import Geometry
+from medsr.io.allow import parse_allowances
 from medsr.io.checks import check_slices
 from medsr.io.compressed import check_end, open_to_read
 from medsr.io.inspect import format_of
@@ -65,12 +66,13 @@ def outline(
     return Volume(nothing, geometry, modality, units_of(modality), source)
 
 
-def open_slabs(path: Path, *, series: str | None = None) -> SlabReader:
+def open_slabs(path: Path, *, series: str | None = None, allow: Collection[str] = ()) -> SlabReader:
     """Open a scan to be read by slabs.
 
     Args:
         path: As for :func:`medsr.io.load`.
         series: Which series of a DICOM folder, where it holds several.
+        allow: As for :func:`medsr.io.load`.
 
     Raises:
         InputError: The header cannot be taken; one of its family.
@@ -81,7 +83,7 @@ def open_slabs(path: Path, *, series: str | None = None) -> SlabReader:
     if kind == "dicom":
         from medsr.io.dicom_slabs import open_dicom_slabs
 
-        reader = open_dicom_slabs(path, series)
+        reader = open_dicom_slabs(path, series, allow=parse_allowances(allow))
     elif series is not None:
         raise UsageError(f"{path}: a series can be chosen in DICOM only, and this is {kind}")
     elif kind in ("nifti", "mgz"):
@@ -90,7 +92,7 @@ def open_slabs(path: Path, *, series: str | None = None) -> SlabReader:
         from medsr.io.itk_slabs import open_itk_slabs
 
         reader = open_itk_slabs(path)
-    check_slices(reader.outline.geometry, str(path))
+    check_slices(reader.outline.geometry, str(path), few="few-slices" in allow)
     return reader
 
 
