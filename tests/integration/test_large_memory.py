@@ -12,16 +12,21 @@ import pytest
 from medsr.infer.slab_plan import pieces
 
 CODE = """
-import resource, sys
+import sys, threading, time
 sys.path.insert(0, sys.argv[1])
-import numpy as np, torch
+import numpy as np, psutil, torch
 torch.set_num_threads(1)
 from test_large import _model, _nifti
 from medsr.infer.upscale import upscale
 
-def peak():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+resident = lambda: psutil.Process().memory_info().rss
+most = 0
+
+def watch():
+    global most
+    while True:
+        most = max(most, resident())
+        time.sleep(0.002)
 
 folder = sys.argv[2]
 data = np.random.default_rng(0).integers(0, 900, (160, 160, 24)).astype(np.int16)
@@ -29,16 +34,16 @@ scan = _nifti(folder + "/in.nii", data)
 small = _nifti(folder + "/small.nii", data[:16, :16, :8])
 options = {"model": _model(), "precision": "fp32", "scale": (1.5, 1.5, 8)}
 upscale(small, folder + "/a.nii", **options)
-before = peak()
+before = resident()
 limit = before + (96 + 60) * 2**20
+threading.Thread(target=watch, daemon=True).start()
 result = upscale(scan, folder + "/out.nii", max_memory=limit, **options)
 assert result.volume is None
-sys.stdout.write(f"{before} {limit} {peak()}")
+sys.stdout.write(f"{before} {limit} {most}")
 """
 
 
 def test_the_limit_is_kept(tmp_path: Path) -> None:
-    pytest.importorskip("resource")
     arguments = [sys.executable, "-c", CODE, str(Path(__file__).parent), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
