@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,3 +237,9 @@ def study(orthanc: Orthanc, tmp_path: Path) -> Study:
 def free_address() -> str:
     """Host and port where nobody listens."""
     return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def make_slices() -> Callable[..., list[Dataset]]:
+    """Make the images of a small MR series; see ``slices_of``."""
+    return slices_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,7 +43,7 @@ def instance(number: int, *, study: str = "1.2.1", series: str = "1.2.2") -> Dat
     image.StudyInstanceUID, image.SeriesInstanceUID = study, series
     image.PatientName, image.InstanceNumber, image.Modality = "Doe^Jane", number, "MR"
     image.Rows, image.Columns, image.BitsAllocated = 2, 2, 16
-    image.PixelData = bytes(range(8))
+    image.add_new("PixelData", "OW", bytes(range(8)))
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
@@ -73,7 +74,11 @@ def serve() -> Iterator[Callable[..., str]]:
     entities: list[AE] = []
 
     def start(
-        handlers: list[Any], *, classes: tuple[str, ...] = (), refuse: str | None = None
+        handlers: list[Any],
+        *,
+        classes: tuple[str, ...] = (),
+        refuse: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> str:
         entity = AE(ae_title="NODE")
         entity.require_called_aet = True
@@ -82,7 +87,9 @@ def serve() -> Iterator[Callable[..., str]]:
         entity.add_requested_context(MRImageStorage)
         if refuse is not None:
             entity.require_calling_aet = [refuse]
-        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        server = entity.start_server(
+            ("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls
+        )
         entities.append(entity)
         return f"dicom://NODE@127.0.0.1:{server.server_address[1]}"
 
@@ -120,7 +127,12 @@ def serve_http() -> Iterator[Callable[..., str]]:
     """
     servers: list[ThreadingHTTPServer] = []
 
-    def start(answers: list[tuple[int, dict[str, str], bytes]], seen: list[Any]) -> str:
+    def start(
+        answers: list[tuple[int, dict[str, str], bytes]],
+        seen: list[Any],
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> str:
         class Handler(BaseHTTPRequestHandler):
             def _answer(self) -> None:
                 seen.append((self.command, self.path, dict(self.headers)))
@@ -143,6 +155,8 @@ def serve_http() -> Iterator[Callable[..., str]]:
                 """Say nothing."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
