@@ -18,7 +18,7 @@ from typing import BinaryIO
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from medsr.errors import (
     ColourError,
@@ -75,12 +75,14 @@ class FoundSlices:
         notes = [
             f"skipped {count} x {name}, which holds no CT or MR slice"
             for name, count in sorted(self.other_objects.items())
+            if name != MediaStorageDirectoryStorage.name
         ]
         if self.not_dicom:
             notes.append(f"skipped {self.not_dicom} file(s) that are not DICOM")
         return (*self.remarks, *notes)
 
 
+@quiet
 def is_dicom(path: Path) -> bool:
     """Whether ``path`` is a DICOM file, or a folder or zip archive with at least one in it.
 
@@ -112,6 +114,7 @@ def series_of(path: Path) -> str | None:
     return series if sop_class in READABLE or not sop_class else None
 
 
+@quiet
 def find_slices(path: Path) -> FoundSlices:
     """Read the headers of all CT and MR images in a folder, an archive, or of one file's series.
 
@@ -138,6 +141,7 @@ def find_slices(path: Path) -> FoundSlices:
     return found
 
 
+@quiet
 def count_voxels(path: Path) -> int:
     """Say how many voxels :func:`find_slices` may find, from one header and the number of files.
 
@@ -177,10 +181,12 @@ def _refuse_without_slices(found: FoundSlices) -> None:
             f"{found.colour} colour image(s) and no CT or MR slice; "
             "give the series of grey-level images"
         )
+    lost = "".join(f"; {remark}" for remark in found.remarks)
     if found.other_objects:
         listed = ", ".join(f"{count} x {name}" for name, count in found.other_objects.items())
-        raise NotAnImageError(f"no CT or MR slice but {listed}; give a folder of CT or MR images")
-    lost = "".join(f"; {remark}" for remark in found.remarks)
+        raise NotAnImageError(
+            f"no CT or MR slice but {listed}; give a folder of CT or MR images{lost}"
+        )
     raise UnsupportedFormatError(
         f"no DICOM file among {found.not_dicom} file(s); give a folder of CT or MR images{lost}"
     )

@@ -116,7 +116,7 @@ def is_directory(path: Path) -> bool:
     except OSError:
         return False
     return start[_MAGIC_AT : _MAGIC_AT + 4] == b"DICM" and (
-        MediaStorageDirectoryStorage.encode("ascii") + b"\0" in start
+        MediaStorageDirectoryStorage.encode("ascii") in start
     )
 
 
