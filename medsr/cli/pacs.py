@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medsr.cli.options import (
+    AllowDuplicates,
+    AllowFewSlices,
+    AllowGaps,
+    AllowTilt,
     ModalityOption,
     PrecisionOption,
+    allowed,
     hush,
     parse_scale,
     parse_spacing,
@@ -125,6 +130,10 @@ def upscale_command(
     max_memory: Annotated[
         str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")
     ] = None,
+    allow_gaps: AllowGaps = False,
+    allow_tilt: AllowTilt = False,
+    allow_duplicates: AllowDuplicates = False,
+    allow_few_slices: AllowFewSlices = False,
     aet: Title = "MEDSR",
     retrieve: Annotated[
         RetrieveOption,
@@ -158,6 +167,12 @@ def upscale_command(
         "precision": precision.value,
         "backend": backend,
         "max_memory": max_memory,
+        "allow": allowed(
+            gaps=allow_gaps,
+            tilt=allow_tilt,
+            duplicates=allow_duplicates,
+            few_slices=allow_few_slices,
+        ),
     }
     from medsr.pacs import Settings
 

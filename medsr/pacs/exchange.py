@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -187,7 +187,7 @@ def _run(
     outputs = Outputs(scan=outbox)
     scan = upscaler.read(inbox, outputs, series=exchange.series)
     grid, derivation = _foresee(upscaler, scan.volume)
-    request = name_request(exchange.series, grid, derivation)
+    request = name_request(exchange.series, grid, derivation, upscaler.allow)
     outputs = dataclasses.replace(outputs, request=request)
     uids = DerivedUids.of(request)
     exchange.result, exchange.images = uids.series, grid.shape[2]
@@ -282,7 +282,9 @@ def _foresee(upscaler: Upscaler, volume: Volume) -> tuple[Geometry, Derivation]:
     return grid, derive(volume.geometry, grid, model.spec, model.weight_hash)
 
 
-def name_request(series: str, grid: Geometry, derivation: Derivation) -> str:
+def name_request(
+    series: str, grid: Geometry, derivation: Derivation, allow: Collection[str] = ()
+) -> str:
     """Name what is asked for: this series, by this model, on this grid, by this version.
 
     Precision, device and backend are no part of it, as they change roundings only.
@@ -291,6 +293,7 @@ def name_request(series: str, grid: Geometry, derivation: Derivation) -> str:
         series: SeriesInstanceUID of the source, with the number of the volume where it has one.
         grid: Grid of the result.
         derivation: Model, weights and version.
+        allow: What was allowed in reading the source.
     """
     text = json.dumps(
         [
@@ -299,6 +302,7 @@ def name_request(series: str, grid: Geometry, derivation: Derivation) -> str:
             derivation.weight_hash,
             derivation.version,
             list(grid.shape),
+            sorted(allow),
             [[f"{value:.4f}" for value in row] for row in grid.affine.round(4) + 0.0],
         ]
     )

@@ -62,7 +62,7 @@ def test_certificates_are_checked(
     else:
         answer = (200, {"Content-Type": "application/dicom+json"}, b"[]")
         address = serve_http([answer], [], tls=server_side).replace("http://", "https://")
-    with pytest.raises(errors.PacsRefusedError, match="certificate is not trusted.*--ca"):
+    with pytest.raises(errors.PacsRefusedError, match=r"certificate is not trusted.*--ca"):
         client(address).instances("1.2.1", "1.2.2")
     assert pauses == []
     expected = 4 if kind == "dimse" else 0
