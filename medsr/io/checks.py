@@ -18,8 +18,10 @@ MIN_SLICES = 4
 """The smallest number of voxels along any axis that counts as a volume."""
 
 _EXACT_IN_FLOAT32 = 1 << 24
-# Deflate cannot expand beyond 1032:1 (zlib technical details); some room for the header.
-_MAX_INFLATION = 1100
+DEFLATE = 1100
+"""Deflate cannot expand beyond 1032:1 (zlib technical details); some room for the header."""
+BZIP2 = 50_000
+"""Bzip2 reaches some 45,000:1 on zeros."""
 # Air is -1000 HU and dense bone or enamel below 3100; fill values outside the circular field of
 # view (-2000, -2048, -3024) lie under the former.
 AIR_HU, LOWEST_HU, HIGHEST_HU = -500.0, -1100.0, 3100.0
@@ -86,15 +88,20 @@ def check_integers(low: float, high: float, dtype: np.dtype[Any], where: str) ->
 
 
 def check_claimed_bytes(
-    claimed_bytes: int, file_bytes: int, where: str, *, compressed: bool
+    claimed_bytes: int, file_bytes: int, where: str, *, inflation: int = 1
 ) -> None:
     """Refuse a header that promises more voxels than the file can hold, before memory is taken.
+
+    Args:
+        claimed_bytes: what the header promises.
+        file_bytes: size of the file.
+        where: what a message calls it.
+        inflation: how far it may be compressed: 1, ``DEFLATE`` or ``BZIP2``.
 
     Raises:
         CorruptFileError: if the file is too small even at the highest compression possible.
     """
-    limit = file_bytes * _MAX_INFLATION if compressed else file_bytes
-    if claimed_bytes > limit:
+    if claimed_bytes > file_bytes * inflation:
         raise CorruptFileError(
             f"{where}: the header promises {claimed_bytes} bytes but the file has {file_bytes}; "
             "it is truncated or damaged"

@@ -1,15 +1,16 @@
-"""NRRD and MetaImage through SimpleITK; the only module of the package's readers that imports it.
+"""Voxels of NRRD and MetaImage files; written by SimpleITK, which this module alone imports.
 
 ITK's arrays are (Z, Y, X) and its frame is LPS+; both are turned here, through
-``Geometry.from_lps`` and ``to_lps``. Free text of the files is neither kept nor written, since it
-may name people.
+``Geometry.to_lps``. Headers are parsed in ``itk_header``, which says why not by ITK. Free text of
+the files is neither kept nor written, since it may name people.
 """
 
 from __future__ import annotations
 
+import bz2
 import contextlib
-import math
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 
-from medsr.errors import (
-    ColourError,
-    ComplexError,
-    CorruptFileError,
-    DimensionError,
-    GeometryError,
-    UnsupportedFormatError,
-)
+from medsr.errors import CorruptFileError
 from medsr.geometry import Geometry
-from medsr.io.checks import check_claimed_bytes
-from medsr.io.itk_header import NRRD_SUFFIXES, read_text_header
+from medsr.io.checks import BZIP2, DEFLATE, check_claimed_bytes
+from medsr.io.itk_header import NRRD_SUFFIXES, TextHeader, read_text_header
 from medsr.io.quantise import (
     Scaling,
     Stored,
@@ -46,31 +40,8 @@ from medsr.volume import Source, SourceFormat, Volume
 # SimpleITK carries no types; this says so once.
 sitk: Any = SimpleITK
 
-_TYPES: dict[int, Any] = {
-    sitk.sitkUInt8: np.uint8,
-    sitk.sitkInt8: np.int8,
-    sitk.sitkUInt16: np.uint16,
-    sitk.sitkInt16: np.int16,
-    sitk.sitkUInt32: np.uint32,
-    sitk.sitkInt32: np.int32,
-    sitk.sitkUInt64: np.uint64,
-    sitk.sitkInt64: np.int64,
-    sitk.sitkFloat32: np.float32,
-    sitk.sitkFloat64: np.float64,
-}
-_OF_VECTORS = {
-    sitk.sitkVectorUInt8: sitk.sitkUInt8,
-    sitk.sitkVectorInt8: sitk.sitkInt8,
-    sitk.sitkVectorUInt16: sitk.sitkUInt16,
-    sitk.sitkVectorInt16: sitk.sitkInt16,
-    sitk.sitkVectorUInt32: sitk.sitkUInt32,
-    sitk.sitkVectorInt32: sitk.sitkInt32,
-    sitk.sitkVectorUInt64: sitk.sitkUInt64,
-    sitk.sitkVectorInt64: sitk.sitkInt64,
-    sitk.sitkVectorFloat32: sitk.sitkFloat32,
-    sitk.sitkVectorFloat64: sitk.sitkFloat64,
-}
-_COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+_STEP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -79,17 +50,26 @@ class ItkInfo:
 
     Args:
         format: kind of file.
-        geometry: the grid.
-        dtype: type of the stored numbers.
-        frames: whether there is a fourth axis, of length one.
-        notes: sentences about what is doubtful.
+        text: its header.
     """
 
     format: SourceFormat
-    geometry: Geometry
-    dtype: np.dtype[Any]
-    frames: bool
-    notes: tuple[str, ...] = ()
+    text: TextHeader
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid."""
+        return self.text.geometry
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored numbers."""
+        return self.text.dtype
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what is doubtful."""
+        return self.text.notes
 
 
 def read_itk(path: Path) -> Volume:
@@ -97,15 +77,14 @@ def read_itk(path: Path) -> Volume:
 
     Args:
         path: ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` with one 3D scalar image; a fourth axis
-            of length one is dropped.
+            of length one is dropped. The voxels may lie in another file of the same folder.
 
     Returns:
         The volume with its array axes as stored; modality unknown. Integers keep their type,
         floating point becomes float32.
 
     Raises:
-        InputNotFoundError, CorruptFileError, DimensionError, ColourError, GeometryError: as
-            :func:`read_header` does; CorruptFileError also for missing voxels.
+        InputError: as :func:`read_header` does; CorruptFileError also for missing voxels.
     """
     info = read_header(path)
     data = read_planes(path, info, 0, info.geometry.shape[2])
@@ -124,24 +103,53 @@ def read_planes(path: Path, info: ItkInfo, start: int, stop: int) -> npt.NDArray
     Raises:
         CorruptFileError: if voxels are missing.
     """
-    reader = _reader(path)
-    x, y, count = info.geometry.shape
-    if info.frames or (start, stop) != (0, count):
-        reader.ReadImageInformation()
-        beyond = (0,) * (reader.GetDimension() - 3)
-        reader.SetExtractIndex([0, 0, start, *beyond])
-        reader.SetExtractSize([x, y, stop - start, *beyond])
+    x, y, _ = info.geometry.shape
+    plane_bytes = x * y * info.dtype.itemsize
+    wanted = (stop - start) * plane_bytes
     try:
-        with _quiet():
-            image = reader.Execute()
-    except RuntimeError as error:
-        raise CorruptFileError(f"{path}: the voxels cannot be read ({_brief(error)})") from error
-    voxels = sitk.GetArrayViewFromImage(image)
-    if voxels.ndim > 3:  # vectors of one component
-        voxels = voxels[..., 0]
-    if voxels.shape != (stop - start, y, x):
-        raise CorruptFileError(f"{path}: the voxels are no {x} x {y} x {stop - start}")
-    return dequantise(voxels.transpose(2, 1, 0), 1.0, 0.0)
+        voxels = _voxel_bytes(info.text, start * plane_bytes, wanted)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise CorruptFileError(f"{path}: the voxels cannot be read ({error})") from error
+    if len(voxels) < wanted:
+        raise CorruptFileError(
+            f"{path}: {len(voxels)} of {wanted} bytes of voxels are there; it is truncated"
+        )
+    raw = np.frombuffer(voxels, info.dtype).reshape((x, y, stop - start), order="F")
+    return dequantise(raw, 1.0, 0.0)
+
+
+def _voxel_bytes(text: TextHeader, start: int, count: int) -> bytes | memoryview:
+    """So many bytes of the voxels, or as many as there are."""
+    with text.data_file.open("rb") as file:
+        if text.encoding == "raw":
+            end = text.data_file.stat().st_size
+            first = end - text.voxel_bytes if text.offset is None else text.offset
+            file.seek(first + start)
+            return file.read(count)
+        file.seek(text.offset or 0)
+        packed: Any
+        if text.encoding == "deflate":
+            packed = zlib.decompressobj(_ZLIB_OR_GZIP)
+        else:
+            packed = bz2.BZ2Decompressor()
+        found = bytearray()
+        # What goes before is unpacked too; some more shows whether the checksum is right.
+        limit = start + count + (_STEP_BYTES if start + count == text.voxel_bytes else 0)
+        while len(found) < limit and not packed.eof:
+            block = packed.unconsumed_tail if text.encoding == "deflate" else b""
+            block = block or (file.read(_STEP_BYTES) if _is_hungry(packed) else b"")
+            unpacked = packed.decompress(block, limit - len(found))
+            if not block and not unpacked:
+                break
+            found += unpacked
+        if len(found) == text.voxel_bytes and not packed.eof:
+            raise EOFError("the compressed stream has no end")
+        return memoryview(found)[start : start + count]
+
+
+def _is_hungry(packed: Any) -> bool:
+    """Whether a decompressor wants more of the file."""
+    return bool(getattr(packed, "needs_input", True))
 
 
 def read_header(path: Path) -> ItkInfo:
@@ -149,42 +157,21 @@ def read_header(path: Path) -> ItkInfo:
 
     Raises:
         InputError: as :func:`medsr.io.itk_header.read_text_header` does.
-        CorruptFileError: if ITK cannot make sense of it, or it promises more than the file holds.
-        DimensionError: for 2D, several frames or vectors.
-        ComplexError: for complex numbers.
-        ColourError: for three or four components a voxel.
-        GeometryError: for zero or negative spacing and singular directions.
+        CorruptFileError: if it promises more than the file holds.
     """
     text = read_text_header(path)
-    reader = _reader(path)
-    try:
-        with _quiet():
-            reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise CorruptFileError(f"{path}: the header cannot be read ({_brief(error)})") from error
-    size = tuple(int(n) for n in reader.GetSize())
-    dtype = _check_scalar(reader, size, path)
     check_claimed_bytes(
-        text.header_bytes + math.prod(size) * dtype.itemsize,
+        (text.offset or 0) + text.voxel_bytes,
         text.data_file.stat().st_size,
         str(path),
-        compressed=text.compressed,
+        inflation={"raw": 1, "deflate": DEFLATE, "bzip2": BZIP2}[text.encoding],
     )
-    dimension = len(size)
-    direction = np.asarray(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
-    try:
-        geometry = Geometry.from_lps(
-            size[:3], reader.GetOrigin()[:3], reader.GetSpacing()[:3], direction
-        )
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from None
-    kind: SourceFormat = "nrrd" if path.suffix.lower() in NRRD_SUFFIXES else "mha"
-    return ItkInfo(kind, geometry, dtype, dimension > 3, text.notes)
+    return ItkInfo("nrrd" if path.suffix.lower() in NRRD_SUFFIXES else "mha", text)
 
 
 def source_at(path: Path, info: ItkInfo) -> Source:
     """What is kept of a file to write the same kind back."""
-    return Source(info.format, path, info.dtype, notes=info.notes)
+    return Source(info.format, path, info.dtype.newbyteorder("="), notes=info.notes)
 
 
 def write_itk(volume: Volume, path: Path) -> Stored:
@@ -229,8 +216,8 @@ def header_for(geometry: Geometry, dtype: np.dtype[Any], path: Path) -> str:
 
 
 def is_readable_in_parts(path: Path) -> bool:
-    """Whether ITK reads a region of the file without the rest: uncompressed MetaImage."""
-    return path.suffix.lower() == ".mha" and not read_text_header(path).compressed
+    """Whether planes can be read without the rest: the voxels are not compressed."""
+    return read_text_header(path).encoding == "raw"
 
 
 def itk_scaling(source: Source, value_range: ValueRange) -> Scaling:
@@ -244,41 +231,6 @@ def _place(image: Any, geometry: Geometry) -> None:
     image.SetOrigin(origin)
     image.SetSpacing(spacing)
     image.SetDirection(direction.ravel().tolist())
-
-
-def _reader(path: Path) -> Any:
-    """A reader bound to the format's own reader class, whatever the file claims to be."""
-    reader = sitk.ImageFileReader()
-    is_nrrd = path.suffix.lower() in NRRD_SUFFIXES
-    reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _check_scalar(reader: Any, size: tuple[int, ...], path: Path) -> np.dtype[Any]:
-    """The stored type of one 3D scalar image, or a refusal."""
-    components = int(reader.GetNumberOfComponents())
-    if reader.GetPixelID() in _COMPLEX:
-        raise ComplexError(f"{path}: the voxels are complex; give their magnitude")
-    if components in (3, 4):
-        raise ColourError(
-            f"{path}: {components} components a voxel (colour); give one intensity per voxel"
-        )
-    if components != 1:
-        raise DimensionError(f"{path}: {components} components a voxel; give one")
-    text = " x ".join(map(str, size))
-    if len(size) < 3:
-        raise DimensionError(f"{path}: {text} is no volume; three dimensions are needed")
-    if any(n > 1 for n in size[3:]):
-        raise DimensionError(
-            f"{path}: {text} holds {math.prod(size[3:])} frames; split it and give one"
-        )
-    # A vector of one component is a number.
-    pixel = _OF_VECTORS.get(reader.GetPixelID(), reader.GetPixelID())
-    if pixel not in _TYPES:
-        raise UnsupportedFormatError(f"{path}: voxels of this type are not supported")
-    dtype: np.dtype[Any] = np.dtype(_TYPES[pixel])
-    return dtype
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError, MGHImage
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -30,7 +31,7 @@ from medsr.errors import (
     UnsupportedFormatError,
 )
 from medsr.geometry import Geometry, format_mm
-from medsr.io.checks import check_claimed_bytes
+from medsr.io.checks import DEFLATE, check_claimed_bytes
 from medsr.io.compressed import DAMAGED_STREAM, check_end, open_to_read
 from medsr.io.quantise import dequantise
 from medsr.volume import Source, SourceFormat, Volume
@@ -140,7 +141,8 @@ def read_header(path: Path) -> NiftiInfo:
         raise CorruptFileError(f"{path}: the voxels are said to start inside the header ({offset})")
     claimed = offset + math.prod(shape) * dtype.itemsize
     compressed = path.name.lower().endswith((".gz", ".mgz"))
-    check_claimed_bytes(claimed, path.stat().st_size, str(path), compressed=compressed)
+    inflation = DEFLATE if compressed else 1
+    check_claimed_bytes(claimed, path.stat().st_size, str(path), inflation=inflation)
     if is_mgh:
         geometry = _geometry(shape, header.get_affine(), path)
         # Without the flag nibabel takes FreeSurfer's default: coronal slices around the origin.
@@ -199,7 +201,10 @@ def _nifti_header(path: Path) -> Any:
 
 def _mgh_header(path: Path) -> Any:
     """The header of an MGZ file, its footer included."""
-    return nib.load(path).header
+    try:
+        return MGHImage.from_filename(path).header
+    except (MGHError, TypeError) as error:
+        raise CorruptFileError(f"{path}: the header cannot be read ({brief(error)})") from error
 
 
 def _check_scalar(dtype: np.dtype[Any], code: int | None, path: Path) -> None:

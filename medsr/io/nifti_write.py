@@ -35,6 +35,7 @@ from medsr.volume import Derivation, Source, Volume
 
 _MAX_NIFTI1_SIZE = 32767
 _ALIGNED, _SCANNER = 2, 1
+_KNOWN_CODES = range(1, 6)  # NIFTI_XFORM_*
 
 
 def write_nifti(volume: Volume, path: Path, derivation: Derivation | None = None) -> Stored:
@@ -181,8 +182,10 @@ def _set_transforms(image: Any, geometry: Geometry, original: Any) -> None:
         if original is None
         else (int(original["sform_code"]), int(original["qform_code"]))
     )
-    known = [code for code in codes if code > 0]
-    sform_code, qform_code = (code if code > 0 else (known or [_ALIGNED])[0] for code in codes)
+    known = [code for code in codes if code in _KNOWN_CODES]
+    sform_code, qform_code = (
+        code if code in _KNOWN_CODES else (known or [_ALIGNED])[0] for code in codes
+    )
     image.set_sform(geometry.affine, sform_code)
     image.set_qform(geometry.affine, qform_code)
     # A quaternion cannot express shear; a qform that is off is worse than none.
