@@ -17,6 +17,7 @@ from medsr.errors import OutputFormatError, UsageError
 from medsr.io.allow import parse_allowances
 from medsr.io.atomic import atomic_file, atomic_folder, check_output, check_replaceable
 from medsr.io.checks import check_finite, check_integers, check_slices, guess_modality
+from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.inspect import (
     SUFFIXES,
     Inspection,
@@ -117,6 +118,7 @@ def save(
     overwrite: bool = False,
     format: SourceFormat | None = None,
     derivation: Derivation | None = None,
+    dicom: DicomOptions = DEFAULTS,
 ) -> Path:
     """Write a scan, whole or not at all.
 
@@ -130,6 +132,7 @@ def save(
         overwrite: whether an existing output may be replaced.
         format: the format, if the name shall not decide.
         derivation: how the volume was computed; recorded where the format has a place for it.
+        dicom: how a DICOM series is written; other formats ignore it.
 
     Returns:
         The path written.
@@ -140,7 +143,9 @@ def save(
         NonFiniteError: if the voxels hold NaN or infinity.
     """
     path = Path(path)
-    with saving(volume, path, overwrite=overwrite, format=format, derivation=derivation):
+    with saving(
+        volume, path, overwrite=overwrite, format=format, derivation=derivation, dicom=dicom
+    ):
         return path
 
 
@@ -152,6 +157,7 @@ def saving(
     overwrite: bool = False,
     format: SourceFormat | None = None,
     derivation: Derivation | None = None,
+    dicom: DicomOptions = DEFAULTS,
 ) -> Iterator[None]:
     """Write a scan under a temporary name, which becomes ``path`` when the block ends well.
 
@@ -165,7 +171,7 @@ def saving(
         from medsr.io.dicom_write import write_dicom
 
         with atomic_folder(path, overwrite=overwrite, replaceable=is_dicom_name) as folder:
-            write_dicom(volume, folder, derivation=derivation)
+            write_dicom(volume, folder, derivation=derivation, options=dicom)
             yield
         return
     suffix = suffix_of(path) if suffix_of(path) in WRITABLE[kind] else WRITABLE[kind][0]

@@ -17,7 +17,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from medsr.geometry import Geometry
-from medsr.io.dicom_header import functional_groups
+from medsr.io.dicom_pixels import native_padding
 from medsr.io.dicom_stack import Stack
 from medsr.volume import Modality
 
@@ -35,12 +35,33 @@ _LOSSY = Tag("LossyImageCompression")
 _WINDOW_TAGS = {
     Tag(name) for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
 }
-# Groups that hold what is read elsewhere or has no meaning outside a multi-frame file.
-_PLACE_GROUPS = (
+# Functional groups that tell of the pixels or the place of the source's own frames.
+_STALE_GROUPS = (
     "PlanePositionSequence",
+    "PlanePositionVolumeSequence",
     "PlaneOrientationSequence",
+    "PlaneOrientationVolumeSequence",
     "PixelMeasuresSequence",
     "FrameContentSequence",
+    "PixelValueTransformationSequence",
+    "RealWorldValueMappingSequence",
+    "ReferencedImageSequence",
+    "DerivationImageSequence",
+)
+# Differs from frame to frame, and the middle one's serves all.
+_WINDOW_GROUP = "FrameVOILUTSequence"
+_MULTI_FRAME_ONLY = (
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "DimensionOrganizationSequence",
+    "DimensionIndexSequence",
+    "DimensionOrganizationType",
+    "NumberOfFrames",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
+    "ConcatenationFrameOffsetNumber",
+    "SOPInstanceUIDOfConcatenationSource",
 )
 
 
@@ -59,7 +80,9 @@ class DicomReference:
 
     Args:
         attributes: what all slices have in common (for windows: the middle slice's), without
-            pixels, private elements, overlays and icons.
+            pixels, private elements, overlays, icons and functional groups.
+        groups: of a multi-frame source, the functional groups that all its frames share (for
+            windows: the middle frame's), but for those of place and values; None for others.
         images: the source slices in array order along axis 2 of ``geometry``.
         geometry: grid of the source.
         modality: "CT" or "MR", by the source's SOP class.
@@ -73,6 +96,7 @@ class DicomReference:
     """
 
     attributes: Dataset
+    groups: Dataset | None
     images: tuple[SourceImage, ...]
     geometry: Geometry
     modality: Modality
@@ -124,11 +148,16 @@ class CommonAttributes:
             if tag in self._common or tag in _WINDOW_TAGS
         ]
         attributes = _decoded(self._template, kept)
+        groups = None
         if middle.frame is not None:
-            _flatten(attributes, middle.frame)
+            frames = {h.frame for h in slices if h.sop_instance == middle.sop_instance}
+            groups = _common_groups(attributes, middle.frame, frames)
+            for name in _MULTI_FRAME_ONLY:
+                attributes.pop(Tag(name), None)
         finest = min(slices, key=lambda header: abs(header.slope))
         return DicomReference(
             attributes=attributes,
+            groups=groups,
             images=tuple(
                 SourceImage(h.sop_class, h.sop_instance, None if h.frame is None else h.frame + 1)
                 for h in self._stack.planes
@@ -140,9 +169,7 @@ class CommonAttributes:
             slope=finest.slope,
             intercept=finest.intercept,
             rescale_stated=middle.has_rescale,
-            padding=None
-            if middle.padding is None
-            else middle.padding * middle.slope + middle.intercept,
+            padding=native_padding(slices),
             lossy=self._lossy,
         )
 
@@ -194,43 +221,22 @@ def _same(first: Any, other: Any) -> bool:
     return bool(first.VR == other.VR and first.value == other.value)
 
 
-def _flatten(attributes: Dataset, frame: int) -> None:
-    """Lift one frame's functional groups to the top, where single-frame images keep them."""
+def _common_groups(attributes: Dataset, middle: int, frames: Iterable[int | None]) -> Dataset:
+    """The functional groups of one frame that are the same in all ``frames``.
+
+    Source: DICOM PS3.3 C.7.6.16.
+    """
     shared = attributes.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    frames = attributes.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
-    own = frames[min(frame, len(frames) - 1)]
-    group = functional_groups(shared[0], own, Dataset())
-    names = {element.keyword for place in (shared[0], own) for element in place}
-    lifted = [group(name) for name in sorted(names) if name and name not in _PLACE_GROUPS]
-    echo = group("MREchoSequence").get("EffectiveEchoTime")
-    frame_type = group("MRImageFrameTypeSequence").get("FrameType") or group(
-        "CTImageFrameTypeSequence"
-    ).get("FrameType")
-    for name in _MULTI_FRAME_ONLY:
-        attributes.pop(Tag(name), None)
-    for item in lifted:
-        for element in item:
-            if element.tag not in attributes:
-                attributes.add(element)
-    if echo is not None:
-        attributes.EchoTime = f"{float(echo):.10g}"
-    if frame_type:
-        attributes.ImageType = frame_type
-    pulse = str(attributes.get("EchoPulseSequence", ""))
-    if "ScanningSequence" not in attributes and echo is not None:
-        attributes.ScanningSequence = {"GRADIENT": "GR", "SPIN": "SE"}.get(pulse, "RM")
-        attributes.SequenceVariant = "NONE"
-
-
-_MULTI_FRAME_ONLY = (
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "DimensionOrganizationSequence",
-    "DimensionIndexSequence",
-    "DimensionOrganizationType",
-    "NumberOfFrames",
-    "ConcatenationUID",
-    "InConcatenationNumber",
-    "ConcatenationFrameOffsetNumber",
-    "SOPInstanceUIDOfConcatenationSource",
-)
+    all_frames = attributes.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
+    used = [all_frames[frame] for frame in frames if frame is not None and frame < len(all_frames)]
+    groups = Dataset()
+    own = all_frames[min(middle, len(all_frames) - 1)]
+    for place in (shared[0], own):  # a frame's own go before the shared ones
+        for element in place:
+            if element.VR != "SQ" or not element.value or element.keyword in _STALE_GROUPS:
+                continue
+            groups.pop(element.tag, None)
+            alike = place is shared[0] or all(frame.get(element.tag) == element for frame in used)
+            if alike or element.keyword == _WINDOW_GROUP:
+                groups.add(element)
+    return groups

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from medsr.io import WRITABLE, is_dicom_name, output_format
 from medsr.io.atomic import atomic_file, atomic_folder, check_output
 from medsr.io.checks import check_finite
+from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.inspect import suffix_of
 from medsr.io.quantise import Scaling, ValueRange, source_of
 from medsr.io.slabs import CHUNK_BYTES
@@ -49,9 +50,10 @@ class SlabWriter:
         kind: SourceFormat,
         place: Path,
         derivation: Derivation | None,
+        dicom: DicomOptions = DEFAULTS,
     ) -> None:
         self._outline, self._kind, self._place = outline, kind, place
-        self._derivation = derivation
+        self._derivation, self._dicom = derivation, dicom
         self._shape = outline.shape
         self._given = 0
         self._low, self._high = np.inf, -np.inf
@@ -118,9 +120,11 @@ class SlabWriter:
     def _begin_file(self, value_range: ValueRange) -> None:
         self._scaling = _scaling(self._outline, self._kind, value_range)
         if self._kind == "dicom":
-            from medsr.io.dicom_write import DerivedSeries
+            from medsr.io.dicom_write import derived_series
 
-            self._file = DerivedSeries(self._outline, self._place, self._scaling, self._derivation)
+            self._file = derived_series(
+                self._outline, self._place, self._scaling, self._derivation, self._dicom
+            )
             return
         self._file = self._open.enter_context(self._opened())
 
@@ -159,6 +163,7 @@ def saving_slabs(
     overwrite: bool = False,
     format: SourceFormat | None = None,
     derivation: Derivation | None = None,
+    dicom: DicomOptions = DEFAULTS,
 ) -> Iterator[SlabWriter]:
     """Write a scan by slabs under a temporary name, which becomes ``path`` when the block ends.
 
@@ -170,6 +175,7 @@ def saving_slabs(
         overwrite: Whether an existing output may be replaced.
         format: The format, if the name shall not decide.
         derivation: How the volume was computed; recorded where the format has a place for it.
+        dicom: How a DICOM series is written; other formats ignore it.
 
     Raises:
         OutputError: As :func:`medsr.io.save`; nothing is left then.
@@ -183,7 +189,7 @@ def saving_slabs(
         suffix = suffix_of(path) if suffix_of(path) in WRITABLE[kind] else WRITABLE[kind][0]
         placing = atomic_file(path, overwrite=overwrite, suffix=suffix)
     with placing as place:
-        writer = SlabWriter(outline, kind, place, derivation)
+        writer = SlabWriter(outline, kind, place, derivation, dicom)
         try:
             writer.begin()
             yield writer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage
 
 from medsr import errors
 from medsr.geometry import Geometry
+from medsr.io.dicom_options import DicomOptions
 from medsr.io.dicom_read import read_dicom
 from medsr.io.dicom_write import write_dicom
 from medsr.volume import Derivation, Volume
@@ -142,7 +144,7 @@ def test_what_a_derived_series_says(tmp_path: Path, make_series: Make) -> None:
         assert one[name].value == old[name].value
     assert one.SeriesInstanceUID != old.SeriesInstanceUID
     assert one.SeriesInstanceUID.startswith("2.25.")
-    assert one.SeriesNumber == 701
+    assert one.SeriesNumber == 1007
     assert one.SeriesDescription == "T1 axial medsr"
     assert float(one.SliceThickness) == float(one.SpacingBetweenSlices) == 1.25
     assert list(one.PixelSpacing) == [0.9, 0.8]
@@ -190,10 +192,12 @@ def test_writing_warns_of_no_value(tmp_path: Path, make_series: Make) -> None:
     assert len(datasets(tmp_path / "out")) == volume.shape[2]
 
 
-def test_enhanced_source_gives_single_frame_images(tmp_path: Path, make_enhanced: Make) -> None:
+def test_enhanced_source_gives_single_frame_images_where_asked(
+    tmp_path: Path, make_enhanced: Make
+) -> None:
     stored = np.random.default_rng(2).integers(0, 4000, (6, 5, 7)).astype(np.uint16)
     volume = read_dicom(make_enhanced(tmp_path / "e", stored))
-    write_dicom(volume, tmp_path / "out")
+    write_dicom(volume, tmp_path / "out", options=DicomOptions(layout="classic"))
     images = datasets(tmp_path / "out")
     assert {d.SOPClassUID for d in images} == {MRImageStorage}
     assert len(images) == 7
@@ -202,6 +206,52 @@ def test_enhanced_source_gives_single_frame_images(tmp_path: Path, make_enhanced
     again = read_dicom(tmp_path / "out")
     assert again.geometry.same_grid(volume.geometry, tol_mm=1e-3)
     np.testing.assert_allclose(again.data, volume.data, atol=0.5 * float(images[0].RescaleSlope))
+
+
+def test_number_and_description_can_be_set(tmp_path: Path, make_series: Make) -> None:
+    volume = read_dicom(make_series(tmp_path / "s"))
+    options = DicomOptions(series_description="Thorax sharp", series_number=12)
+    write_dicom(volume, tmp_path / "out", options=options)
+    assert {(d.SeriesNumber, d.SeriesDescription) for d in datasets(tmp_path / "out")} == {
+        (12, "Thorax sharp")
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"layout": "tall"},
+        {"series_description": "x" * 65},
+        {"series_description": "a\\b"},
+        {"series_number": 2**31},
+    ],
+)
+def test_options_that_dicom_cannot_hold(wrong: dict[str, Any]) -> None:
+    with pytest.raises(errors.UsageError):
+        DicomOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "number", "description"),
+    [
+        ((None, None), 1000, "medsr"),
+        ((2**31 - 5, "x" * 64), 1000, "x" * 58 + " medsr"),
+        ((-3, "T2"), 997, "T2 medsr"),
+    ],
+)
+def test_number_and_description_follow_from_the_source(
+    tmp_path: Path,
+    make_series: Make,
+    source: tuple[int | None, str | None],
+    number: int,
+    description: str,
+) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.SeriesNumber, dataset.SeriesDescription = source
+
+    write_dicom(read_dicom(make_series(tmp_path / "s", edit=edit)), tmp_path / "out")
+    one = datasets(tmp_path / "out")[0]
+    assert (one.SeriesNumber, one.SeriesDescription) == (number, description)
 
 
 def test_refuses_what_dicom_cannot_hold(tmp_path: Path, make_series: Make) -> None:
