@@ -24,7 +24,7 @@ from medsr.volume import Modality
 if TYPE_CHECKING:
     import torch
 
-RESERVE_BYTES = 96 * 2**20
+RESERVE_BYTES = 128 * 2**20
 """Kept free under a memory limit for kernels and libraries that load while the network runs."""
 
 FREE_SHARE = 0.6
