@@ -30,6 +30,7 @@ from medsr.io.dicom_groups import (
     MINIMUM_SLICES,
     contrast_groups,
     first_of_each_place,
+    natural,
     place_groups,
     plane_groups,
     rank,
@@ -108,7 +109,7 @@ def list_candidates(
     *,
     picked: str | None = None,
 ) -> list[Candidate]:
-    """All volumes among slices, numbered in the order in which they were found.
+    """All volumes among slices, numbered by rising SeriesInstanceUID.
 
     Args:
         slices: what :func:`find_slices` found.
@@ -121,7 +122,7 @@ def list_candidates(
         by_series[header.series].append(header)
     by_name = picked is not None and (picked.isdecimal() or ":" in picked)
     found: list[Candidate] = []
-    for uid, group in by_series.items():
+    for uid, group in sorted(by_series.items(), key=lambda item: natural(item[0])):
         try:
             found.extend(_volumes_of(uid, group, allow, mixed=by_name))
         except InputError as error:

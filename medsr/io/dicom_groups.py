@@ -6,6 +6,7 @@ opened here.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -66,7 +67,8 @@ def contrast_groups(slices: Slices) -> list[tuple[str, list[SliceHeader]]]:
         slices: one plane group without identical copies.
 
     Returns:
-        (what tells it apart, slices) per volume; the text is empty for a single volume.
+        (what tells it apart, slices) per volume, by rising values; the text is empty for a single
+        volume.
 
     Raises:
         DuplicateSlicesError: if different slices claim one place and no attribute sorts them into
@@ -90,7 +92,8 @@ def contrast_groups(slices: Slices) -> list[tuple[str, list[SliceHeader]]]:
             len(group) >= MINIMUM_SLICES and len(place_groups(group)) == len(group)
             for group in volumes.values()
         ):
-            return [(_mark(chosen, key), group) for key, group in volumes.items()]
+            keys = sorted(volumes, key=lambda key: [natural(value or "") for value in key])
+            return [(_mark(chosen, key), volumes[key]) for key in keys]
     places = place_groups(slices)
     counts = {len(group) for group in places}
     if len(counts) == 1 and len(places) >= MINIMUM_SLICES:
@@ -131,6 +134,12 @@ def refuse_kind(header: SliceHeader) -> None:
         raise LocalizerError(
             "the images are localizers (scouts), not the slices of a volume; give another series"
         )
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts "9" before "10", and UIDs by their components."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, float(part), "") if part.isdecimal() else (1, 0.0, part) for part in parts]
 
 
 def _choices(names: Sequence[str]) -> Iterator[tuple[str, ...]]:

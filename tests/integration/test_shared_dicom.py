@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+from scipy import ndimage
 
 from medsr import errors
 from medsr.geometry import Geometry
@@ -104,3 +108,44 @@ def test_multi_frame_equals_its_single_frame_sibling(shared_data: Path) -> None:
     frames = load(shared_data / "dicom" / "mr_enhanced_multiframe")
     single = load(shared_data / "dicom" / "mr_jpeg_lossless_fragments")
     assert frames.geometry.same_grid(single.geometry, tol_mm=0.05)
+
+
+ALLOWED = {
+    # folder: what must be allowed, shape, through-plane spacing in mm
+    "ct_gantry_tilt_uneven": (("tilt", "gaps"), (512, 611, 37), 4.0),
+    "small/gantry_tilt": (("tilt",), (512, 521, 4), 4.85),
+    "small/slice_increment": (("gaps",), (512, 512, 5), 5.0),
+    "small/slice_count": (("few-slices",), (256, 256, 2), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_reads_what_is_allowed(shared_data: Path, name: str) -> None:
+    allow, shape, step = ALLOWED[name]
+    volume = load(shared_data / "dicom" / name, allow=allow)
+    assert volume.shape == shape
+    assert volume.spacing[2] == pytest.approx(step, abs=0.01)
+    assert volume.geometry.is_orthogonal(1e-6)
+
+
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="needs dcm2niix")
+def test_an_undone_tilt_has_the_grid_of_dcm2niix(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "dicom" / "small" / "gantry_tilt"
+    run = ["dcm2niix", "-z", "n", "-b", "n", "-f", "ct", "-o", str(tmp_path), str(source)]
+    subprocess.run(run, check=True, capture_output=True)
+    (file,) = tmp_path.glob("*Tilt*.nii")
+    judge = nib.load(file)
+    volume = load(source, allow=["tilt"])
+    assert judge.shape == volume.shape
+    back = np.linalg.inv(volume.geometry.affine) @ judge.affine
+    # Rows are counted from the other end, and dcm2niix rounds its grid up to a pixel.
+    np.testing.assert_allclose(back[:3, :3], np.diag([1, -1, 1]), atol=1e-5)
+    assert abs(back[1, 3] - (volume.shape[1] - 1)) < 1.0
+    np.testing.assert_allclose(back[[0, 2], 3], 0.0, atol=1e-3)
+    ours = ndimage.gaussian_filter1d(volume.data.astype(np.float64), 3, axis=1)
+    theirs = ndimage.gaussian_filter1d(judge.get_fdata(), 3, axis=1)
+    rows = np.arange(120, 400)
+    for k in range(4):
+        moved = ndimage.shift(ours[..., k], (0, rows[0] - back[1, 3] + rows[-1]), order=1)
+        apart = np.abs(moved[100:400, rows] - theirs[100:400, rows[::-1], k])
+        assert np.median(apart) < 5.0
