@@ -28,6 +28,7 @@ from medsr.errors import (
 )
 from medsr.infer.folder_jobs import Job, Places, list_jobs
 from medsr.infer.upscaler import Computed, Read, Upscaler
+from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.model import SRModel
 
@@ -194,6 +195,7 @@ def upscale_folder(
             upscaler.warm_up()
         for place in places.folders:
             _make(place)
+        _describe(folder, places.scans)
         run.all()
     except KeyboardInterrupt:
         count = len(run.reports) + len(run.failures)
@@ -358,6 +360,15 @@ def _lane(name: str) -> Iterator[ThreadPoolExecutor]:
         yield executor
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _describe(folder: Path, output: Path) -> None:
+    """Make the results of a BIDS dataset a derived one, unless they are in it or described."""
+    if bids.is_dataset(folder) and not bids.is_dataset(output):
+        content = bids.as_text(bids.derived_description(folder, output, __version__))
+        # A job beside this one may be as far.
+        with suppress(OutputExistsError), atomic_file(output / bids.DESCRIPTION) as file:
+            file.write_text(content, encoding="utf-8")
 
 
 def _make(folder: Path, *, parents: bool = False) -> None:

@@ -20,6 +20,7 @@ from medsr.errors import (
 )
 from medsr.infer.outputs import Outputs
 from medsr.io import WRITABLE
+from medsr.io.bids import derived_name, is_dataset
 from medsr.io.inspect import READABLE, suffix_of
 from medsr.io.scans import FoundScan, find_scans
 
@@ -139,15 +140,19 @@ def list_jobs(
         raise UsageError(
             f"{folder} holds DICOM slices itself and is one scan; give the folder above it"
         )
-    names = output_names(found)
+    names = output_names(found, in_bids=is_dataset(folder))
     return [
         Job(scan.name, scan.path, _outputs(scan, name, places, overwrite))
         for scan, name in list(zip(found, names, strict=True))[first - 1 :: parts]
     ]
 
 
-def output_names(found: Sequence[FoundScan]) -> list[str]:
+def output_names(found: Sequence[FoundScan], *, in_bids: bool = False) -> list[str]:
     """The names of the results: those of the scans, but for endings that medsr does not write.
+
+    Args:
+        found: The scans.
+        in_bids: Whether they are of a BIDS dataset, whose derivatives say ``desc-sr``.
 
     Raises:
         UsageError: Two scans would have the same output.
@@ -165,6 +170,8 @@ def output_names(found: Sequence[FoundScan]) -> list[str]:
             written = WRITABLE[scan.format][0]
             name = scan.name[: -len(suffix)] + written
             name = scan.name + written if name in taken else name
+        elif in_bids and scan.format == "nifti":
+            name = derived_name(name)
         names.append(name)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:

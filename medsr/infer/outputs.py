@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from medsr import io
 from medsr.errors import OutputExistsError, OutputFormatError, UsageError
+from medsr.geometry import Geometry
 from medsr.infer.report import Stopwatch, finish_report
+from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.volume import Derivation, SourceFormat, Volume
 
@@ -90,6 +92,15 @@ class Outputs:
         """
         if self.scan is not None:
             io.check_writable(volume, self.scan, format=self.format)
+        sidecar = self._sidecar(volume)
+        if sidecar is None:
+            return
+        io.check_output(sidecar, overwrite=self.overwrite)
+        if self.report is not None and self.report.absolute() == sidecar.absolute():
+            raise UsageError(
+                f"{self.report}: the result gets a sidecar of this name, as its scan has one; give "
+                "the report another"
+            )
 
     def write(self, computed: Computed) -> dict[str, Any]:
         """Write all that is wanted; every file lies under a temporary name until the last is done.
@@ -117,6 +128,29 @@ class Outputs:
             file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         return summary
 
+    def write_sidecar(
+        self, before: Volume, after: Geometry, derivation: Derivation, appearing: ExitStack
+    ) -> None:
+        """Write what the scan's JSON sidecar says of the result too, where there is one."""
+        sidecar = self._sidecar(before)
+        if sidecar is None or self.scan is None:
+            return
+        source = _path_of(before)
+        fields = bids.read_sidecar(source) or {}
+        grids = (before.geometry, after)
+        text = bids.as_text(bids.derived_sidecar(fields, source, self.scan, grids, derivation))
+        file = appearing.enter_context(atomic_file(sidecar, overwrite=self.overwrite))
+        file.write_text(text, encoding="utf-8")
+
+    def _sidecar(self, before: Volume) -> Path | None:
+        """Where the result's sidecar goes; None where the scan has none, or is no NIfTI file."""
+        source = before.source
+        if self.scan is None or source is None or source.path is None:
+            return None
+        if self.scan_format != "nifti" or source.format != "nifti":
+            return None
+        return None if bids.read_sidecar(source.path) is None else bids.sidecar_path(self.scan)
+
     def write_picture(self, picture: Image, appearing: ExitStack) -> None:
         """Write the preview, where it is wanted; it appears with ``appearing``."""
         if self.preview is not None:
@@ -135,6 +169,7 @@ class Outputs:
                     derivation=derivation,
                 )
             )
+        self.write_sidecar(computed.before, after.geometry, derivation, appearing)
         if self.uncertainty is not None and computed.sigma is not None:
             why = describe_error(derivation)
             appearing.enter_context(
@@ -145,6 +180,11 @@ class Outputs:
 
             method = f"medsr {computed.report['model']['name']}"
             self.write_picture(draw_preview(computed.before, after, method=method), appearing)
+
+
+def _path_of(volume: Volume) -> Path:
+    source = volume.source
+    return Path() if source is None or source.path is None else source.path
 
 
 def describe_error(derivation: Derivation) -> Derivation:

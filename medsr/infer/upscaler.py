@@ -320,6 +320,7 @@ class Upscaler:
             report = self._report(volume, after, decision, done.plan)
             if done.median_sigma is not None:
                 report["uncertainty"] = {"units": volume.units, "median": done.median_sigma}
+            outputs.write_sidecar(volume, after, derivation, appearing)
             summary = outputs.write_report(report, watch, appearing)
         return Computed(volume, None, None, summary, derivation, watch)
 
