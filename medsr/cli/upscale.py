@@ -23,6 +23,7 @@ from medsr.cli.options import (
 )
 from medsr.cli.upscale_folder import is_for_folders, run_folder
 from medsr.errors import UsageError
+from medsr.io.dicom_options import DicomOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -113,6 +114,45 @@ def upscale_command(
         str | None,
         typer.Option("--part", metavar="K/N", help="Of a folder, part K of N, for job arrays."),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="dicom, nifti, nrrd, mha or mgz, where the name of OUTPUT does not say it.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--dicom-layout",
+            metavar="NAME",
+            help="classic (a file per slice), enhanced (one multi-frame file) or source.",
+        ),
+    ] = "source",
+    series_description: Annotated[
+        str | None,
+        typer.Option(
+            "--series-description",
+            metavar="TEXT",
+            help="Of DICOM output. Default: the source's and 'medsr'.",
+        ),
+    ] = None,
+    series_number: Annotated[
+        int | None,
+        typer.Option(
+            "--series-number",
+            metavar="N",
+            help="Of DICOM output. Default: the source's plus 1000.",
+        ),
+    ] = None,
+    deidentify: Annotated[
+        bool,
+        typer.Option(
+            "--deidentify",
+            help="Remove from DICOM output what names the patient (basic profile; pixels stay).",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
@@ -135,6 +175,8 @@ def upscale_command(
         "report": report,
         "preview": preview,
         "overwrite": overwrite,
+        "format": format,
+        "dicom": DicomOptions.of(layout, series_description, series_number, deidentify),
         "allow": allowed(
             gaps=allow_gaps,
             tilt=allow_tilt,
@@ -149,6 +191,7 @@ def upscale_command(
         return
 
     from medsr.infer.upscale import upscale
+    from medsr.io import name_output, parse_format
 
     with progress_bar(quiet=quiet) as bar:
         result = upscale(
@@ -160,7 +203,8 @@ def upscale_command(
             **options,
         )
     if not quiet:
-        _print_summary(result.report, [output, *filter(None, (uncertainty, report, preview))])
+        written = name_output(output, parse_format(format))
+        _print_summary(result.report, [written, *filter(None, (uncertainty, report, preview))])
 
 
 def _follow(bar: Progress) -> Callable[[str, int, int], None]:

@@ -30,6 +30,7 @@ from medsr.infer.folder_jobs import Job, Places, list_jobs
 from medsr.infer.upscaler import Computed, Read, Upscaler
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
+from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.model import SRModel
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,8 @@ def upscale_folder(
     uncertainty: str | Path | None = None,
     overwrite: bool = False,
     allow: Collection[str] = (),
+    format: str | None = None,
+    dicom: DicomOptions = DEFAULTS,
     resume: bool = False,
     part: str | None = None,
     progress: Progress | None = None,
@@ -142,6 +145,8 @@ def upscale_folder(
         preview: Folder of the pictures, ``NAME.png`` each.
         uncertainty: Folder of the maps of the expected error.
         overwrite: Replace results that exist.
+        format: Of every result, as for :func:`medsr.upscale`; that of each scan when not given.
+        dicom: For every result in DICOM.
         allow: As for :func:`medsr.io.load`.
         resume: Leave out scans whose results exist. The report keeps what it held of them.
         part: Such as ``"2/8"``: the second of eight parts, for jobs side by side.
@@ -180,7 +185,8 @@ def upscale_folder(
     places.check(folder)
     journal = _Journal(_path(report), overwrite=overwrite, resume=resume)
     journal.check(places)
-    jobs = list_jobs(folder, places, part=part, overwrite=overwrite)
+    kind = io.parse_format(format)
+    jobs = list_jobs(folder, places, part=part, overwrite=overwrite, format=kind, dicom=dicom)
     done = {job.name for job in jobs if job.is_done}
     if done and not (overwrite or resume):
         raise OutputExistsError(

@@ -21,8 +21,10 @@ from medsr.errors import (
 from medsr.infer.outputs import Outputs
 from medsr.io import WRITABLE
 from medsr.io.bids import derived_name, is_dataset
+from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.inspect import READABLE, suffix_of
 from medsr.io.scans import FoundScan, find_scans
+from medsr.volume import SourceFormat
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,13 @@ def parse_part(text: str | None) -> tuple[int, int]:
 
 
 def list_jobs(
-    folder: Path, places: Places, *, part: str | None = None, overwrite: bool = False
+    folder: Path,
+    places: Places,
+    *,
+    part: str | None = None,
+    overwrite: bool = False,
+    format: SourceFormat | None = None,
+    dicom: DicomOptions = DEFAULTS,
 ) -> list[Job]:
     """List the scans below a folder and where their results go, sorted by name.
 
@@ -127,9 +135,12 @@ def list_jobs(
         part: Such as ``"2/8"``: every eighth scan from the second on, so that the parts share the
             scans out between them, each the same on every call.
         overwrite: Whether what exists may be replaced.
+        format: Of all results; that of each scan where None.
+        dicom: How results in DICOM are written.
 
     Raises:
-        UsageError: ``folder`` is a DICOM series itself, or two scans would have one output.
+        UsageError: ``folder`` is a DICOM series itself, two scans would have one output, or
+            de-identification is asked for and a result would not be DICOM.
         UnsupportedFormatError: There is no scan.
     """
     first, parts = parse_part(part)
@@ -140,18 +151,27 @@ def list_jobs(
         raise UsageError(
             f"{folder} holds DICOM slices itself and is one scan; give the folder above it"
         )
-    names = output_names(found, in_bids=is_dataset(folder))
+    names = output_names(found, format, in_bids=is_dataset(folder))
+    others = [scan.name for scan in found if (format or scan.format) != "dicom"]
+    if dicom.deidentify and others:
+        raise UsageError(
+            f"only DICOM output is de-identified, and {others[0]} would be written in another "
+            "format; leave it out, or leave out --deidentify"
+        )
     return [
-        Job(scan.name, scan.path, _outputs(scan, name, places, overwrite))
+        Job(scan.name, scan.path, _outputs(scan, name, places, overwrite, format, dicom))
         for scan, name in list(zip(found, names, strict=True))[first - 1 :: parts]
     ]
 
 
-def output_names(found: Sequence[FoundScan], *, in_bids: bool = False) -> list[str]:
+def output_names(
+    found: Sequence[FoundScan], format: SourceFormat | None = None, *, in_bids: bool = False
+) -> list[str]:
     """The names of the results: those of the scans, but for endings that medsr does not write.
 
     Args:
         found: The scans.
+        format: Of the results; that of each scan where None.
         in_bids: Whether they are of a BIDS dataset, whose derivatives say ``desc-sr``.
 
     Raises:
@@ -162,7 +182,11 @@ def output_names(found: Sequence[FoundScan], *, in_bids: bool = False) -> list[s
     for scan in found:
         suffix = suffix_of(Path(scan.name))
         name = scan.name
-        if scan.format == "dicom":
+        if format not in (None, scan.format):
+            # b.nii.gz becomes b.nrrd; the folder b becomes b.nii.gz.
+            stem = name if suffix is None else name[: -len(suffix)]
+            name = stem if format == "dicom" else stem + WRITABLE[format][0]
+        elif scan.format == "dicom":
             # A folder whose name ends like a file's.
             name = scan.name if suffix is None else f"{scan.name}.dicom"
         elif suffix is not None and suffix not in WRITABLE[scan.format]:
@@ -179,16 +203,25 @@ def output_names(found: Sequence[FoundScan], *, in_bids: bool = False) -> list[s
     return names
 
 
-def _outputs(scan: FoundScan, name: str, places: Places, overwrite: bool) -> Outputs:
+def _outputs(
+    scan: FoundScan,
+    name: str,
+    places: Places,
+    overwrite: bool,
+    format: SourceFormat | None,
+    dicom: DicomOptions,
+) -> Outputs:
+    kind = format or scan.format
     picture = None if places.previews is None else places.previews / f"{name}.png"
     sigma = None
     if places.uncertainty is not None:
         # DICOM has no place for such a map.
-        sigma = places.uncertainty / (f"{name}.nii.gz" if scan.format == "dicom" else name)
+        sigma = places.uncertainty / (f"{name}.nii.gz" if kind == "dicom" else name)
     return Outputs(
         scan=places.scans / name,
         preview=picture,
         uncertainty=sigma,
         overwrite=overwrite,
-        format=scan.format,
+        format=kind,
+        dicom=dicom if kind == "dicom" else DEFAULTS,
     )

@@ -134,7 +134,12 @@ def _open(
     writer = None
     if outputs.scan is not None:
         saving = saving_slabs(
-            after, outputs.scan, overwrite=overwrite, format=outputs.format, derivation=derivation
+            after,
+            outputs.scan,
+            overwrite=overwrite,
+            format=outputs.format,
+            derivation=derivation,
+            dicom=outputs.dicom,
         )
         writer = appearing.enter_context(saving)
     look = None if preview is None else preview.add_after

@@ -19,6 +19,7 @@ from medsr.geometry import Geometry
 from medsr.infer.report import Stopwatch, finish_report
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
+from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.volume import Derivation, SourceFormat, Volume
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Outputs:
         overwrite: Whether what exists may be replaced.
         format: Format of ``scan``, where its name shall not decide.
         request: See :class:`~medsr.volume.Derivation`.
+        dicom: How a DICOM series is written.
     """
 
     scan: Path | None = None
@@ -48,14 +50,21 @@ class Outputs:
     overwrite: bool = False
     format: SourceFormat | None = None
     request: str | None = None
+    dicom: DicomOptions = DEFAULTS
 
     def check(self) -> None:
         """Refuse names that cannot be written, or that would overwrite each other.
 
         Raises:
             OutputError: One of its family.
-            UsageError: Two outputs have the same place.
+            UsageError: Two outputs have the same place, or options for DICOM are given and the
+                scan will be written in another format.
         """
+        if self.dicom != DEFAULTS and self.scan_format != "dicom":
+            raise UsageError(
+                "series description, series number, layout and de-identification are for DICOM "
+                "output, and this output is none"
+            )
         named = (self.report, self.preview, self.uncertainty)
         files = [path for path in named if path is not None]
         paths = [*files, *([] if self.scan is None else [self.scan])]
@@ -167,6 +176,7 @@ class Outputs:
                     overwrite=overwrite,
                     format=self.format,
                     derivation=derivation,
+                    dicom=self.dicom,
                 )
             )
         self.write_sidecar(computed.before, after.geometry, derivation, appearing)

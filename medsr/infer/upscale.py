@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from medsr import io
 from medsr.errors import MemoryLimitError
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Progress, Upscaler
+from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.model import SRModel
 from medsr.volume import Volume
 
@@ -70,6 +72,8 @@ def upscale(
     preview: str | Path | None = None,
     uncertainty: bool | str | Path = False,
     overwrite: bool = False,
+    format: str | None = None,
+    dicom: DicomOptions = DEFAULTS,
     allow: Collection[str] = (),
     affine: ArrayLike | None = None,
     array_spacing: Sequence[float] | None = None,
@@ -99,6 +103,9 @@ def upscale(
         uncertainty: True, or a file to write: the map of the standard deviation that the network
             expects of its error. It asks for a model that says one; ``"auto"`` prefers those.
         overwrite: Replace files that exist.
+        format: ``"dicom"``, ``"nifti"``, ``"nrrd"``, ``"mha"`` or ``"mgz"``, whose ending is added
+            to ``output`` where that has none; its name decides when not given.
+        dicom: Series description and number, layout and de-identification of DICOM output.
         allow: What may be done to a scan that is refused otherwise, as for :func:`medsr.io.load`.
         affine: (4, 4) voxel index to RAS+ mm, for arrays.
         array_spacing: mm along X, Y, Z, for arrays without an affine.
@@ -129,7 +136,16 @@ def upscale(
         allow=allow,
         zoo_root=zoo_root,
     )
-    outputs = Outputs(_path(output), _path(report), _path(preview), sigma_file, overwrite)
+    kind = io.parse_format(format)
+    outputs = Outputs(
+        scan=None if output is None else io.name_output(Path(output), kind),
+        report=_path(report),
+        preview=_path(preview),
+        uncertainty=sigma_file,
+        overwrite=overwrite,
+        format=kind,
+        dicom=dicom,
+    )
     outputs.check()
     read = upscaler.read(scan, outputs, affine=affine, array_spacing=array_spacing, series=series)
     computed = upscaler.compute(read, outputs, progress=progress)

@@ -37,7 +37,9 @@ __all__ = [
     "inspect",
     "list_volumes",
     "load",
+    "name_output",
     "output_format",
+    "parse_format",
     "save",
     "saving",
 ]
@@ -217,6 +219,34 @@ def output_format(path: str | Path, *, format: SourceFormat | None = None) -> So
     if format is not None and format != named:
         raise OutputFormatError(f"{path}: the name says {named} and the format asked for {format}")
     return named
+
+
+def parse_format(name: str | None) -> SourceFormat | None:
+    """A format that medsr writes, by the name that a user typed; None stays None.
+
+    Raises:
+        OutputFormatError: if it is none of them.
+    """
+    for known in WRITABLE:
+        if name == known:
+            return known
+    if name is not None:
+        raise OutputFormatError(f"format {name!r} is not known; choose {', '.join(WRITABLE)}")
+    return None
+
+
+def name_output(path: Path, format: SourceFormat | None) -> Path:
+    """The name of an output whose format was asked for: its ending is added where there is none.
+
+    Example:
+        >>> name_output(Path("sharp"), "nifti").name
+        'sharp.nii.gz'
+        >>> name_output(Path("sharp.nii"), "nifti").name, name_output(Path("sharp"), "dicom").name
+        ('sharp.nii', 'sharp')
+    """
+    if format is None or suffix_of(path) is not None or not WRITABLE[format]:
+        return path
+    return path.with_name(path.name + WRITABLE[format][0])
 
 
 def check_writable(volume: Volume, path: str | Path, *, format: SourceFormat | None = None) -> None:
