@@ -121,8 +121,7 @@ def on_one_scale(scalings: Sequence[Rescale]) -> list[Rescale]:
 def _real_world(group: Group, where: str) -> tuple[float | None, float | None]:
     """Slope and intercept of the one linear mapping that there is; None without."""
     place = group("RealWorldValueMappingSequence")
-    inner = place.get("RealWorldValueMappingSequence")
-    items = list(inner) if inner else [place]
+    items = list(place.get("RealWorldValueMappingSequence") or [place])
     if len(items) != 1:
         return None, None
     slope = number(items[0], "RealWorldValueSlope", float, where)
@@ -132,11 +131,10 @@ def _real_world(group: Group, where: str) -> tuple[float | None, float | None]:
 
 def _philips_slope(frame: Dataset, where: str) -> float | None:
     """Philips' private scale slope; None where it is absent or makes no sense."""
-    element = frame.get(_PHILIPS_FRAME)
-    items = None if element is None or element.VR != "SQ" else element.value
-    place = items[0] if items else frame
-    creator = place.get(_PHILIPS_CREATOR)
-    if creator is None or _PHILIPS not in str(creator.value):
+    place = frame
+    if _PHILIPS_FRAME in frame and frame[_PHILIPS_FRAME].VR == "SQ":
+        place = next(iter(frame[_PHILIPS_FRAME].value), frame)
+    if _PHILIPS_CREATOR not in place or _PHILIPS not in str(place[_PHILIPS_CREATOR].value):
         return None
     try:
         slope = number(place, _PHILIPS_SCALE_SLOPE, float, where)
