@@ -9,13 +9,14 @@ scratch) counts for the call that made it first. On a GPU torch's own counter is
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import threading
 from types import TracebackType
 
 import psutil
 import torch
+
+from medsr.infer.freed import return_freed
 
 INTERVAL_SECONDS = 0.005
 
@@ -52,7 +53,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
             return self
-        _return_freed()
+        return_freed()
         self._before = self._most = self._resident()
         self._stop.clear()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -81,11 +82,3 @@ class PeakMemory:
 
     def _resident(self) -> int:
         return int(self._process.memory_info().rss)
-
-
-def _return_freed() -> None:
-    """Ask the C library to give freed memory back; only glibc can."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        return

@@ -96,12 +96,12 @@ def find_air(
     """
     shape: Shape = (lr.shape[0], lr.shape[1], lr.shape[2])
     high, low = _reach(lr, halo), -_reach(-lr, halo)
-    still = ((high - low) <= RIPPLE * divisor).numpy()
+    still = ((high - low) <= RIPPLE * divisor).cpu().numpy()
     probe = [min(n, 2 * (h + BLOCK) + 1) for n, h in zip(shape, halo, strict=True)]
     # Asking costs a small volume for each level; it must be worth that.
     if still.sum() * BLOCK**3 < 4 * math.prod(probe):
         return None
-    levels = ((high + low) / 2).numpy()
+    levels = ((high + low) / 2).cpu().numpy()
     steps = np.round((levels - offset) / (divisor * RIPPLE)).astype(np.int64)
     found, counts = np.unique(steps[still], return_counts=True)
     empty = np.zeros_like(still)

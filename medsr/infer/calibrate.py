@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -137,8 +137,13 @@ def _least(work: Callable[[], object]) -> float:
 
 def _valid(points: object) -> bool:
     """Whether what was kept can be used; files get damaged."""
-    return (
-        isinstance(points, Sequence)
-        and len(points) > 1
-        and all(isinstance(p, Sequence) and len(p) == 2 and min(p) > 0 for p in points)
+    if not isinstance(points, list) or len(points) < 2:
+        return False
+    try:
+        found = [(float(size), float(rate)) for size, rate in points]
+    except (TypeError, ValueError):
+        return False
+    sizes = [size for size, _ in found]
+    return all(0 < value < math.inf for point in found for value in point) and (
+        sizes == sorted(set(sizes))
     )

@@ -10,9 +10,11 @@ MONAI (``medsr.infer.monai_inferer``), scans (``medsr.infer.upscaler``).
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -37,6 +39,9 @@ Progress = Callable[[int, int], None]
 
 FREE_SHARE = 0.4
 """Of the memory that is free, blocks may take this much where no limit is given."""
+
+GPU_SHARE = 0.6
+"""The same of a GPU's memory, which few other programs want."""
 
 WORTH_MEASURING = 2**20
 """Voxels from which on a plan is worth the measurement of a machine not known yet."""
@@ -147,6 +152,7 @@ class Engine:
         self.skip_air = skip_air
         self.progress = progress
         self._runner_for = lru_cache(maxsize=64)(self._prepare)
+        self._network_on = lru_cache(maxsize=None)(self._copied)
 
     @property
     def streams(self) -> bool:
@@ -210,7 +216,9 @@ class Engine:
                     self._run(plan, lr, out, offset, divisor)
                     return out
                 except torch.OutOfMemoryError as error:
-                    plan = self._without_air(self._humbler(plan, error), lr, offset, divisor)
+                    # The frames of its traceback hold the memory that is wanted back.
+                    problem = error.with_traceback(None)
+                plan = self._without_air(self._humbler(plan, problem), lr, offset, divisor)
 
     def _run(self, plan: Plan, lr: Tensor, out: Tensor, offset: float, divisor: float) -> None:
         done, total = 0, plan.steps
@@ -257,7 +265,11 @@ class Engine:
         asked = self.skip_air and self.channels == 1 and self.multiple_of == (1, 1, 1)
         if not asked or plan.executor.even:
             return plan
-        air = find_air(lr, self.halo, self._ask, offset=offset, divisor=divisor)
+        try:
+            air = find_air(lr, self.halo, self._ask, offset=offset, divisor=divisor)
+        except torch.OutOfMemoryError:
+            # A block of the plan may not fit either; what to do then is decided by its run.
+            air = None
         if air is None:
             return plan
         tiles, left_out = shrink(plan.tiles, air, self.halo)
@@ -285,14 +297,23 @@ class Engine:
         )
 
     def _prepare(self, tile: Shape, device: torch.device) -> Runner:
-        network = self.network.to(device)
+        network = self._network_on(device)
         return self.backend.prepare(network, tile, precision=self.precision, device=device)
+
+    def _copied(self, device: torch.device) -> nn.Module:
+        """Return the network, or a copy where it is elsewhere: a caller may be training it."""
+        homes = {parameter.device for parameter in self.network.parameters()}
+        if all(h.type == device.type and device.index in (None, h.index) for h in homes):
+            return self.network
+        return copy.deepcopy(self.network).to(device)
 
     def _limit(self, shape: Shape, device: torch.device) -> int:
         """Bytes that one block may take."""
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            share = int(0.6 * free)
+            # What torch holds and does not use is free as well.
+            held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            share = int(GPU_SHARE * (free + held))
             return share if self.max_memory_bytes is None else min(share, self.max_memory_bytes)
         if self.max_memory_bytes is None:
             return int(FREE_SHARE * psutil.virtual_memory().available)
@@ -305,18 +326,20 @@ class Engine:
         Raises:
             MemoryLimitError: There is nothing left to try.
         """
+        if plan.device.type == "cuda":
+            torch.cuda.empty_cache()
         largest = max(plan.executor.working_bytes(tile.shape) for tile in plan.tiles)
-        humbler = self._plan(plan.shape, plan.device, largest // 2)
-        fits = max(humbler.executor.working_bytes(tile.shape) for tile in humbler.tiles)
-        if fits < largest:
-            if plan.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self._warn_once("memory of %s does not suffice; going on in smaller blocks", plan)
-            return humbler
+        with suppress(MemoryLimitError):
+            humbler = self._plan(plan.shape, plan.device, largest // 2)
+            fits = max(humbler.executor.working_bytes(tile.shape) for tile in humbler.tiles)
+            if fits < largest:
+                self._warn_once("memory of %s does not suffice; going on in smaller blocks", plan)
+                return humbler
         if plan.device.type == "cuda":
             self._warn_once("memory of %s does not suffice; going on on the processor", plan)
-            cpu = torch.device("cpu")
-            return self._plan(plan.shape, cpu, self._limit(plan.shape, cpu))
+            # What comes after is no smaller, such as further slabs of the same volume.
+            self.device = torch.device("cpu")
+            return self.plan(plan.shape)
         raise MemoryLimitError(
             f"a block of {plan.tiles[0].shape} voxels does not fit into the memory there is; "
             "close other programs or take a smaller model"

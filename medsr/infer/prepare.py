@@ -19,6 +19,9 @@ from medsr.geometry import Geometry
 from medsr.io.checks import check_finite, check_slices, guess_modality
 from medsr.volume import Modality, Source, Volume, units_of
 
+BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
+"""Values of ``backend``; those of ``medsr.infer.backends``, whose table needs torch, and auto."""
+
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -91,6 +94,17 @@ def parse_modality(modality: str) -> Modality | None:
         case "CT":
             return "CT"
     raise UsageError(f"modality {modality!r} is unknown; use auto, mr or ct")
+
+
+def parse_backend(backend: str) -> str:
+    """Return the name of a backend, or ``"auto"``; whether it is installed is not looked at.
+
+    Raises:
+        UsageError: It is none of :data:`BACKENDS`.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"backend {backend!r} is unknown; use {', '.join(BACKENDS)}")
+    return backend
 
 
 def modality_of(volume: Volume) -> Modality:

@@ -127,5 +127,6 @@ def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     if str(report["device"]).startswith("cuda"):
         import torch
 
-        peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+        where = str(report["device"]).split()[0]
+        peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(where)
     return {**report, "seconds": watch.rounded(), **peaks}

@@ -180,7 +180,7 @@ class ChainStream:
         shuffled = detail.reshape(sn, sa, sb, n, a, b).permute(3, 0, 4, 1, 5, 2)
         target = subvoxels(fine, self.scale)
         nearest = lr[:, None, :, None, :, None].expand(target.shape)
-        if self.device == target.device:
+        if shuffled.device == target.device == lr.device:
             torch.add(nearest, shuffled.float(), alpha=divisor, out=target)
         else:
             target.copy_(nearest).add_(shuffled.to(target.device, torch.float32), alpha=divisor)

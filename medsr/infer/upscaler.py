@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medsr import __version__, io
-from medsr.errors import MemoryLimitError, UsageError
+from medsr.errors import MemoryLimitError
 from medsr.geometry import Geometry
 from medsr.infer import prepare
 from medsr.infer.decide import (
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-Backend = Literal["auto", "torch", "openvino", "onnxruntime"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class Upscaler:
         self.allow = parse_allowances(allow)
         self.modality = modality
         self.max_memory_bytes = prepare.parse_bytes(max_memory)
-        self.backend = parse_backend(backend)
+        self.backend = prepare.parse_backend(backend)
         self._device, self._precision = device, precision
         self._shelf = Shelf(zoo_root)
         prepare.parse_modality(modality)
@@ -260,7 +258,7 @@ class Upscaler:
         with watch.stage("restore"):
             after, sigma = restore(answers, volume, frame, normaliser, decision, padding)
 
-        report = self._report(volume, after.geometry, decision, plan.as_dict())
+        report = self._report(volume, after.geometry, decision, plan.as_dict(), engine)
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
         request = None if outputs is None else outputs.request
@@ -317,7 +315,7 @@ class Upscaler:
                 watch=watch,
                 progress=progress,
             )
-            report = self._report(volume, after, decision, done.plan)
+            report = self._report(volume, after, decision, done.plan, engine)
             if done.median_sigma is not None:
                 report["uncertainty"] = {"units": volume.units, "median": done.median_sigma}
             outputs.write_sidecar(volume, after, derivation, appearing)
@@ -325,7 +323,12 @@ class Upscaler:
         return Computed(volume, None, None, summary, derivation, watch)
 
     def _report(
-        self, before: Volume, after: Geometry, decision: Decision, plan: dict[str, Any]
+        self,
+        before: Volume,
+        after: Geometry,
+        decision: Decision,
+        plan: dict[str, Any],
+        engine: Engine,
     ) -> dict[str, Any]:
         from medsr.infer.device import device_name
 
@@ -334,8 +337,8 @@ class Upscaler:
             after=after,
             spec=decision.model.spec,
             weight_hash=decision.model.weight_hash,
-            device=device_name(self.device),
-            precision=self.precision,
+            device=device_name(engine.device),
+            precision=engine.precision,
             plan=plan,
             warnings=[*decision.warnings, *(before.source.notes if before.source else ())],
         )
@@ -366,18 +369,6 @@ class Upscaler:
         return prepare.volume_from_array(
             scan, modality=self.modality, affine=affine, array_spacing=array_spacing
         )
-
-
-def parse_backend(name: str) -> Backend:
-    """Return the name of a backend that medsr knows; whether it is installed is not looked at.
-
-    Raises:
-        UsageError: It is none of :data:`BACKENDS`.
-    """
-    for known in BACKENDS:
-        if name == known:
-            return known
-    raise UsageError(f"backend {name!r} is unknown; use {', '.join(BACKENDS)}")
 
 
 def derive(

@@ -44,7 +44,18 @@ def test_measured_once_and_kept(way: Way, folder: Path, monkeypatch: pytest.Monk
     assert rates(way, "fp32") == measured
 
 
-@pytest.mark.parametrize("content", ["{", '{"points": []}', '{"points": [[1, -2], [3, 4]]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        '{"points": []}',
+        '{"points": [[1, -2], [3, 4]]}',
+        '{"points": [["a", "b"], ["c", "d"]]}',
+        '{"points": [[1, 2], [1, 2]]}',
+        '{"points": [[1, 2], [NaN, 2]]}',
+        '{"points": {"1": 2, "3": 4}}',
+    ],
+)
 def test_a_damaged_cache_is_measured_anew(folder: Path, content: str) -> None:
     rates("tile", "fp32")
     (file,) = folder.glob("rates-*.json")

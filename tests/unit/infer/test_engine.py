@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -148,6 +150,9 @@ def test_the_gpu_agrees_with_the_processor(make_model: MakeModel) -> None:
     found = TiledInferer(8, precision="fp32")(lr, network.to("cuda"))
     assert found.device == lr.device
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    there = TiledInferer(precision="fp32")(lr.to("cuda"), network)
+    assert there.is_cuda
+    torch.testing.assert_close(there.cpu(), expected, rtol=0, atol=1e-3)
 
 
 class Hungry(torch.nn.Module):
@@ -176,6 +181,45 @@ def test_out_of_memory_is_met_with_smaller_blocks_and_one_warning(
     torch.testing.assert_close(sr[0], lr + 1)
     assert max(network.blocks) == 8000
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_what_a_failed_block_held_is_free_before_the_next() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    class Holding(Hungry):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            alive.extend(reference() is not None for reference in held)
+            scratch = x.clone()
+            held.append(weakref.ref(scratch))
+            return super().forward(scratch)
+
+    Engine(Holding(bears=1500), precision="fp32", skip_air=False).run(torch.rand(20, 20, 20))
+    assert len(held) > 2
+    assert not any(alive)
+
+
+def test_no_room_for_the_question_about_air_is_no_failure() -> None:
+    lr = torch.zeros(48, 48, 48)
+    assert Engine(Hungry(bears=10**9), precision="fp32").run(lr)[0, 0, 0, 0] == 1
+    assert Engine(Hungry(bears=0), precision="fp32").plan_for(lr).air_share == 0
+
+
+@pytest.mark.parametrize("limit_bytes", [None, 2**24])
+def test_a_full_gpu_is_left_for_good(limit_bytes: int | None) -> None:
+    engine = Engine(Hungry(bears=10**9), precision="fp32", core=6, max_memory_bytes=limit_bytes)
+    plan = dataclasses.replace(engine.plan((6, 6, 6)), device=torch.device("cuda"))
+    engine.device = plan.device
+    humbler = engine._humbler(plan, torch.OutOfMemoryError("no room"))
+    assert humbler.device == torch.device("cpu") == engine.device
+
+
+def test_the_callers_network_stays_where_it_is(network: torch.nn.Module) -> None:
+    engine = Engine(network, precision="fp32")
+    assert engine._network_on(torch.device("cpu")) is network
+    elsewhere = engine._network_on(torch.device("meta"))
+    assert {p.device.type for p in elsewhere.parameters()} == {"meta"}
+    assert {p.device.type for p in network.parameters()} == {"cpu"}
 
 
 def test_memory_that_never_suffices_is_refused() -> None:

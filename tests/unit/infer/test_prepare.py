@@ -133,3 +133,12 @@ def test_amounts_of_memory(text: Any, expected: int | None) -> None:
 def test_no_amounts_of_memory(text: str) -> None:
     with pytest.raises(UsageError, match="memory"):
         prepare.parse_bytes(text)
+
+
+def test_backends_are_known_by_name_before_any_is_loaded() -> None:
+    from medsr.infer.backends import BACKENDS
+
+    assert set(prepare.BACKENDS) == {"auto", *BACKENDS}
+    assert [prepare.parse_backend(name) for name in prepare.BACKENDS] == list(prepare.BACKENDS)
+    with pytest.raises(UsageError, match="use auto, torch, openvino, onnxruntime"):
+        prepare.parse_backend("Torch")
