@@ -23,7 +23,7 @@ from medsr.errors import MissingExtraError
 from medsr.io.dicom_derived import code
 
 _TABLE = "dicomfields_2026c"
-PROFILE = "DICOM PS3.15 Basic Application Level Confidentiality Profile, 2026c"
+PROFILE = "DICOM PS3.15 Basic Application Confidentiality Profile, 2026c"
 
 # Text, free bytes and times.
 _TELLING = ("LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT", "AE", "UN", "OB", "DA", "DT", "TM")
@@ -61,7 +61,7 @@ TECHNICAL_TEXT = frozenset(
 # Where an item is one of the standard's codes: elsewhere a code may be a site's own words.
 _STANDARD_SCHEMES = ("DCM", "SCT", "SRT", "SNM3", "UCUM", "LN", "FMA", "RADLEX", "NCIt")
 
-_NO_DATE, _NO_TIME = "00010101", "000000"
+_NO_DATE, _NO_TIME = "19000101", "000000"
 
 Action = Callable[[Dataset, DataElement], None]
 
@@ -82,7 +82,8 @@ class Deidentifier:
         for names, action in (
             (("X_TAGS",), _remove),
             (("Z_TAGS", "X_Z_TAGS"), _empty),
-            (("D_TAGS", "Z_D_TAGS", "X_D_TAGS", "X_Z_D_TAGS"), _replace),
+            (("D_TAGS", "Z_D_TAGS"), _replace),
+            (("X_D_TAGS", "X_Z_D_TAGS"), _remove_or_replace),
             (("U_TAGS", "X_Z_U_STAR_TAGS"), self._remap),
         ):
             for name in names:
@@ -185,6 +186,14 @@ def _replace(dataset: Dataset, element: DataElement) -> None:
         element.value = _NO_DATE + _NO_TIME
     else:
         replace_element(element)
+
+
+def _remove_or_replace(dataset: Dataset, element: DataElement) -> None:
+    """No derived image must say when something was done; the rest may be demanded."""
+    if element.VR in ("DA", "TM", "DT"):
+        del dataset[element.tag]
+    else:
+        _replace(dataset, element)
 
 
 def _is_retired(tag: BaseTag) -> bool:

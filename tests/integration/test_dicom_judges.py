@@ -1,0 +1,161 @@
+"""Independent judges of written DICOM: dciodvfy validates it, dcm2niix and SimpleITK read it.
+
+No file may have an error that its source has not. Each judge is skipped by name where its program
+is not installed (Debian: dicom3tools, dcm2niix).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK
+from scipy import ndimage
+
+from medsr.geometry import Geometry
+from medsr.io import load, save
+from medsr.io.dicom_options import DicomOptions
+from medsr.volume import Derivation, Volume
+
+Array = npt.NDArray[np.float64]
+SERIES = (
+    "mr_fruit",
+    "ct_chest_2p5mm",
+    "ct_chest_jpegls",
+    "mr_jpeg_lossless_fragments",
+    "mr_enhanced_multiframe",
+    "small/philips_enhanced",
+    "small/siemens_multiframe",
+    "small/ge_implicit",
+    "small/rle",
+)
+LAYOUTS = ("classic", "enhanced")
+DERIVATION = Derivation("mr-z4 1.0", "0.1", "ab" * 32, "Super-resolution", (1.0, 1.0, 2.0))
+
+
+def program(name: str) -> str:
+    """A judge's program; the test is skipped where it is missing."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def errors_of(file: Path) -> set[str]:
+    """What dciodvfy calls an error, without the numbers of items."""
+    done = subprocess.run(
+        [program("dciodvfy"), str(file)], capture_output=True, text=True, errors="replace"
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    return {re.sub(r"\d+", "#", line) for line in lines if line.startswith("Error")}
+
+
+def finer(volume: Volume) -> Volume:
+    """A crop with twice the slices, by a cubic B-spline."""
+    x, y, z = (size // 2 for size in volume.shape)
+    window = (min(x, 24), min(y, 20), min(z, 3))
+    start = tuple(centre - half for centre, half in zip((x, y, z), window, strict=True))
+    stop = tuple(centre + half for centre, half in zip((x, y, z), window, strict=True))
+    part = volume.crop(start, stop)
+    geometry = part.geometry.refine((1, 1, 2))
+    places = np.indices(geometry.shape, dtype=np.float64)
+    places[2] = (places[2] + 0.5) / 2.0 - 0.5
+    data = ndimage.map_coordinates(part.data.astype(np.float64), places, order=3, mode="nearest")
+    # Unsigned pixels cannot hold the spline's undershoot; saturation has a test of its own.
+    data = np.clip(data, part.data.min(), part.data.max())
+    return part.replace(data=data.astype(np.float32), geometry=geometry)
+
+
+def placed(volume: Volume, geometry: Geometry) -> Array:
+    """The volume's values at the voxels of another grid, which may differ in order only."""
+    grid = np.indices(geometry.shape).reshape(3, -1).T
+    places = volume.geometry.world_to_voxel(geometry.voxel_to_world(grid))
+    nearest = np.rint(places).astype(int)
+    spacing = np.asarray(volume.spacing)
+    assert (np.abs(places - nearest) * spacing).max() < 1e-3  # mm
+    values = volume.data[tuple(nearest.T)].reshape(geometry.shape)
+    return np.asarray(values, dtype=np.float64)
+
+
+def by_itk(folder: Path) -> tuple[Geometry, Array]:
+    files = sorted(folder.iterdir())
+    if len(files) == 1:
+        image = SimpleITK.ReadImage(str(files[0]))
+    else:
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+        image = reader.Execute()
+    geometry = Geometry.from_lps(
+        image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+    )
+    return geometry, SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.float64)
+
+
+def by_dcm2niix(folder: Path, place: Path) -> tuple[Geometry, Array]:
+    place.mkdir()
+    command = [program("dcm2niix"), "-b", "n", "-z", "n", "-f", "result", "-o", str(place)]
+    subprocess.run([*command, str(folder)], capture_output=True, check=True)
+    (file,) = place.glob("*.nii")
+    image = nibabel.load(file)
+    assert isinstance(image, nibabel.Nifti1Image)
+    data = np.asarray(image.dataobj, dtype=np.float64)
+    assert image.affine is not None
+    return Geometry(data.shape, image.affine), data
+
+
+def judge(volume: Volume, folder: Path, tmp_path: Path, step: float) -> None:
+    """Both readers find every value where the volume has it."""
+    for geometry, values in (by_itk(folder), by_dcm2niix(folder, tmp_path / "niix")):
+        assert sorted(geometry.shape) == sorted(volume.shape)  # dcm2niix turns sagittal stacks
+        expected = placed(volume, geometry)
+        np.testing.assert_allclose(values, expected, atol=0.51 * step, rtol=2e-6)
+
+
+def step_of(written: Volume) -> float:
+    assert written.source is not None
+    return abs(written.source.slope)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", SERIES)
+def test_validates_and_lies_in_place(
+    shared_data: Path, tmp_path: Path, name: str, layout: str
+) -> None:
+    program("dciodvfy"), program("dcm2niix")
+    source = shared_data / "dicom" / name
+    volume = finer(load(source))
+    out = tmp_path / "out"
+    save(volume, out, derivation=DERIVATION, dicom=DicomOptions.of(layout))
+    before = errors_of(next(file for file in sorted(source.rglob("*")) if file.is_file()))
+    for file in list(sorted(out.iterdir()))[:2]:
+        assert errors_of(file) - before == set()
+    judge(volume, out, tmp_path, step_of(load(out)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["mr_fruit", "ct_chest_2p5mm", "mr_enhanced_multiframe"])
+def test_validates_without_the_patient(
+    shared_data: Path, tmp_path: Path, name: str, layout: str
+) -> None:
+    program("dciodvfy")
+    source = shared_data / "dicom" / name
+    options = DicomOptions.of(layout, deidentify=True)
+    save(finer(load(source)), tmp_path / "out", derivation=DERIVATION, dicom=options)
+    before = errors_of(next(file for file in sorted(source.rglob("*")) if file.is_file()))
+    assert errors_of(min((tmp_path / "out").iterdir())) - before == set()
+
+
+@pytest.mark.parametrize("name", ["mr_fruit", "ct_chest_2p5mm", "ct_chest_jpegls"])
+def test_what_can_be_mended_is_mended(shared_data: Path, tmp_path: Path, name: str) -> None:
+    """An over-long code, a missing Laterality or PatientPosition, a stray InversionTime."""
+    program("dciodvfy")
+    source = shared_data / "dicom" / name
+    assert errors_of(next(file for file in sorted(source.rglob("*")) if file.is_file()))
+    save(finer(load(source)), tmp_path / "out", derivation=DERIVATION)
+    assert errors_of(tmp_path / "out" / "IM00001.dcm") == set()
