@@ -158,9 +158,9 @@ class SliceHeader:
 
     @property
     def label(self) -> str:
-        """How a message calls this slice: its number, else its file name."""
+        """How a message calls this slice: its number, else its file's place."""
         if self.number is None:
-            return f"file {self.file.name}"
+            return self.file.name
         return f"{'image' if self.frame is None else 'frame'} {self.number}"
 
 

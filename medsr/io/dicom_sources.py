@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import BinaryIO
 
 import pydicom
@@ -30,16 +30,19 @@ class DicomFile:
         path: the file on disk, or the archive.
         archive: the archive, for a member.
         member: which member.
+        number: its place among the files of a folder, an archive or a DICOMDIR, in the order of
+            their names, from 1; 0 for a file that was given itself.
     """
 
     path: Path
     archive: Archive | None = None
     member: zipfile.ZipInfo | None = None
+    number: int = field(default=0, compare=False)
 
     @property
     def name(self) -> str:
-        """The last part of its name."""
-        return self.path.name if self.member is None else PurePosixPath(self.member.filename).name
+        """What a message calls it: its number, since archives name files after patients."""
+        return f"file {self.number} in the order of names" if self.number else self.path.name
 
     @property
     def size_bytes(self) -> int:
@@ -91,7 +94,8 @@ def list_files(path: Path) -> Listing:
         CorruptFileError: if the DICOMDIR cannot be parsed.
     """
     if path.is_dir():
-        files = tuple(DicomFile(file) for file in _files_below(path))
+        below = enumerate(_files_below(path), start=1)
+        files = tuple(DicomFile(file, number=number) for number, file in below)
         index = path / _DICOMDIR
         if not index.is_file() or not is_directory(index):
             return Listing(files)
@@ -101,7 +105,8 @@ def list_files(path: Path) -> Listing:
     if is_archive(path):
         archive = Archive(path)
         members = sorted(archive.members, key=lambda info: info.filename)
-        return Listing(tuple(DicomFile(path, archive, member) for member in members))
+        within = enumerate(members, start=1)
+        return Listing(tuple(DicomFile(path, archive, member, n) for n, member in within))
     if is_directory(path):
         there, lost = _listed_by(path)
         return Listing(tuple(there), _lost_note(lost))
@@ -144,7 +149,8 @@ def _listed_by(index: Path) -> tuple[list[DicomFile], int]:
             lost += 1
         else:
             files[file] = DicomFile(file)
-    return [files[file] for file in sorted(files)], lost
+    there = enumerate(sorted(files), start=1)
+    return [replace(files[file], number=number) for number, file in there], lost
 
 
 def _find(root: Path, parts: list[str]) -> Path | None:
