@@ -104,7 +104,8 @@ class Outputs:
         sidecar = self._sidecar(volume)
         if sidecar is None:
             return
-        io.check_output(sidecar, overwrite=self.overwrite)
+        if sidecar.parent.is_dir():  # a run over a folder makes it later
+            io.check_output(sidecar, overwrite=self.overwrite)
         if self.report is not None and self.report.absolute() == sidecar.absolute():
             raise UsageError(
                 f"{self.report}: the result gets a sidecar of this name, as its scan has one; give "
