@@ -159,6 +159,20 @@ def is_enhanced(reference: DicomReference, options: DicomOptions) -> bool:
     return all(image.sop_class in enhanced for image in reference.images)
 
 
+def count_files(source: Volume, slices: int, options: DicomOptions = DEFAULTS) -> int:
+    """How many files, and so instances, a result of this many slices will have.
+
+    Args:
+        source: the scan that the result is computed from.
+        slices: of the result.
+        options: see :func:`write_dicom`.
+
+    Raises:
+        OutputFormatError: as :func:`write_dicom`.
+    """
+    return 1 if is_enhanced(check_writable(source), options) else slices
+
+
 class ClassicSeries:
     """A series of single-frame images under way; see :func:`derived_series`."""
 

@@ -30,6 +30,7 @@ from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler, derive
 from medsr.io.dicom_quiet import quiet
 from medsr.io.dicom_uids import DerivedUids
+from medsr.io.dicom_write import count_files
 from medsr.pacs.archive import (
     Archive,
     NotOfferedError,
@@ -190,8 +191,9 @@ def _run(
     request = name_request(exchange.series, grid, derivation, upscaler.allow)
     outputs = dataclasses.replace(outputs, request=request)
     uids = DerivedUids.of(request)
-    exchange.result, exchange.images = uids.series, grid.shape[2]
-    wanted = {str(uids.instance(number)) for number in range(1, grid.shape[2] + 1)}
+    count = count_files(scan.volume, grid.shape[2])
+    exchange.result, exchange.images = uids.series, count
+    wanted = {str(uids.instance(number)) for number in range(1, count + 1)}
     there = _ask(target, exchange.study, uids.series)
     exchange.already = None if there is None else len(wanted & there)
     if there is not None and wanted <= there:

@@ -33,6 +33,7 @@ from medsr.errors import (
 )
 from medsr.geometry import Geometry
 from medsr.infer.upscale import upscale
+from medsr.io.dicom_options import DicomOptions
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
 from medsr.volume import Volume
@@ -362,6 +363,24 @@ def test_dicom_output_of_a_scan_that_is_none_is_refused_before_any_work(
     monkeypatch.setattr("medsr.infer.upscaler.Upscaler.compute", None)
     with pytest.raises(OutputFormatError, match="DICOM input"):
         upscale(thick, tmp_path / "series", scale=(1, 1, 4), zoo_root=root)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_is_asked_for_gives_the_ending(
+    thick: Volume, root: Path, tmp_path: Path
+) -> None:
+    upscale(thick, tmp_path / "sharp", format="nrrd", scale=(1, 1, 4), zoo_root=root)
+    assert [path.name for path in tmp_path.iterdir()] == ["sharp.nrrd"]
+    assert io.load(tmp_path / "sharp.nrrd").shape[2] == 4 * thick.shape[2]
+    for name, kind in (("a.nii", "nrrd"), ("b", "png")):
+        with pytest.raises(OutputFormatError):
+            upscale(thick, tmp_path / name, format=kind, scale=(1, 1, 4), zoo_root=root)
+
+
+def test_options_for_dicom_need_dicom_output(thick: Volume, root: Path, tmp_path: Path) -> None:
+    for options in (DicomOptions(deidentify=True), DicomOptions(series_number=3)):
+        with pytest.raises(UsageError, match="DICOM output"):
+            upscale(thick, tmp_path / "a.nii", dicom=options, scale=(1, 1, 4), zoo_root=root)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,6 +18,7 @@ from medsr.errors import (
 )
 from medsr.infer.folder_jobs import Places, list_jobs, output_names, parse_part
 from medsr.io import output_format
+from medsr.io.dicom_options import DicomOptions
 from medsr.io.inspect import SUFFIXES, suffix_of
 from medsr.io.scans import FoundScan
 
@@ -40,6 +41,27 @@ def test_endings_that_are_not_written_become_their_formats_own() -> None:
         assert output_format(name, format=scan.format) == scan.format
     series = [FoundScan("f.nii", Path("f.nii"), "dicom")]
     assert output_format(output_names(series)[0], format="dicom") == "dicom"
+
+
+def test_another_format_gives_other_names() -> None:
+    found = scans("a.nii.gz", "b.mhd", "series", "1.2.840.t1")
+    assert output_names(found, "nrrd") == ["a.nrrd", "b.nrrd", "series.nrrd", "1.2.840.t1.nrrd"]
+    assert output_names(found, "dicom") == ["a", "b", "series", "1.2.840.t1"]
+    with pytest.raises(UsageError, match=r"x\.mha"):
+        output_names(scans("x.nii", "x"), "mha")
+
+
+def test_only_dicom_is_deidentified(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nii.gz").touch()
+    places = Places(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"a\.nii\.gz"):
+        list_jobs(tmp_path / "in", places, dicom=DicomOptions(deidentify=True))
+    (job,) = list_jobs(tmp_path / "in", places, dicom=DicomOptions(series_number=4))
+    assert job.outputs.dicom == DicomOptions()
+    named = DicomOptions(series_number=4)
+    (job,) = list_jobs(tmp_path / "in", places, format="dicom", dicom=named)
+    assert (job.outputs.dicom, job.outputs.format) == (named, "dicom")
 
 
 def test_two_scans_with_one_result_are_refused() -> None:
