@@ -23,7 +23,6 @@ from medsr.cli.options import (
 )
 from medsr.cli.upscale_folder import is_for_folders, run_folder
 from medsr.errors import UsageError
-from medsr.io.dicom_options import DicomOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -162,6 +161,8 @@ def upscale_command(
         raise UsageError("--spacing and --scale are both given; give one of them")
     factors = None if scale is None else parse_scale(scale)
     wanted = "iso" if spacing is None else parse_spacing(spacing)
+
+    from medsr.io.dicom_options import DicomOptions
 
     options: dict[str, Any] = {
         "model": model,
