@@ -66,9 +66,10 @@ class Rates:
         return points[-1][1]
 
 
+_IN_CACHE: dict[Precision, float] = {"fp32": 2.0e11, "bf16": 5.0e11}
 USUAL: dict[Precision, Rates] = {
     precision: Rates(((2**20, rate), (2**23, rate), (2**25, 0.9 * rate), (2**27, 0.5 * rate)))
-    for precision, rate in (("fp32", 2.0e11), ("bf16", 5.0e11))
+    for precision, rate in _IN_CACHE.items()
 }
 """For machines not measured: caches of some megabytes, and half the rate beyond them."""
 

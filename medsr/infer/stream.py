@@ -129,15 +129,16 @@ class ChainStream:
         """Run the network over a block and write what lies in a window of it.
 
         Args:
-            block: Native values ``(X, Y, Z)``, float32.
-            out: ``(x·sx, y·sy, z·sz)`` float32, written: the enlarged window in native values.
+            block: Native values ``(X, Y, Z)``, float32, on any device.
+            out: ``(x·sx, y·sy, z·sz)`` float32 on any device, written: the enlarged window in
+                native values.
             crop: The window, in voxels of the block.
             step: Planes answered at a time.
             offset: Native value that is 0 to the network.
             divisor: Native width that is 1 to the network.
             tick: Called after every step.
         """
-        x = block.permute(self.axes)
+        x = block.to(self.device).permute(self.axes)
         first, rows, columns = (crop[a] for a in self.axes)
         fine = out.permute(self.axes)
         length = x.shape[0]
@@ -151,7 +152,7 @@ class ChainStream:
             for depth, state in enumerate(states):
                 if depth == 0:
                     start, stop = state.wanted(min(max(target + last, 0), length), length)
-                    planes = (x[start:stop].to(self.device) - offset) / divisor
+                    planes = (x[start:stop] - offset) / divisor
                     state.feed(planes[None, None])
                 elif current is not None:
                     state.feed(current, rectify=True)
@@ -180,10 +181,10 @@ class ChainStream:
         shuffled = detail.reshape(sn, sa, sb, n, a, b).permute(3, 0, 4, 1, 5, 2)
         target = subvoxels(fine, self.scale)
         nearest = lr[:, None, :, None, :, None].expand(target.shape)
-        if shuffled.device == target.device == lr.device:
+        if target.device == lr.device:
             torch.add(nearest, shuffled.float(), alpha=divisor, out=target)
         else:
-            target.copy_(nearest).add_(shuffled.to(target.device, torch.float32), alpha=divisor)
+            target.copy_(torch.add(nearest, shuffled.float(), alpha=divisor))
 
 
 class _State:
