@@ -156,12 +156,16 @@ class Upscaler:
         return precision_for(self.backend, self._precision, self.device)
 
     def warm_up(self) -> None:
-        """Refuse now what would be refused for every scan: the device, a model that was named.
+        """Refuse now what would be refused for every scan: device, backend, a model that was named.
 
         Raises:
-            MedsrError: The device, the precision or the model cannot be used.
+            MedsrError: The device, the precision, the backend or the model cannot be used.
         """
-        _ = self.precision
+        from medsr.infer.backends import resolve_backend
+
+        precision = self.precision
+        if self.backend != "auto":
+            resolve_backend(self.backend, precision, self.device)
         if self.wishes.model != "auto":
             self._shelf.get(self.wishes.model)
 

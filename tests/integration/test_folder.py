@@ -22,12 +22,14 @@ from medsr.errors import (
     DeviceError,
     Interrupted,
     MedsrError,
+    MissingExtraError,
     OutputExistsError,
     OutputNotWritableError,
     ScansFailedError,
     UnknownModelError,
     UsageError,
 )
+from medsr.infer.backends import BACKENDS
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
@@ -318,11 +320,14 @@ def test_what_would_fail_for_every_scan_is_refused_before_any_is_read(
     folder: Path, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Upscaler, "read", None)
+    # As where an extra is not installed.
+    monkeypatch.setattr(BACKENDS["onnxruntime"], "packages", ("no_such_package",), raising=False)
     out = tmp_path / "out"
     cases: list[tuple[type[MedsrError], dict[str, Any]]] = [
         (DeviceError, {"device": "cuda:99"}),
         (UnknownModelError, {"model": "mr-z9"}),
         (UsageError, {"backend": "abacus"}),
+        (MissingExtraError, {"backend": "onnxruntime"}),
         (UsageError, {"precision": "fp8"}),
         (UsageError, {"modality": "pet"}),
         (UsageError, {"scale": (1, 4)}),
