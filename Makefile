@@ -1,6 +1,7 @@
 # make demo   upscale a scan and look at it        (SCAN=path for a scan of your own)
 # make test   lint, types and the whole test suite
 # make lint   ruff and mypy alone
+# make fuzz   damaged and hostile files against every reader   (CASES=20000 SEED=1)
 # make docs   the documentation as a web site, in site/
 # make clean  remove what these made, the environment included
 #
@@ -17,8 +18,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # Test workers share the cores: one thread each.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 WORKERS ?= 2
+# Cases for each target of make fuzz; another seed each day.
+CASES ?= 5000
+SEED ?= $(shell date +%Y%m%d)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint fuzz docs clean
 
 demo: $(STAMPS)/demo
 	@$(BIN)/python -m medsr.demo $(if $(SCAN),"$(SCAN)")
@@ -30,6 +34,10 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy medsr
+
+fuzz: $(STAMPS)/dev
+	MEDSR_FUZZ_CASES=$(CASES) MEDSR_FUZZ_SEED=$(SEED) $(ONE_THREAD) $(BIN)/python -m pytest tests/fuzz \
+		-n $(WORKERS) --dist worksteal
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict

@@ -82,7 +82,7 @@ def check_integers(low: float, high: float, dtype: np.dtype[Any], where: str) ->
     """
     if dtype.kind in "iu" and dtype.itemsize == 8 and max(high, -low) > _EXACT_IN_FLOAT32:
         raise WideIntegerError(
-            f"{where}: 64-bit integers from {low:.6g} to {high:.6g} are too large for float32, "
+            f"{where}: 64-bit integers from {low:.17g} to {high:.17g} are too large for float32, "
             f"which is exact to {_EXACT_IN_FLOAT32}; scale them to a smaller type"
         )
 

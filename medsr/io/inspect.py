@@ -148,6 +148,10 @@ def format_of(path: Path) -> SourceFormat:
     suffix = suffix_of(path)
     if suffix is not None:
         return SUFFIXES[suffix]
+    if path.name.lower().endswith(_IN_TWO_FILES):
+        raise UnsupportedFormatError(
+            f"{path}: Analyze or NIfTI in two files; convert both to one .nii.gz"
+        )
     from medsr.io.dicom_files import is_dicom
 
     if is_dicom(path):

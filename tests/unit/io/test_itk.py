@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import math
 from pathlib import Path
 
@@ -21,8 +23,10 @@ from medsr.errors import (
     MedsrError,
     NonFiniteError,
     TooFewSlicesError,
+    UnsupportedFormatError,
 )
 from medsr.geometry import Geometry
+from medsr.io.slabs import open_slabs
 from medsr.volume import Source, Volume
 
 sitk = SimpleITK
@@ -241,6 +245,93 @@ def test_complex_frames_and_non_finite_voxels(tmp_path: Path) -> None:
     sitk.WriteImage(image_of(data), str(tmp_path / "nan.nrrd"))
     with pytest.raises(NonFiniteError, match=r"\(1, 2, 3\)"):
         io.load(tmp_path / "nan.nrrd")
+
+
+@pytest.mark.parametrize("space", ["left-posterior-superior", "RAS", "left-anterior-superior"])
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
+def test_nrrds_with_an_axis_that_is_none_of_space(
+    tmp_path: Path, space: str, place: int, encoding: str
+) -> None:
+    vectors = ["(0,2,0.1)", "(0,0,3)", "(-1,0,0)"]
+    kinds, sizes = ["domain"] * 3, ["6", "5", "7"]
+    for words, extra in ((vectors, "none"), (kinds, "list"), (sizes, "1")):
+        words.insert(place, extra)
+    pack = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding]
+    body = counting().astype(">i2").tobytes(order="F")
+    fields = {
+        "dimension": "4",
+        "sizes": " ".join(sizes),
+        "kinds": " ".join(kinds),
+        "space": space,
+        "space_directions": " ".join(vectors),
+        "space_origin": "(1,2,3)",
+        "endian": "big",
+    }
+    volume = io.load(nrrd(tmp_path / "a.nrrd", pack(body), encoding=encoding, **fields))
+    # SimpleITK is built without bzip2.
+    image = sitk.ReadImage(str(nrrd(tmp_path / "raw.nrrd", body, **fields)))
+    np.testing.assert_array_equal(volume.data, counting())
+    expected = Geometry.from_lps(
+        image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
+    )
+    assert volume.geometry.same_grid(expected)
+
+
+@pytest.mark.parametrize("ending", ["nhdr", "mhd"])
+def test_voxels_in_another_file_must_lie_in_the_same_folder(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "a").mkdir()
+    raw = tmp_path / "a" / "a.raw"
+    raw.write_bytes(counting().tobytes(order="F"))
+    here = tmp_path / "a" / f"a.{ending}"
+
+    def name(data: str, path: Path = here) -> Path:
+        if ending == "mhd":
+            text = metaimage(path, b"").read_text().replace("LOCAL", data)
+        else:
+            text = nrrd(path, b"").read_text().rstrip("\n") + f"\ndata file: {data}\n"
+        path.write_text(text)
+        return path
+
+    np.testing.assert_array_equal(io.load(name("a.raw")).data, counting())
+    np.testing.assert_array_equal(open_slabs(here).read(2, 4), counting()[:, :, 2:4])
+    with pytest.raises(UnsupportedFormatError, match="another folder"):
+        io.load(name(str(raw)))
+    with pytest.raises(UnsupportedFormatError, match="another folder"):
+        io.load(name("../a/a.raw"))
+    for several in ("LIST", "a%d.raw 1 7 1"):
+        with pytest.raises(UnsupportedFormatError, match="several files"):
+            io.load(name(several))
+    with pytest.raises(CorruptFileError, match="not beside it"):
+        io.load(name("b.raw"))
+    raw.write_bytes(raw.read_bytes()[:-2])
+    with pytest.raises(CorruptFileError, match="420 bytes but the file has 418"):
+        io.load(name("a.raw"))
+
+
+def test_metaimages_in_either_byte_order_and_from_the_end_of_a_file(tmp_path: Path) -> None:
+    swapped = counting().astype(">i2").tobytes(order="F")
+    path = metaimage(tmp_path / "a.mha", swapped, BinaryDataByteOrderMSB="True")
+    np.testing.assert_array_equal(io.load(path).data, counting())
+    (tmp_path / "b.raw").write_bytes(b"some header" + counting().tobytes(order="F"))
+    behind = metaimage(tmp_path / "b.mhd", b"", HeaderSize="-1")
+    behind.write_text(behind.read_text().replace("LOCAL", "b.raw"))
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(behind))).transpose(2, 1, 0)
+    np.testing.assert_array_equal(expected, counting())
+    np.testing.assert_array_equal(io.load(behind).data, expected)
+
+
+def test_a_space_without_directions_is_said_to_be_unknown(tmp_path: Path) -> None:
+    text = (
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 6 5 7\nspacings: 1 2 3\n"
+        "endian: little\nencoding: raw\n\n"
+    )
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(text.encode() + counting().tobytes(order="F"))
+    volume = io.load(path)
+    assert volume.spacing == (1.0, 2.0, 3.0)
+    assert any("unknown" in note for note in volume.source.notes)
+    assert any("unknown" in warning for warning in io.inspect(path).warnings)
 
 
 def test_free_text_does_not_travel(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from medsr import io
 from medsr.errors import (
     ColourError,
+    ComplexError,
     CorruptFileError,
     DimensionError,
     GeometryError,
@@ -283,7 +284,7 @@ def test_one_frame_is_squeezed_and_several_are_refused(tmp_path: Path) -> None:
 
 def test_complex_and_colour_are_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(counting().astype(np.complex64), OBLIQUE), tmp_path / "c.nii")
-    with pytest.raises(DimensionError, match="complex"):
+    with pytest.raises(ComplexError, match="complex"):
         io.load(tmp_path / "c.nii")
     rgb = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(rgb, OBLIQUE), tmp_path / "rgb.nii")

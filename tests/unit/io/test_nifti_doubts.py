@@ -1,0 +1,109 @@
+"""NIfTI files that are doubtful: what is taken, what is said of it, what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from io import BytesIO
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medsr import io
+from medsr.errors import CorruptFileError, UnsupportedFormatError, WideIntegerError
+from medsr.geometry import Geometry
+from medsr.io.slabs import open_slabs
+from medsr.io.slabs_survey import survey
+
+SHAPE = (6, 5, 7)
+AFFINE = np.array([[0.0, 0, -4, 9], [0.9, 0, 0, -8], [0, 0.8, 0, 7], [0, 0, 0, 1]])
+
+
+def counting(dtype: type = np.int16) -> np.ndarray:
+    return np.arange(math.prod(SHAPE)).reshape(SHAPE).astype(dtype)
+
+
+def write(path: Path, data: np.ndarray, **header: object) -> Path:
+    """Write with header fields set afterwards, byte for byte."""
+    image = nib.Nifti1Image(data, AFFINE, dtype=data.dtype)
+    image.set_qform(AFFINE, 1)
+    raw = image.to_bytes()
+    fields = nib.Nifti1Header.from_fileobj(BytesIO(raw), check=False)
+    for name, value in header.items():
+        fields[name] = value
+    raw = fields.binaryblock + raw[len(fields.binaryblock) :]
+    path.write_bytes(gzip.compress(raw) if path.name.endswith(".gz") else raw)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_that_float32_cannot_tell_apart_are_refused(tmp_path: Path, dtype: type) -> None:
+    data = counting(dtype)
+    data[1, 2, 3] = 2**24
+    assert io.load(write(tmp_path / "a.nii", data)).data.max() == 2**24
+    data[1, 2, 3] += 1
+    assert np.float32(2**24) == np.float32(2**24 + 1)
+    with pytest.raises(WideIntegerError, match="16777217"):
+        io.load(write(tmp_path / "a.nii", data))
+    with pytest.raises(WideIntegerError):
+        survey(open_slabs(tmp_path / "a.nii"), "a.nii")
+    assert io.load(write(tmp_path / "b.nii", data.astype(np.int32))).data.max() == 2**24 + 1
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(np.nan, np.nan), (0.0, 0.0), (0.0, 5.0)])
+def test_a_slope_of_nothing_is_none(tmp_path: Path, slope: float, intercept: float) -> None:
+    path = write(tmp_path / "a.nii", counting(), scl_slope=slope, scl_inter=intercept)
+    volume = io.load(path)
+    np.testing.assert_array_equal(volume.data, nib.load(path).get_fdata())
+    assert any("scl_inter" in note for note in volume.source.notes) == (intercept == 5.0)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(np.inf, 0.0), (2.0, np.nan), (2.0, -np.inf)])
+def test_a_scaling_that_readers_disagree_about_is_refused(
+    tmp_path: Path, slope: float, intercept: float
+) -> None:
+    path = write(tmp_path / "a.nii", counting(), scl_slope=slope, scl_inter=intercept)
+    with pytest.raises(CorruptFileError, match="scl_"):
+        io.load(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"intent_code": 1002}, "labels"),
+        ({"intent_code": 3}, "statistic"),
+        ({"qform_code": 0, "pixdim": [1, 1, 1, 1, 0, 0, 0, 0]}, "pixdim says 1 x 1 x 1 mm"),
+        ({"xyzt_units": 1}, "metres"),
+    ],
+)
+def test_what_is_doubtful_is_said(tmp_path: Path, header: dict[str, object], words: str) -> None:
+    path = write(tmp_path / "a.nii", counting(), **header)
+    assert io.load(path).geometry.same_grid(Geometry(SHAPE, AFFINE))
+    assert any(words in warning for warning in io.inspect(path).warnings)
+
+
+@pytest.mark.parametrize("extra", [b"garbage behind the stream", b"\x1f\x8b\x08\x00"])
+def test_what_follows_a_gzip_stream_counts(tmp_path: Path, extra: bytes) -> None:
+    path = write(tmp_path / "a.nii.gz", counting())
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(64))  # padding of tapes and block devices
+    np.testing.assert_array_equal(io.load(path).data, counting())
+    path.write_bytes(whole + extra)
+    with pytest.raises(CorruptFileError):
+        io.load(path)
+    raw = gzip.decompress(whole)
+    path.write_bytes(gzip.compress(raw[:400]) + gzip.compress(raw[400:]))
+    np.testing.assert_array_equal(io.load(path).data, counting())
+
+
+def test_files_by_the_wrong_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii.gz", counting())
+    path.rename(tmp_path / "a.nii")
+    with pytest.raises(CorruptFileError, match=r"name it \.nii\.gz"):
+        io.load(tmp_path / "a.nii")
+    nib.save(nib.Nifti1Pair(counting(), AFFINE), tmp_path / "pair.hdr")
+    for name in ("pair.hdr", "pair.img"):
+        with pytest.raises(UnsupportedFormatError, match="two files"):
+            io.load(tmp_path / name)
