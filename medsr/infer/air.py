@@ -3,8 +3,9 @@
 Half of many a scan is nothing: zeros around a skull-stripped brain, padding outside a CT's field
 of view. Where a scan is constant as far as a network sees, its answer is one constant too, which
 need not be computed block after block. Whether it is the scan's own constant, to a tolerance, is
-asked of the network once, on a constant block, at its edges as well as inside, since zero padding
-makes a network's edge differ. Only then is a block left to interpolation.
+asked of the network once, on a constant block; only then is a block left to interpolation. Near the
+scan's edges zero padding makes the answer another one. It depends on the distance to the edges
+alone, so there what the network adds to the constant block is added.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -43,10 +43,37 @@ class Air:
     Args:
         empty: One truth value per block of :data:`BLOCK` voxels along each axis.
         shape: Voxels of the volume.
+        answers: For each constant the blocks that hold it, and what the network adds to it, on a
+            small volume ``(x·sx, y·sy, z·sz)``, normalised.
     """
 
     empty: Mask
     shape: Shape
+    answers: tuple[tuple[Mask, Tensor], ...]
+
+    def complete(self, fine: Tensor, divisor: float) -> None:
+        """Add, to nearest voxels in blocks of air, what the network adds there.
+
+        Args:
+            fine: ``(X·sx, Y·sy, Z·sz)`` float32 native values, changed.
+            divisor: Native width that is 1 to the network.
+        """
+        scale = [m // n for m, n in zip(fine.shape, self.shape, strict=True)]
+        sizes = list(zip(self.shape, scale, strict=True))
+        for blocks, answer in self.answers:
+            detail = (divisor * answer).to(fine.device)
+            x, y, z = (
+                _places(n, m // s, s).to(fine.device)
+                for (n, s), m in zip(sizes, answer.shape, strict=True)
+            )
+            thick = BLOCK * scale[0]
+            for row in np.flatnonzero(blocks.any(axis=(1, 2))):
+                mask = torch.from_numpy(blocks[row]).to(fine.device)
+                for axis in (0, 1):
+                    count, each = fine.shape[1 + axis], BLOCK * scale[1 + axis]
+                    mask = mask.repeat_interleave(each, axis).narrow(axis, 0, count)
+                planes = slice(int(row) * thick, (int(row) + 1) * thick)
+                fine[planes] += detail[x[planes]][:, y][:, :, z] * mask
 
     def busy_box(self, low: Shape, high: Shape) -> tuple[Shape, Shape] | None:
         """Return the smallest box, within a box, around all that needs the network.
@@ -104,16 +131,18 @@ def find_air(
     levels = ((high + low) / 2).cpu().numpy()
     steps = np.round((levels - offset) / (divisor * RIPPLE)).astype(np.int64)
     found, counts = np.unique(steps[still], return_counts=True)
-    empty = np.zeros_like(still)
+    empty, answers = np.zeros_like(still), []
     for step in found[np.argsort(counts)[::-1][:LEVELS]]:
         same = still & (steps == step)
         if same.sum() * BLOCK**3 < 4 * math.prod(probe):
             break
         constant = torch.full((1, 1, *probe), float(step) * RIPPLE)
         with torch.inference_mode():
-            error = (ask(constant).float() - float(step) * RIPPLE).abs()[0, 0].cpu()
-        empty |= same & _harmless(error, shape, halo, probe)
-    return Air(empty, shape) if empty.any() else None
+            answer = (ask(constant).float() - float(step) * RIPPLE)[0, 0].cpu()
+        if float(_middle(answer, probe).abs().max()) <= TOLERANCE - RIPPLE:
+            empty |= same
+            answers.append((same, answer))
+    return Air(empty, shape, tuple(answers)) if answers else None
 
 
 def shrink(tiles: tuple[Tile, ...], air: Air, halo: Shape) -> tuple[tuple[Tile, ...], int]:
@@ -152,27 +181,27 @@ def _reach(values: Tensor, halo: Shape) -> Tensor:
     return pooled[0, 0]
 
 
-def _harmless(error: Tensor, shape: Shape, halo: Shape, probe: list[int]) -> Mask:
-    """Where, on the grid of blocks, a constant comes back within the tolerance.
+def _middle(answer: Tensor, probe: list[int]) -> Tensor:
+    """What the network makes of the voxel in the middle of a constant volume."""
+    for axis, n in enumerate(probe):
+        scale = answer.shape[axis] // n
+        answer = answer.narrow(axis, n // 2 * scale, scale)
+    return answer
 
-    The answer to a constant depends on the distance to the edges alone, so along each axis a block
-    is near the low edge, near the high edge or inside; an axis too short for that is one case.
+
+def _places(size: int, probe: int, scale: int) -> Tensor:
+    """Where, along an axis of the small volume, an enlarged voxel of the scan finds its like.
+
+    Args:
+        size: Voxels of the scan.
+        probe: Voxels of the small volume: all, or one more than the network's reach and a block
+            from either end.
+        scale: Enlarged voxels for each.
     """
-    parts, members = [], []
-    for axis, (n, h, p) in enumerate(zip(shape, halo, probe, strict=True)):
-        scale = error.shape[axis] // p
-        starts = np.arange(math.ceil(n / BLOCK)) * BLOCK
-        if p == n:
-            parts.append([slice(None)])
-            members.append([np.ones(starts.size, dtype=bool)])
-            continue
-        near = (h + BLOCK) * scale
-        at_low, at_high = starts < h, starts + BLOCK > n - h
-        parts.append([slice(0, near), slice(near, near + scale), slice(-near, None)])
-        members.append([at_low & ~at_high, ~at_low & ~at_high, at_high & ~at_low])
-    harmless = np.zeros([m[0].size for m in members], dtype=bool)
-    for case in product(*(range(len(m)) for m in members)):
-        window = tuple(parts[axis][k] for axis, k in enumerate(case))
-        if float(error[window].max()) <= TOLERANCE - RIPPLE:
-            harmless |= np.einsum("i,j,k->ijk", *(members[axis][k] for axis, k in enumerate(case)))
-    return harmless
+    near = probe // 2
+    voxels = torch.arange(size).clamp_max(near)
+    voxels = torch.where(
+        torch.arange(size) >= size - near, torch.arange(size) - size + probe, voxels
+    )
+    voxels = torch.arange(size) if probe == size else voxels
+    return (voxels[:, None] * scale + torch.arange(scale)).flatten()

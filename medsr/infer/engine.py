@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import MemoryLimitError, UsageError
-from medsr.infer.air import TOLERANCE, find_air, shrink
+from medsr.infer.air import TOLERANCE, Air, find_air, shrink
 from medsr.infer.backends import precision_for
 from medsr.infer.backends.choose import choose_backend
 from medsr.infer.calibrate import USUAL, Way, rates
@@ -58,6 +58,7 @@ class Plan:
         device: Where.
         backend: By which library.
         air_voxels: Voxels left to interpolation.
+        air: Where they are, if any.
     """
 
     shape: Shape
@@ -66,6 +67,7 @@ class Plan:
     device: torch.device
     backend: str
     air_voxels: int = 0
+    air: Air | None = None
 
     @property
     def air_share(self) -> float:
@@ -231,8 +233,9 @@ class Engine:
 
         if self.progress is not None:
             self.progress(done, total)
-        if plan.air_voxels:
+        if plan.air is not None:
             _interpolate(lr, out, self.scale)
+            plan.air.complete(out[0], divisor)
         for tile in plan.tiles:
             plan.executor.run(
                 lr[tile.input_slices],
@@ -273,7 +276,7 @@ class Engine:
         if air is None:
             return plan
         tiles, left_out = shrink(plan.tiles, air, self.halo)
-        return replace(plan, tiles=tiles, air_voxels=left_out)
+        return replace(plan, tiles=tiles, air_voxels=left_out, air=air) if left_out else plan
 
     def _ask(self, block: Tensor) -> Tensor:
         parameter = next(self.network.parameters(), block)

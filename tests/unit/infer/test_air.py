@@ -78,22 +78,35 @@ def test_noise_is_not_air(head: torch.Tensor) -> None:
     assert Engine(network()).plan_for(noisy).air_share == 0
 
 
-def test_edges_where_padding_shows_are_run(head: torch.Tensor) -> None:
+@pytest.mark.parametrize("shape", [(72, 64, 56), (71, 61, 13), (70, 9, 56)])
+@pytest.mark.parametrize("scale", [(1, 1, 2), (2, 3, 1)])
+def test_edges_where_padding_shows_are_as_the_network_has_them(
+    shape: tuple[int, int, int], scale: tuple[int, int, int]
+) -> None:
     """A constant other than zero meets zero padding at the volume's edge."""
-    net = network()
+    torch.manual_seed(0)
+    net = network(scale=scale)
     with torch.no_grad():
         for convolution in net.chain()[1:]:  # type: ignore[index]
             # Kernels that sum to zero answer zero to a constant inside, but not at an edge.
             convolution.weight -= convolution.weight.mean(dim=(2, 3, 4), keepdim=True)
-    lifted = head + 5.0
+    native = torch.full(shape, 5.0)
+    native[30:42, 4:7, 5:9] += torch.rand(12, 3, 4)
+    native = native * 2048 - 1024
+    units = {"offset": -1024.0, "divisor": 2048.0}
     engine = Engine(net, precision="fp32")
-    air = find_air(lifted, net.halo, lambda block: net(block))
+    air = find_air(native, net.halo, lambda block: net(block), **units)
     assert air is not None
-    assert air.empty.any()
-    assert not air.empty[0].any()
-    assert not air.empty[:, :, -1].any()
-    full = Engine(net, precision="fp32", skip_air=False).run(lifted)
-    assert float((engine.run(lifted) - full).abs().max()) <= TOLERANCE
+    assert air.empty[0].all()
+    assert air.empty[:, -1, -1].any()
+    plan = engine.plan_for(native, **units)
+    assert plan.air_share > 0.5
+    full = Engine(net, precision="fp32", skip_air=False).run(native, **units)
+    nearest = native
+    for axis, factor in enumerate(scale):
+        nearest = nearest.repeat_interleave(factor, axis)
+    assert float((nearest[0] - full[0, 0]).abs().max()) > 10 * TOLERANCE * 2048
+    assert float((engine.run(native, plan=plan, **units) - full).abs().max()) <= 1e-5 * 2048
 
 
 def test_a_volume_of_nothing_at_all() -> None:
