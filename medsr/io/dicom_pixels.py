@@ -42,6 +42,7 @@ _DECODERS = (
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SMALL_BYTES = 2**28
 _HIGHEST_RATIO = 10_000  # blank frames in JPEG 2000 reach some thousands
+_LARGEST_SHIFT = 2.0**31
 _AIR_HU = -1024.0
 
 
@@ -289,6 +290,7 @@ def native_values(planes: Array, slices: Sequence[SliceHeader], padding: float |
     first = slices[0].intercept
     marks = {header.padding for header in slices} - {None}
     whole = all(h.slope == 1.0 and h.intercept == first for h in slices) and first.is_integer()
+    whole = whole and abs(first) < _LARGEST_SHIFT
     if planes.dtype.kind in "iu" and whole and len(marks) < 2:
         if first == 0.0:
             return planes

@@ -209,7 +209,7 @@ def propose_zip(rng: np.random.Generator, propose_spoil: Callable[..., Edits]) -
         names = ["../../evil.dcm", "/etc/evil", "C:\\evil", "a/../../b", "x" * 300, ".", "\u00e9"]
         edits.append(["name", str(rng.choice(names))])
     if rng.random() < 0.2:
-        edits.append(["bomb", int(rng.choice([1, 300]))])
+        edits.append(["bomb", 300 if rng.random() < 0.1 else 1])
     if rng.random() < 0.3:
         edits.append(["method", int(rng.choice([0, 8, 12, 14]))])
     return [*edits, *propose_spoil(rng)] if rng.random() < 0.6 else edits
