@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medsr.benchmark.pictures import new_figure, save_figure
+from medsr.benchmark.pictures import logarithmic, new_figure, save_figure
 from medsr.io.atomic import check_output
 
 _COLUMNS = ("model", "gain dB (± over scans)", "parameters", "MACs per voxel", "seconds", "bytes")
@@ -81,7 +81,7 @@ def plot(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = Fals
                 textcoords="offset points",
                 fontsize=8,
             )
-        axes.set_xscale("log")
+        logarithmic(axes)
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("PSNR over B-spline, dB")

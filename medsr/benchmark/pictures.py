@@ -12,6 +12,7 @@ from medsr.errors import MissingExtraError
 from medsr.io.atomic import atomic_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -31,6 +32,16 @@ def new_figure(**options: Any) -> Figure:
             "pictures need matplotlib, which is not installed; pip install 'medsr[report]'"
         ) from error
     return Figure(**options)
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, with few labels in plain numbers (20k, 0.5)."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def save_figure(figure: Figure, path: Path, *, overwrite: bool) -> Path:
