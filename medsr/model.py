@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Intensity", "ModelSpec", "Normaliser", "SRModel", "SpacingRange"]
 
 WEIGHTS_FILE = "weights.safetensors"
+_SLACK = 16
 SPEC_FILE = "spec.json"
 CARD_FILE = "card.md"
 
@@ -261,6 +262,7 @@ class SRModel:
             ) from error
         except SafetensorError as error:
             raise ModelFileError(f"{path}: damaged weights ({error}); copy it again") from error
+        _check_size(spec, state)
         network = _build(spec)
         _check_keys(state, network.state_dict(), spec.name)
         # Copies into the network's own float32, whatever type is stored.
@@ -279,6 +281,29 @@ def _build(spec: ModelSpec) -> SRNetwork:
             f"model {spec.name}: network {spec.network} cannot be built from its options "
             f"({error}); correct {SPEC_FILE}"
         ) from error
+
+
+def _check_size(spec: ModelSpec, state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse options that ask for another network than that of the weights, before it is built.
+
+    Neither depth nor width can be far beyond the number and the sizes of the tensors; what is near
+    is built without memory first. So no settings that somebody sent can fill a machine.
+    """
+    import torch
+
+    seen = max([len(state), *(size for value in state.values() for size in value.shape)], default=0)
+    for name, value in spec.options.items():
+        if isinstance(value, (int, float)) and abs(value) > _SLACK * (seen + _SLACK):
+            raise ModelFileError(
+                f"model {spec.name}: option {name} asks for a network far larger than the weights; "
+                f"correct {SPEC_FILE}"
+            )
+    try:
+        with torch.device("meta"):
+            skeleton = _build(spec).state_dict()
+    except (NotImplementedError, RuntimeError):
+        return  # a network that cannot be built without memory
+    _check_keys(state, skeleton, spec.name)
 
 
 def _check_keys(

@@ -143,6 +143,7 @@ def _metaimage(path: Path, start: bytes) -> TextHeader:
         raise CorruptFileError(f"{path}: this is no MetaImage file (it has no NDims)")
     check = _Checked(path, _fields(path, start[: end.end()].decode("latin-1"), "=", "MetaImage"))
     fields = check.fields
+    name = fields.get("ElementDataFile", "")
     axes = check.axes("NDims")
     sizes = check.sizes(check.whole("DimSize", axes))
     if any(n > 1 for n in sizes[3:]):
@@ -171,7 +172,6 @@ def _metaimage(path: Path, start: bytes) -> TextHeader:
     rows = np.eye(axes) if matrix is None else np.reshape(matrix, (axes, axes))
     geometry = check.grid(sizes[:3], spacing or [1.0] * 3, rows[:3, :3], origin[:3])
     packed: Encoding = "deflate" if "CompressedData" in flags else "raw"
-    name = fields["ElementDataFile"]
     local = name.upper() == "LOCAL"
     offset: int | None = check.whole("HeaderSize", 1, missing=[0])[0]
     if offset is not None and (offset < -1 or (offset != 0 and (local or packed != "raw"))):
@@ -289,7 +289,7 @@ def _is_spatial(kinds: list[str], axis: int) -> bool:
 def _fields(path: Path, text: str, mark: str, format: str) -> dict[str, str]:
     """Names and values, one a line; names in lower case for NRRD, and no name twice."""
     fields: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         name, found, value = line.partition(mark)
         if format == "NRRD":
             if line.startswith("#") or value.startswith("="):
