@@ -55,6 +55,7 @@ _SPACING_TOLERANCE = 0.01
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _COLOUR_CODES = (128, 2304)  # NIFTI_TYPE_RGB24, NIFTI_TYPE_RGBA32
 _LABELS, _STATISTICS = 1002, range(2, 25)  # NIFTI_INTENT_*
+_EOL_CHECKS = (b"\r\n\x1a\n", bytes(4))  # NIfTI-2 standard, eol_check
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
@@ -196,6 +197,8 @@ def _nifti_header(path: Path) -> Any:
             f"{path}: Analyze or NIfTI in two files, whose orientation cannot be trusted; "
             "convert it to one .nii.gz"
         )
+    if header_class is nib.Nifti2Header and bytes(header["eol_check"]) not in _EOL_CHECKS:
+        raise CorruptFileError(f"{path}: the file was changed by a transfer that took it for text")
     return header
 
 

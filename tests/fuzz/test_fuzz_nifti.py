@@ -76,7 +76,8 @@ def build(edits: Edits, folder: Path) -> Path:
                 fields[field] = bytes.fromhex(value)
                 continue
             if dtype.kind in "iu":
-                value = int(np.clip(value, np.iinfo(dtype).min, np.iinfo(dtype).max))
+                whole = int(value) if np.isfinite(value) else 0
+                value = min(max(whole, np.iinfo(dtype).min), np.iinfo(dtype).max)
             if index is None or not old.shape:
                 fields[field] = value
             else:
