@@ -189,7 +189,11 @@ def test_help_and_version_load_nothing_heavy() -> None:
         "sys.exit(str(heavy) if heavy else 0)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
     assert result.returncode == 0, result.stderr
 
