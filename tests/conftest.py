@@ -8,6 +8,8 @@ skips with a reason where they are absent.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 # Before numpy and torch start their thread pools: two test workers share two cores.
@@ -16,6 +18,11 @@ os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Nothing that is measured here belongs into the user's cache.
 os.environ["MEDSR_CACHE"] = "off"
+
+# A shell that starts the suite in the background lets it ignore Ctrl-C, and all that tests start.
+_in_main_thread = threading.current_thread() is threading.main_thread()
+if _in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import numpy.typing as npt
