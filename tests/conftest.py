@@ -19,17 +19,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Nothing that is measured here belongs into the user's cache.
 os.environ["MEDSR_CACHE"] = "off"
 
-# A shell that starts the suite in the background lets it ignore Ctrl-C, and all that tests start.
-_in_main_thread = threading.current_thread() is threading.main_thread()
-if _in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A shell that starts the suite in the background lets it ignore Ctrl-C, and all that tests start.
+_in_main_thread = threading.current_thread() is threading.main_thread()
+if _in_main_thread and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared machines stall: an example that was slow once is no failure.
 settings.register_profile(
