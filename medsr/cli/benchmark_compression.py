@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from medsr.cli.options import PrecisionOption, hush, parse_shape, progress_bar, write
+from medsr.cli.options import (
+    Device,
+    Precision,
+    PrecisionOption,
+    hush,
+    parse_shape,
+    progress_bar,
+    write,
+)
 from medsr.errors import UsageError
 
 
@@ -54,10 +62,8 @@ def compression_command(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw a picture.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "cpu",
-    precision: Annotated[
-        PrecisionOption, typer.Option("--precision", case_sensitive=False)
-    ] = PrecisionOption.auto,
+    device: Device = "cpu",
+    precision: Precision = PrecisionOption.auto,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no table.")] = False,
 ) -> None:
     """Set pruning, int8 and distillation side by side, alone and combined.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medsr.cli.options import hush, progress_bar, write
+from medsr.cli.options import Device, hush, progress_bar, write
 
 
 def distillation_command(
@@ -31,7 +31,7 @@ def distillation_command(
         int,
         typer.Option("--workers", min=1, help="Processes of one thread each."),
     ] = 1,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "cpu",
+    device: Device = "cpu",
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw a picture.")
     ] = None,

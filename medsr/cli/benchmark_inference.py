@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medsr.cli.options import hush, parse_shape, progress_bar
+from medsr.cli.options import Device, hush, parse_shape, progress_bar
 from medsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def inference_command(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the result here.")
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="How often each arm is timed.")] = 5,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
+    device: Device = "auto",
     linear: Annotated[
         bool, typer.Option("--linear", help="Also time growing volumes, 64³ to 512 × 512 × 128.")
     ] = False,

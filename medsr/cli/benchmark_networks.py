@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medsr.cli.options import hush, parse_shape, parse_whole_scale, progress_bar, write
+from medsr.cli.options import Device, hush, parse_shape, parse_whole_scale, progress_bar, write
 
 
 def networks_command(
@@ -22,7 +22,7 @@ def networks_command(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads. Default: PyTorch's.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "cpu",
+    device: Device = "cpu",
     table: Annotated[
         Path | None, typer.Option("--table", metavar="FILE.md", help="Write a Markdown table.")
     ] = None,

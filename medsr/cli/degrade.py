@@ -11,6 +11,7 @@ import typer
 
 from medsr.cli.options import (
     MODALITY_NAMES,
+    ModalityName,
     ModalityOption,
     hush,
     parse_whole_scale,
@@ -55,9 +56,7 @@ def degrade_command(
         ),
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
-    modality: Annotated[
-        ModalityOption, typer.Option("--modality", case_sensitive=False)
-    ] = ModalityOption.auto,
+    modality: ModalityName = ModalityOption.auto,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.")
     ] = False,

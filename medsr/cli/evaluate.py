@@ -11,7 +11,11 @@ from rich.table import Table
 
 from medsr.cli.options import (
     MODALITY_NAMES,
+    Device,
+    MaxMemory,
+    ModalityName,
     ModalityOption,
+    Precision,
     PrecisionOption,
     hush,
     parse_whole_scale,
@@ -36,9 +40,7 @@ def evaluate_command(
         list[str] | None,
         typer.Option("--model", metavar="NAME|DIR", help="Shipped name or folder; repeatable."),
     ] = None,
-    modality: Annotated[
-        ModalityOption, typer.Option("--modality", case_sensitive=False)
-    ] = ModalityOption.auto,
+    modality: ModalityName = ModalityOption.auto,
     kind: Annotated[
         str | None,
         typer.Option(
@@ -50,13 +52,9 @@ def evaluate_command(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Score only the first N scans.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
-    precision: Annotated[
-        PrecisionOption, typer.Option("--precision", case_sensitive=False)
-    ] = PrecisionOption.auto,
-    max_memory: Annotated[
-        str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionOption.auto,
+    max_memory: MaxMemory = None,
     allow_train: Annotated[
         bool, typer.Option("--allow-train", help="Permit the train split.")
     ] = False,

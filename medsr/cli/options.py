@@ -50,6 +50,16 @@ MODALITY_NAMES: dict[ModalityOption, Any] = {
 """``--modality`` as the library spells it."""
 
 
+ModelName = Annotated[
+    str, typer.Option("--model", metavar="NAME|DIR", help="auto, a shipped name or a folder.")
+]
+ModalityName = Annotated[ModalityOption, typer.Option("--modality", case_sensitive=False)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
+Precision = Annotated[PrecisionOption, typer.Option("--precision", case_sensitive=False)]
+BackendName = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="auto, torch, openvino or onnxruntime.")
+]
+MaxMemory = Annotated[str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")]
 AllowGaps = Annotated[
     bool,
     typer.Option("--allow-gaps", help="Resample uneven DICOM slices onto a regular grid."),

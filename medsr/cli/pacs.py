@@ -15,7 +15,13 @@ from medsr.cli.options import (
     AllowFewSlices,
     AllowGaps,
     AllowTilt,
+    BackendName,
+    Device,
+    MaxMemory,
+    ModalityName,
     ModalityOption,
+    ModelName,
+    Precision,
     PrecisionOption,
     allowed,
     hush,
@@ -106,12 +112,8 @@ def upscale_command(
             "--series", metavar="UID", help="SeriesInstanceUID; default: the only one that suits."
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|DIR", help="auto, a shipped name or a folder.")
-    ] = "auto",
-    modality: Annotated[
-        ModalityOption, typer.Option("--modality", case_sensitive=False)
-    ] = ModalityOption.auto,
+    model: ModelName = "auto",
+    modality: ModalityName = ModalityOption.auto,
     spacing: Annotated[
         str | None,
         typer.Option("--spacing", metavar="iso|X,Y,Z", help="As for upscale. Default: iso."),
@@ -119,17 +121,10 @@ def upscale_command(
     scale: Annotated[
         str | None, typer.Option("--scale", metavar="X,Y,Z", help="Factors, as for upscale.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
-    precision: Annotated[
-        PrecisionOption, typer.Option("--precision", case_sensitive=False)
-    ] = PrecisionOption.auto,
-    backend: Annotated[
-        str,
-        typer.Option("--backend", metavar="NAME", help="auto, torch, openvino or onnxruntime."),
-    ] = "torch",
-    max_memory: Annotated[
-        str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionOption.auto,
+    backend: BackendName = "torch",
+    max_memory: MaxMemory = None,
     allow_gaps: AllowGaps = False,
     allow_tilt: AllowTilt = False,
     allow_duplicates: AllowDuplicates = False,

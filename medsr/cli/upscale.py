@@ -13,7 +13,13 @@ from medsr.cli.options import (
     AllowFewSlices,
     AllowGaps,
     AllowTilt,
+    BackendName,
+    Device,
+    MaxMemory,
+    ModalityName,
     ModalityOption,
+    ModelName,
+    Precision,
     PrecisionOption,
     allowed,
     hush,
@@ -44,12 +50,8 @@ def upscale_command(
             "scans, the folder of the results.",
         ),
     ],
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|DIR", help="auto, a shipped name or a folder.")
-    ] = "auto",
-    modality: Annotated[
-        ModalityOption, typer.Option("--modality", case_sensitive=False)
-    ] = ModalityOption.auto,
+    model: ModelName = "auto",
+    modality: ModalityName = ModalityOption.auto,
     spacing: Annotated[
         str | None,
         typer.Option(
@@ -65,17 +67,10 @@ def upscale_command(
             "--scale", metavar="X,Y,Z", help="Factors in-plane, in-plane, through-plane instead."
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")] = "auto",
-    precision: Annotated[
-        PrecisionOption, typer.Option("--precision", case_sensitive=False)
-    ] = PrecisionOption.auto,
-    backend: Annotated[
-        str,
-        typer.Option("--backend", metavar="NAME", help="auto, torch, openvino or onnxruntime."),
-    ] = "torch",
-    max_memory: Annotated[
-        str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")
-    ] = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionOption.auto,
+    backend: BackendName = "torch",
+    max_memory: MaxMemory = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE.json", help="Write what was done as JSON."),

@@ -44,16 +44,6 @@ class DicomFile:
         """What a message calls it: its number, since archives name files after patients."""
         return f"file {self.number} in the order of names" if self.number else self.path.name
 
-    @property
-    def size_bytes(self) -> int:
-        """Its length; 0 where it is gone."""
-        if self.member is not None:
-            return self.member.file_size
-        try:
-            return self.path.stat().st_size
-        except OSError:
-            return 0
-
     def open(self, *, whole: bool = False) -> BinaryIO:
         """Open it for reading; ``whole`` says that all of it will be read.
 
