@@ -1,7 +1,7 @@
-"""Image quality inside the body, in native units, and the conventions behind the numbers.
+"""The four basic metrics inside the body, in native units, with their mask and data range.
 
-Here live the four metrics and the choice of mask and data range per modality. Which scans are
-scored, and how the low-resolution input is made, lives in ``cohort``.
+Here live PSNR, SSIM, NRMSE and MAE and the choice of mask and data range per modality, with the
+conventions behind the numbers. All that is scored beside them is put together in ``scorer``.
 
 Everything is computed in float64. PSNR, NRMSE and MAE use the masked voxels alone; SSIM is
 computed on the full grid and its map is averaged in the mask, so that the window sees what

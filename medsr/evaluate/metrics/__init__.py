@@ -1,0 +1,45 @@
+"""What a restored scan is worth beside its truth, in native units, inside the body.
+
+Arrays go in, on one grid; numbers come out. Which scans are scored, and how the low-resolution
+input is made, lives in ``medsr.evaluate.cohort``.
+"""
+
+from __future__ import annotations
+
+from medsr.evaluate.metrics.basic import (
+    CT_BODY_HU,
+    CT_RANGE_HU,
+    MR_FOREGROUND,
+    MR_MASK,
+    MR_PERCENTILE,
+    SSIM_SIGMA,
+    SSIM_WINDOW,
+    Metrics,
+    Reference,
+    conventions,
+    mae,
+    nrmse,
+    psnr,
+    reference_for,
+    score,
+    ssim,
+)
+
+__all__ = [
+    "CT_BODY_HU",
+    "CT_RANGE_HU",
+    "MR_FOREGROUND",
+    "MR_MASK",
+    "MR_PERCENTILE",
+    "SSIM_SIGMA",
+    "SSIM_WINDOW",
+    "Metrics",
+    "Reference",
+    "conventions",
+    "mae",
+    "nrmse",
+    "psnr",
+    "reference_for",
+    "score",
+    "ssim",
+]
