@@ -127,7 +127,7 @@ def upscale_folder(
     """Bring every scan below a folder to a finer grid; models are loaded once.
 
     Args:
-        folder: Scan files and folders of DICOM slices, at any depth; see
+        folder: Scan files, and folders and zip archives of DICOM slices, at any depth; see
             :func:`medsr.io.scans.find_scans`. A folder with DICOM slices directly in it is one
             scan, for :func:`medsr.upscale`.
         output: Folder of the results, which have the names and formats of the scans; made where

@@ -23,7 +23,7 @@ from medsr.io import WRITABLE
 from medsr.io.bids import derived_name, is_dataset
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.inspect import READABLE, suffix_of
-from medsr.io.scans import FoundScan, find_scans
+from medsr.io.scans import ARCHIVE_SUFFIX, FoundScan, find_scans
 from medsr.volume import SourceFormat
 
 
@@ -86,7 +86,7 @@ class Job:
 
     Args:
         name: Its path relative to the folder, with forward slashes.
-        path: Its file or DICOM folder.
+        path: Its file, DICOM folder or archive.
         outputs: What to write.
     """
 
@@ -180,12 +180,16 @@ def output_names(
     taken = {scan.name for scan in found}
     names = []
     for scan in found:
-        suffix = suffix_of(Path(scan.name))
+        suffix = ARCHIVE_SUFFIX if scan.kind == "archive" else suffix_of(Path(scan.name))
         name = scan.name
         if format not in (None, scan.format):
             # b.nii.gz becomes b.nrrd; the folder b becomes b.nii.gz.
             stem = name if suffix is None else name[: -len(suffix)]
             name = stem if format == "dicom" else stem + WRITABLE[format][0]
+        elif scan.kind == "archive":
+            # b.zip becomes the folder b; beside another b it becomes b.dicom.
+            stem = name[: -len(ARCHIVE_SUFFIX)]
+            name = f"{stem}.dicom" if stem in taken or suffix_of(Path(stem)) else stem
         elif scan.format == "dicom":
             # A folder whose name ends like a file's.
             name = scan.name if suffix is None else f"{scan.name}.dicom"

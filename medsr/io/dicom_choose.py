@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from medsr.errors import (
-    CorruptFileError,
     DuplicateSlicesError,
     GeometryError,
     InputError,
@@ -25,7 +24,8 @@ from medsr.errors import (
     TimeSeriesError,
 )
 from medsr.io.allow import NOTHING, Allowance
-from medsr.io.dicom_files import find_slices
+from medsr.io.dicom_damage import damage_of_series, left_out_note, refusal
+from medsr.io.dicom_files import FoundSlices, find_slices
 from medsr.io.dicom_groups import (
     MINIMUM_SLICES,
     contrast_groups,
@@ -37,13 +37,12 @@ from medsr.io.dicom_groups import (
 )
 from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_pixels import native_padding, native_plane
-from medsr.io.dicom_scaling import on_one_scale
+from medsr.io.dicom_scaling import hounsfield_notes, on_one_scale
 from medsr.io.dicom_stack import Stack, regular_stack
 
 logger = logging.getLogger(__name__)
 
 _LISTED_VOLUMES = 20
-_HU_TYPES = ("", "HU", "HU_MOD", "US")
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,25 @@ def choose_stack(
     found = find_slices(path)
     notes = list(found.notes)
     candidates = list_candidates(found.slices, allow, picked=series)
-    return stack_of(_pick(candidates, series, notes), notes, allow)
+    chosen = _pick(candidates, series, notes, found)
+    if found.damaged and series is None:
+        raise refusal(found.damaged, chosen.slices, found.slices)
+    for note in check_damage(chosen, found):
+        notes.append(note)
+        logger.warning("%s", note)
+    return stack_of(chosen, notes, allow)
+
+
+def check_damage(chosen: Candidate, found: FoundSlices) -> tuple[str, ...]:
+    """Refuse a volume that a damaged file may belong to; a sentence on those that do not.
+
+    Raises:
+        InputError: the first one's fault.
+    """
+    may_be, cannot = damage_of_series(found.damaged, chosen.slices, found.slices)
+    if may_be:
+        raise may_be[0].error
+    return (left_out_note(cannot),) if cannot else ()
 
 
 def list_candidates(
@@ -140,14 +157,9 @@ def stack_of(
     first = chosen.slices[0]
     said, slices = [*notes, *chosen.notes], chosen.slices
     if first.modality == "CT" and first.kind == "slice":
-        if not all(header.has_rescale for header in slices):
-            raise CorruptFileError(
-                "CT slices without RescaleSlope and RescaleIntercept have no Hounsfield values; "
-                "export the series again"
-            )
-        if first.rescale.kind not in _HU_TYPES:
-            said.append("the header says that the values are no Hounsfield units (RescaleType)")
-            logger.warning("%s", said[-1])
+        for note in hounsfield_notes([header.rescale for header in slices]):
+            said.append(note)
+            logger.warning("%s", note)
     scalings = on_one_scale([header.rescale for header in slices])
     if any(new != header.rescale for new, header in zip(scalings, slices, strict=True)):
         slices = tuple(replace(h, rescale=new) for h, new in zip(slices, scalings, strict=True))
@@ -163,9 +175,11 @@ def stack_of(
     return stack, tuple(said)
 
 
-def _pick(candidates: list[Candidate], series: str | None, notes: list[str]) -> Candidate:
+def _pick(
+    candidates: list[Candidate], series: str | None, notes: list[str], found: FoundSlices
+) -> Candidate:
     if series is not None:
-        return _named(candidates, series)
+        return _named(candidates, series, found)
     sound = [each for each in candidates if each.fault is None]
     usable = [each for each in sound if each.usable]
     if len(usable) == 1 and len(sound) == len(candidates):
@@ -179,7 +193,7 @@ def _pick(candidates: list[Candidate], series: str | None, notes: list[str]) -> 
     raise _several(candidates)
 
 
-def _named(candidates: list[Candidate], series: str) -> Candidate:
+def _named(candidates: list[Candidate], series: str, found: FoundSlices) -> Candidate:
     """The volume of a key, of a number, or the only one of a series."""
     named = [each for each in candidates if series in (each.key, str(each.number))]
     if named:
@@ -190,6 +204,9 @@ def _named(candidates: list[Candidate], series: str) -> Candidate:
         return usable[0]
     if same:
         raise _several(same)
+    for each in found.damaged:
+        if each.series == series:
+            raise each.error
     raise SeveralSeriesError(
         f"no series {series} here; there are "
         + "; ".join(f"{each.key}: {each.line}" for each in candidates[:_LISTED_VOLUMES])

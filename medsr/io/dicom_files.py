@@ -11,7 +11,8 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,12 +24,19 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirecto
 from medsr.errors import (
     ColourError,
     CorruptFileError,
+    InputError,
     InputNotFoundError,
     MedsrError,
     NotAnImageError,
     UnsupportedFormatError,
 )
 from medsr.io.dicom_archive import is_archive
+from medsr.io.dicom_damage import (
+    DamagedFile,
+    damage_of_series,
+    identity_before_damage,
+    left_out_note,
+)
 from medsr.io.dicom_header import (
     HEADER_TAGS,
     MULTI_FRAME,
@@ -61,6 +69,7 @@ class FoundSlices:
         other_objects: number of DICOM objects of each kind that holds no CT or MR image.
         colour: number of colour images among ``other_objects``.
         remarks: sentences on the source itself.
+        damaged: files that may be CT or MR slices and cannot be read.
     """
 
     slices: tuple[SliceHeader, ...]
@@ -68,6 +77,7 @@ class FoundSlices:
     other_objects: Counter[str]
     colour: int
     remarks: tuple[str, ...] = ()
+    damaged: tuple[DamagedFile, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,8 +111,24 @@ def series_of(path: Path) -> str | None:
     Returns:
         None for every other file, one that may not be read included.
     """
+    return _series_of(DicomFile(path))
+
+
+@quiet
+def holds_slices(archive: Path) -> bool:
+    """Whether a zip archive holds a file with a CT or MR slice, sound or damaged.
+
+    Raises:
+        ArchiveError: if the archive cannot be used.
+    """
+    if not is_archive(archive):
+        return False
+    return any(_series_of(file) is not None for file in list_files(archive).files)
+
+
+def _series_of(file: DicomFile) -> str | None:
     try:
-        header = _read_header(DicomFile(path))
+        header = _read_header(file)
         if header is None:
             return None
         sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
@@ -122,17 +148,23 @@ def find_slices(path: Path) -> FoundSlices:
         path: a folder, searched at every depth; a zip archive; a DICOMDIR, for the files that it
             lists; a multi-frame file; or one slice, whose series is taken from the files beside it.
 
+    Returns:
+        What was found. Damaged files are among it and bar what they may belong to; of one slice's
+        series they are refused here.
+
     Raises:
         InputNotFoundError: if the path does not exist or cannot be read.
         ArchiveError: if an archive cannot be used.
         UnsupportedFormatError: if there is no DICOM file.
         NotAnImageError: if there is no image of CT or MR.
         ColourError: if the only images are colour images.
-        CorruptFileError: if a DICOM file cannot be parsed.
+        CorruptFileError: if a file of one slice's series cannot be parsed, or no file can.
     """
     single = path.is_file() and not (is_archive(path) or is_directory(path))
     found = _beside(path) if single else _all_below(path)
     if not found.slices:
+        if found.damaged:
+            raise found.damaged[0].error
         _refuse_without_slices(found)
     for note in found.remarks:
         logger.warning("%s", note)
@@ -152,10 +184,11 @@ def count_voxels(path: Path) -> int:
     else:
         files = [DicomFile(file) for file in sorted(path.parent.iterdir()) if file.is_file()]
     for file in files:
-        header = _read_header(file)
-        if header is not None and "Rows" in header:
-            frames = int(header.get("NumberOfFrames") or 1)
-            return len(files) * frames * int(header.Rows) * int(header.get("Columns") or 0)
+        with suppress(Exception):  # a damaged file is judged where it is read
+            header = _read_header(file)
+            if header is not None and "Rows" in header:
+                frames = int(header.get("NumberOfFrames") or 1)
+                return len(files) * frames * int(header.Rows) * int(header.get("Columns") or 0)
     return 0
 
 
@@ -211,7 +244,14 @@ def _beside(path: Path) -> FoundSlices:
     if whole or not series:
         return _read_headers([file], series=series)
     siblings = sorted(entry for entry in path.parent.iterdir() if entry.is_file())
-    return _read_headers(map(DicomFile, siblings), series=series)
+    found = _read_headers(map(DicomFile, siblings), series=series)
+    if not found.slices:
+        return found
+    may_be, cannot = damage_of_series(found.damaged, found.slices, found.slices)
+    if may_be:
+        raise may_be[0].error
+    remarks = (left_out_note(cannot),) if cannot else ()
+    return replace(found, damaged=(), remarks=remarks)
 
 
 @dataclass(frozen=True)
@@ -222,21 +262,36 @@ class _Content:
     other: str = ""
     colour: bool = False
     is_dicom: bool = True
+    damaged: DamagedFile | None = None
 
 
 def _read_headers(
     files: Iterable[DicomFile], *, series: str | None, remarks: tuple[str, ...] = ()
 ) -> FoundSlices:
     slices: list[SliceHeader] = []
+    damaged: list[DamagedFile] = []
     others: Counter[str] = Counter()
     not_dicom = colour = 0
-    for content in ordered_map(lambda file: _content_of(file, series), files):
+    for content in ordered_map(lambda file: _content_or_damage(file, series), files):
         slices.extend(content.slices)
         not_dicom += series is None and not content.is_dicom
         colour += content.colour
         if content.other:
             others[content.other] += 1
-    return FoundSlices(tuple(slices), not_dicom, others, colour, remarks)
+        if content.damaged is not None:
+            damaged.append(content.damaged)
+    return FoundSlices(tuple(slices), not_dicom, others, colour, remarks, tuple(damaged))
+
+
+def _content_or_damage(file: DicomFile, series: str | None) -> _Content:
+    """Look into one file; what cannot be a CT or MR slice is no damage, however broken it is."""
+    try:
+        return _content_of(file, series)
+    except InputError as error:
+        sop_class, named = identity_before_damage(file)
+        if sop_class and sop_class not in READABLE:
+            return _Content(other=UID(sop_class).name)
+        return _Content(damaged=DamagedFile(file, error, named))
 
 
 def _content_of(file: DicomFile, series: str | None) -> _Content:

@@ -12,8 +12,14 @@ from pathlib import Path
 
 from medsr.errors import InputError
 from medsr.io.allow import NOTHING, Allowance
-from medsr.io.dicom_choose import Candidate, choose_stack, list_candidates, stack_of
-from medsr.io.dicom_files import find_slices, is_dicom
+from medsr.io.dicom_choose import (
+    Candidate,
+    check_damage,
+    choose_stack,
+    list_candidates,
+    stack_of,
+)
+from medsr.io.dicom_files import FoundSlices, find_slices, is_dicom
 from medsr.io.dicom_pixels import read_values
 from medsr.io.dicom_quiet import quiet
 from medsr.io.dicom_reference import CommonAttributes
@@ -119,16 +125,18 @@ def list_dicom(path: Path, *, allow: frozenset[Allowance] = NOTHING) -> tuple[Li
         allow: as for :func:`read_dicom`.
 
     Raises:
-        InputError: if there is no CT or MR slice at all, or a file is damaged.
+        InputError: if there is no CT or MR slice at all that can be read.
     """
     found = find_slices(Path(path))
-    return tuple(_listed(each, allow) for each in list_candidates(found.slices, allow, picked=":"))
+    candidates = list_candidates(found.slices, allow, picked=":")
+    return tuple(_listed(each, found, allow) for each in candidates)
 
 
-def _listed(candidate: Candidate, allow: frozenset[Allowance]) -> ListedVolume:
+def _listed(candidate: Candidate, found: FoundSlices, allow: frozenset[Allowance]) -> ListedVolume:
     first, spacing = candidate.slices[0], None
     shape, fault = (first.columns, first.rows, len(candidate.slices)), candidate.fault
     try:
+        check_damage(candidate, found)
         geometry = stack_of(candidate, (), allow)[0].geometry
         shape, spacing = geometry.shape, geometry.spacing
     except InputError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import pydicom
@@ -43,6 +43,13 @@ class DicomFile:
     def name(self) -> str:
         """What a message calls it: its number, since archives name files after patients."""
         return f"file {self.number} in the order of names" if self.number else self.path.name
+
+    @property
+    def folder(self) -> PurePath:
+        """The folder that it lies in, on disk or in the archive."""
+        if self.member is None:
+            return self.path.parent
+        return self.path.joinpath(self.member.filename).parent
 
     def open(self, *, whole: bool = False) -> BinaryIO:
         """Open it for reading; ``whole`` says that all of it will be read.

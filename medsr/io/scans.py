@@ -1,7 +1,7 @@
-"""Which scans a folder holds: scan files by their endings, and folders of DICOM slices.
+"""Which scans a folder holds: scan files by their endings, folders and zip archives of DICOM.
 
-Only names are looked at, and for DICOM the header of one slice per folder. Reading a scan is
-``medsr.io.load``'s work; upscaling what was found is ``medsr.infer.folder``'s.
+Only names are looked at, and for DICOM the header of one slice per folder or archive. Reading a
+scan is ``medsr.io.load``'s work; upscaling what was found is ``medsr.infer.folder``'s.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medsr.errors import InputError
 from medsr.io.inspect import SUFFIXES, suffix_of
 from medsr.volume import SourceFormat
+
+ARCHIVE_SUFFIX = ".zip"
 
 
 @dataclass(frozen=True)
@@ -22,22 +25,27 @@ class FoundScan:
 
     Args:
         name: its path relative to that folder, with forward slashes; "." for the folder itself.
-        path: the file or DICOM folder, for :func:`medsr.io.load`.
+        path: the file, DICOM folder or archive, for :func:`medsr.io.load`.
         format: kind of file.
         series: SeriesInstanceUID of its first slice, for DICOM; "" where that cannot be told.
+        kind: "file", "folder" or "archive"; "damaged" for a DICOM file that cannot be read and
+            lies where no slice can be.
     """
 
     name: str
     path: Path
     format: SourceFormat
     series: str = ""
+    kind: Literal["file", "folder", "archive", "damaged"] = "file"
 
 
 def find_scans(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[FoundScan]:
     """List the scans below a folder, sorted by name.
 
     A scan is a file with an ending that medsr reads, or a folder with a CT or MR slice directly in
-    it, whatever else that folder holds. Hidden files and folders, links to folders and everything
+    it, whatever else that folder holds, or a zip archive with one in it. Of a folder whose only
+    slices are damaged, the first of those is listed, so that reading it says why; so is an archive
+    that cannot be opened. Hidden files and folders, links to folders and everything
     else (sidecar files, other DICOM objects) are passed over.
 
     Args:
@@ -53,20 +61,25 @@ def count_scans(
     """Say whether a folder stands for one DICOM series or for a number of scans.
 
     It stands for one where DICOM slices lie directly in it, or where all that is below it are
-    slices of one series. A single scan file in a folder makes it a folder of scans all the same.
+    slices of one series. A single scan file or archive in a folder makes it a folder of scans all
+    the same; damaged slices that lie by themselves decide nothing.
 
     Args:
         folder: where to search, at every depth, until the answer is certain.
         leave_out: folders that are not searched.
     """
     first: FoundScan | None = None
+    damaged = False
     for scan in _walk(folder, leave_out):
         if scan.name == ".":
             return "one"
-        if scan.format != "dicom" or (first is not None and scan.series != first.series):
+        if scan.kind == "damaged":
+            damaged = True
+            continue
+        if scan.kind != "folder" or (first is not None and scan.series != first.series):
             return "several"
         first = scan
-    return "none" if first is None else "one"
+    return "one" if damaged or first is not None else "none"
 
 
 def _walk(folder: Path, leave_out: Sequence[Path]) -> Iterator[FoundScan]:
@@ -77,18 +90,23 @@ def _walk(folder: Path, leave_out: Sequence[Path]) -> Iterator[FoundScan]:
         here = Path(place)
         folders[:] = sorted(n for n in folders if _is_open(here / n, closed))
         files = [here / name for name in sorted(names) if not name.startswith(".")]
-        series = _series_among(file for file in files if suffix_of(file) is None)
+        others = [file for file in files if suffix_of(file) is None]
+        series, damaged = _series_among(file for file in others if not _is_zip(file))
         if series is not None:
             folders.clear()
-            yield FoundScan(_name(here, folder), here, "dicom", series)
+            yield FoundScan(_name(here, folder), here, "dicom", series, "folder")
             continue
+        if damaged is not None:
+            yield FoundScan(_name(damaged, folder), damaged, "dicom", kind="damaged")
         for file in files:
             suffix = suffix_of(file)
             if suffix is not None:
                 yield FoundScan(_name(file, folder), file, SUFFIXES[suffix])
+            elif _is_zip(file) and _is_scan(file):
+                yield FoundScan(_name(file, folder), file, "dicom", kind="archive")
     for place in unreadable:
         # Reading it fails, and says why.
-        yield FoundScan(_name(Path(place), folder), Path(place), "dicom")
+        yield FoundScan(_name(Path(place), folder), Path(place), "dicom", kind="folder")
 
 
 def _is_open(folder: Path, closed: set[Path]) -> bool:
@@ -99,12 +117,29 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _series_among(files: Iterator[Path]) -> str | None:
-    """SeriesInstanceUID of the first CT or MR slice among files; None without one."""
+def _series_among(files: Iterator[Path]) -> tuple[str | None, Path | None]:
+    """SeriesInstanceUID of the first CT or MR slice among files, and the first damaged one."""
+    damaged: Path | None = None
     for file in files:
         from medsr.io.dicom_files import series_of
 
         series = series_of(file)
-        if series is not None:
-            return series
-    return None
+        if series:
+            return series, damaged
+        if series is not None and damaged is None:
+            damaged = file
+    return None, damaged
+
+
+def _is_zip(file: Path) -> bool:
+    return file.name.lower().endswith(ARCHIVE_SUFFIX)
+
+
+def _is_scan(archive: Path) -> bool:
+    """Whether an archive holds a CT or MR slice, or cannot be opened to see."""
+    from medsr.io.dicom_files import holds_slices
+
+    try:
+        return holds_slices(archive)
+    except InputError:
+        return True

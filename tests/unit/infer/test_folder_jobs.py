@@ -43,6 +43,18 @@ def test_endings_that_are_not_written_become_their_formats_own() -> None:
     assert output_format(output_names(series)[0], format="dicom") == "dicom"
 
 
+def test_archives_become_folders() -> None:
+    found = [
+        FoundScan(name, Path(name), "dicom", kind="archive")
+        for name in ("a.zip", "p/B.ZIP", "c.zip", "scan.nii.zip")
+    ]
+    found.append(FoundScan("c", Path("c"), "dicom", kind="folder"))
+    names = output_names(found)
+    assert names == ["a", "p/B", "c.dicom", "scan.nii.dicom", "c"]
+    assert all(output_format(name, format="dicom") == "dicom" for name in names)
+    assert output_names(found[:2], "nifti") == ["a.nii.gz", "p/B.nii.gz"]
+
+
 def test_another_format_gives_other_names() -> None:
     found = scans("a.nii.gz", "b.mhd", "series", "1.2.840.t1")
     assert output_names(found, "nrrd") == ["a.nrrd", "b.nrrd", "series.nrrd", "1.2.840.t1.nrrd"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medsr.errors import InputNotFoundError
+from medsr.errors import ArchiveError, CorruptFileError, InputNotFoundError
 from medsr.io import load
 from medsr.io.scans import count_scans, find_scans
 
@@ -87,13 +89,78 @@ def test_what_a_folder_stands_for(make_series: Callable[..., Path], tmp_path: Pa
     assert load(nested).shape == (9, 7, 6)
 
 
-def test_damaged_slices_are_listed_so_that_reading_them_says_why(
+def damage(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:150])
+
+
+def test_damaged_slices_by_themselves_are_one_scan_that_says_why(
     make_series: Callable[..., Path], tmp_path: Path
 ) -> None:
-    series = make_series(tmp_path / "ct")
-    for file in series.iterdir():
-        file.write_bytes(file.read_bytes()[:150])
-    assert [scan.name for scan in find_scans(tmp_path)] == ["ct"]
+    for file in make_series(tmp_path / "ct").iterdir():
+        damage(file)
+    (found,) = find_scans(tmp_path)
+    assert (found.name, found.kind) == ("ct/slice001.dcm", "damaged")
+    assert count_scans(tmp_path) == "one"
+    for path in (found.path, tmp_path):
+        with pytest.raises(CorruptFileError):
+            load(path)
+
+
+def test_a_damaged_stray_makes_no_folder_one_scan(
+    make_series: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_series(tmp_path / "b", series="1.1")
+    shutil.copy(tmp_path / "b" / "slice001.dcm", tmp_path / "IM1")
+    shutil.copy(tmp_path / "b" / "slice001.dcm", tmp_path / "IM2")
+    damage(tmp_path / "IM1")
+    damage(tmp_path / "IM2")
+    # One series and a stray, which may be of it.
+    assert count_scans(tmp_path) == "one"
+    with pytest.raises(CorruptFileError):
+        load(tmp_path)
+    make_series(tmp_path / "c", series="1.2")
+    touch(tmp_path, "d.nii")
+    assert [scan.name for scan in find_scans(tmp_path)] == ["IM1", "b", "c", "d.nii"]
+    assert count_scans(tmp_path) == "several"
+    with pytest.raises(CorruptFileError, match="IM1"):
+        load(tmp_path / "IM1")
+    # Beside sound slices the folder is their scan, and is refused as one.
+    damage(tmp_path / "b" / "slice001.dcm")
+    assert [scan.name for scan in find_scans(tmp_path)] == ["IM1", "b", "c", "d.nii"]
+    with pytest.raises(CorruptFileError):
+        load(tmp_path / "b")
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted(folder.rglob("*")):
+            packed.write(file, file.relative_to(folder))
+    return archive
+
+
+def test_archives_with_slices_are_scans(make_series: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_series(tmp_path / "source" / "a", suffix="").parent
+    folder = tmp_path / "in"
+    touch(folder, "notes/read.txt", "torn/not.zip")
+    pack(source, folder / "study.ZIP")
+    pack(folder / "notes", folder / "notes" / "notes.zip")
+    whole = pack(source, folder / "torn" / "cut.zip").read_bytes()
+    (folder / "torn" / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    found = find_scans(folder)
+    assert [(scan.name, scan.format, scan.kind) for scan in found] == [
+        ("study.ZIP", "dicom", "archive"),
+        ("torn/cut.zip", "dicom", "archive"),
+    ]
+    assert load(found[0].path).shape == (9, 7, 6)
+    with pytest.raises(ArchiveError, match="damaged"):
+        load(found[1].path)
+    # A folder is never one scan for an archive that lies in it.
+    assert count_scans(folder) == "several"
+    (folder / "torn" / "cut.zip").unlink()
+    assert count_scans(folder) == "several"
+    # Beside slices it is part of their scan.
+    pack(source, source / "a" / "copy.zip")
+    assert [scan.name for scan in find_scans(source)] == ["a"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
