@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medsr.degrade.base import Degradation, Triple
+from medsr.degrade.base import Degradation, Separable, Triple
 from medsr.degrade.ct_slab import CTSlab, CTSlabParams
 from medsr.degrade.kspace import KSpaceCrop, KSpaceParams
 from medsr.degrade.slice_profile import SliceProfile, SliceProfileParams
@@ -33,6 +33,7 @@ __all__ = [
     "Degradation",
     "KSpaceCrop",
     "KSpaceParams",
+    "Separable",
     "SliceProfile",
     "SliceProfileParams",
     "build_degradation",

@@ -8,13 +8,16 @@ centred at ``s·k + (s − 1)/2``.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 Triple = tuple[int, int, int]
+Operators = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""A matrix ``(coarse, fine)`` for each axis; None leaves an axis as it is."""
 P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
 
 
 class Degradation(Protocol[P]):
@@ -51,6 +54,34 @@ class Degradation(Protocol[P]):
     def apply(self, hr: Tensor, params: P) -> Tensor:
         """Degrade ``(…, X, Y, Z)`` to ``(…, X//fx, Y//fy, Z//fz)``, deterministically."""
         ...
+
+
+@runtime_checkable
+class Separable(Protocol[P_contra]):
+    """A degradation that, noise apart, is one matrix along each axis.
+
+    Data consistency (``medsr.infer.consistency``) asks for it; a degradation without it can be
+    used for everything else.
+    """
+
+    def operators(self, fine: Triple, coarse: Triple, params: P_contra) -> Operators:
+        """Return the matrices between two grids of the same physical extent, noise left out.
+
+        Args:
+            fine: Voxels along X, Y and Z before.
+            coarse: Voxels after, nowhere more. The ratio need not be whole; where it is the
+                degradation's factor, the matrices do what ``apply`` does.
+            params: As for ``apply``.
+        """
+        ...
+
+
+def centres_between(fine: int, coarse: int) -> Tensor:
+    """Return the centres of coarse voxels in fine indices, edges shared, float64 ``(coarse,)``.
+
+    The same as :func:`coarse_centres` where ``fine`` is a multiple of ``coarse``.
+    """
+    return (torch.arange(coarse, dtype=torch.float64) + 0.5) * (fine / coarse) - 0.5
 
 
 def coarse_centres(size: int, factor: int) -> Tensor:

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from medsr.degrade.base import (
+    Operators,
     Triple,
     along_axis,
     as_range,
     as_triple,
+    centres_between,
     coarse_centres,
     draw_seed,
     normalise_rows,
     uniform,
 )
-from medsr.degrade.noise import add_correlated, smooth_in_plane
+from medsr.degrade.noise import add_correlated, gaussian_matrix, smooth_in_plane
 from medsr.degrade.slice_profile import FWHM_PER_SIGMA
 
 
@@ -49,7 +51,17 @@ def slab_matrix(size: int, separation: int, thickness_voxels: float) -> Tensor:
 
     A fine slice that a slab covers in part counts by the covered part.
     """
-    centres = coarse_centres(size, separation)
+    return slab_rows(size, coarse_centres(size, separation), thickness_voxels)
+
+
+def slab_rows(size: int, centres: Tensor, thickness_voxels: float) -> Tensor:
+    """Return :func:`slab_matrix` for slabs that are centred anywhere.
+
+    Args:
+        size: Fine slices along the axis.
+        centres: Centres of the slabs in fine indices, float64 ``(slabs,)``.
+        thickness_voxels: Thickness of a slab in fine slices.
+    """
     fine = torch.arange(size, dtype=torch.float64)
     upper = torch.minimum(fine[None, :] + 0.5, centres[:, None] + thickness_voxels / 2)
     lower = torch.maximum(fine[None, :] - 0.5, centres[:, None] - thickness_voxels / 2)
@@ -116,6 +128,24 @@ class CTSlab:
             psf_voxels=self.psf_voxels[0],
             correlation_voxels=self.correlation_voxels,
         )
+
+    def operators(self, fine: Triple, coarse: Triple, params: CTSlabParams) -> Operators:
+        """Return the matrix along each axis; see :class:`medsr.degrade.base.Separable`.
+
+        On a grid that is not ``factor`` times finer, the PSF keeps its width in coarse voxels.
+        """
+        found: list[Tensor | None] = []
+        for axis, (n, m) in enumerate(zip(fine, coarse, strict=True)):
+            ratio = n / m
+            own = None
+            if n != m:
+                own = slab_rows(n, centres_between(n, m), params.thickness * ratio)
+            sigma = params.psf_voxels / FWHM_PER_SIGMA * ratio / self.factor[axis]
+            if axis < 2 and sigma > 0:
+                psf = gaussian_matrix(n, sigma)
+                own = psf if own is None else own @ psf
+            found.append(own)
+        return (found[0], found[1], found[2])
 
     def apply(self, hr: Tensor, params: CTSlabParams) -> Tensor:
         """Degrade ``(…, X, Y, Z)``; the remainder of a size that is no multiple is dropped."""

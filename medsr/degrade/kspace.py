@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from medsr.degrade.base import (
+    Operators,
     Triple,
     along_axis,
     as_range,
     as_triple,
-    coarse_centres,
+    centres_between,
     draw_seed,
     normalise_rows,
     uniform,
@@ -69,10 +70,25 @@ def crop_matrix(size: int, factor: int, window: str, mirror: bool) -> Tensor:
         Rows that sum to one, so that constants survive.
     """
     kept = size // factor
-    fine = torch.arange(kept * factor, dtype=torch.float64)
-    coarse = coarse_centres(size, factor)
-    period = kept * factor * (2 if mirror else 1)
-    bandwidth = period // factor
+    full = torch.zeros(kept, size, dtype=torch.float64)
+    full[:, : kept * factor] = crop_rows(kept * factor, kept, window, mirror)
+    return full
+
+
+@lru_cache(maxsize=64)
+def crop_rows(size: int, kept: int, window: str, mirror: bool) -> Tensor:
+    """Return the crop of ``size`` voxels to the ``kept`` ones of the same extent, float64.
+
+    Args:
+        size: Fine voxels along the axis, any number from ``kept`` up.
+        kept: Coarse voxels.
+        window: As for :func:`crop_matrix`.
+        mirror: As for :func:`crop_matrix`.
+    """
+    fine = torch.arange(size, dtype=torch.float64)
+    coarse = centres_between(size, kept)
+    period = size * (2 if mirror else 1)
+    bandwidth = kept * (2 if mirror else 1)
     # Harmonics |k| <= bandwidth/2; the Nyquist pair of an even band counts half at either end.
     harmonics = torch.arange(bandwidth // 2 + 1, dtype=torch.float64)
     weights = window_weights(harmonics / (bandwidth / 2), window)
@@ -87,9 +103,7 @@ def crop_matrix(size: int, factor: int, window: str, mirror: bool) -> Tensor:
     matrix = response(coarse[:, None] - fine[None, :])
     if mirror:
         matrix = matrix + response(coarse[:, None] + fine[None, :] + 1)
-    full = torch.zeros(kept, size, dtype=torch.float64)
-    full[:, : kept * factor] = matrix
-    return normalise_rows(full)
+    return normalise_rows(matrix)
 
 
 class KSpaceCrop:
@@ -136,6 +150,15 @@ class KSpaceCrop:
     def nominal(self) -> KSpaceParams:
         """Return parameters without noise."""
         return KSpaceParams()
+
+    def operators(self, fine: Triple, coarse: Triple, params: KSpaceParams) -> Operators:
+        """Return the matrix along each axis; see :class:`medsr.degrade.base.Separable`."""
+        del params  # noise alone
+        x, y, z = (
+            None if n == m else crop_rows(n, m, self.window, self.mirror)
+            for n, m in zip(fine, coarse, strict=True)
+        )
+        return (x, y, z)
 
     def apply(self, hr: Tensor, params: KSpaceParams) -> Tensor:
         """Degrade ``(…, X, Y, Z)``; the remainder of a size that is no multiple is dropped."""

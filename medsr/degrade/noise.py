@@ -36,6 +36,18 @@ def add_rician(x: Tensor, sigma: float, seed: int) -> Tensor:
     return sign * torch.sqrt(real**2 + imaginary**2)
 
 
+def gaussian_matrix(size: int, sigma_voxels: float) -> Tensor:
+    """Return a Gaussian filter as a matrix, cut and renormalised at borders, float64.
+
+    Args:
+        size: Voxels along the axis.
+        sigma_voxels: Standard deviation in voxels, above 0.
+    """
+    index = torch.arange(size, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((index[None, :] - index[:, None]) / sigma_voxels) ** 2)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
 def smooth_in_plane(x: Tensor, sigma_voxels: float) -> Tensor:
     """Filter with a Gaussian along X and Y, cut and renormalised at borders.
 
@@ -46,10 +58,7 @@ def smooth_in_plane(x: Tensor, sigma_voxels: float) -> Tensor:
     if sigma_voxels <= 0:
         return x
     for axis in (-3, -2):
-        size = x.shape[axis]
-        index = torch.arange(size, dtype=torch.float64)
-        weights = torch.exp(-0.5 * ((index[None, :] - index[:, None]) / sigma_voxels) ** 2)
-        weights = weights / weights.sum(dim=1, keepdim=True)
+        weights = gaussian_matrix(x.shape[axis], sigma_voxels)
         x = torch.matmul(x.movedim(axis, -1), weights.to(x.device, x.dtype).T).movedim(-1, axis)
     return x
 

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from medsr.degrade.base import (
+    Operators,
     Triple,
     along_axis,
     as_range,
     as_triple,
+    centres_between,
     coarse_centres,
     draw_seed,
     normalise_rows,
@@ -45,12 +47,22 @@ def profile_matrix(size: int, separation: int, thickness_voxels: float) -> Tenso
         separation: Fine voxels from slice centre to slice centre.
         thickness_voxels: Full width at half maximum in fine voxels.
     """
-    centres = coarse_centres(size, separation)
+    return profile_rows(size, coarse_centres(size, separation), thickness_voxels)
+
+
+def profile_rows(size: int, centres: Tensor, thickness_voxels: float) -> Tensor:
+    """Return :func:`profile_matrix` for slices that are centred anywhere.
+
+    Args:
+        size: Fine voxels along the slice axis.
+        centres: Centres of the slices in fine indices, float64 ``(slices,)``.
+        thickness_voxels: Full width at half maximum in fine voxels.
+    """
     offset = torch.arange(size, dtype=torch.float64)[None, :] - centres[:, None]
     sigma = thickness_voxels / FWHM_PER_SIGMA
     weights = torch.exp(-0.5 * (offset / sigma) ** 2)
-    reach = max(REACH_SIGMAS * sigma, (separation % 2 == 0) * 0.5 + 1e-6)
-    weights[offset.abs() > reach] = 0
+    nearest = offset.abs().amin(dim=1, keepdim=True)
+    weights[offset.abs() > (nearest + 1e-6).clamp_min(REACH_SIGMAS * sigma)] = 0
     return normalise_rows(weights)
 
 
@@ -107,6 +119,14 @@ class SliceProfile:
         """Return the thickness nearest to the separation that the range allows, without noise."""
         low, high = self.thickness
         return SliceProfileParams(thickness=min(max(1.0, low), high))
+
+    def operators(self, fine: Triple, coarse: Triple, params: SliceProfileParams) -> Operators:
+        """Return the matrix along each axis; see :class:`medsr.degrade.base.Separable`."""
+        x, y, z = (
+            None if n == m else profile_rows(n, centres_between(n, m), params.thickness * n / m)
+            for n, m in zip(fine, coarse, strict=True)
+        )
+        return (x, y, z)
 
     def apply(self, hr: Tensor, params: SliceProfileParams) -> Tensor:
         """Degrade ``(…, X, Y, Z)``; the remainder of a size that is no multiple is dropped."""
