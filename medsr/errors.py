@@ -119,6 +119,12 @@ class MissingDecoderError(InputError):
     exit_code = 25
 
 
+class NotHounsfieldError(InputError):
+    """CT images of other values than Hounsfield units (effective atomic number, density)."""
+
+    exit_code = 26
+
+
 class MissingGeometryError(GeometryError):
     """DICOM slices do not state their position, orientation or pixel spacing."""
 

@@ -100,7 +100,7 @@ class Outputs:
             OutputError: One of its family.
         """
         if self.scan is not None:
-            io.check_writable(volume, self.scan, format=self.format)
+            io.check_writable(volume, self.scan, format=self.format, dicom=self.dicom)
         sidecar = self._sidecar(volume)
         if sidecar is None:
             return

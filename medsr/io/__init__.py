@@ -249,17 +249,24 @@ def name_output(path: Path, format: SourceFormat | None) -> Path:
     return path.with_name(path.name + WRITABLE[format][0])
 
 
-def check_writable(volume: Volume, path: str | Path, *, format: SourceFormat | None = None) -> None:
+def check_writable(
+    volume: Volume,
+    path: str | Path,
+    *,
+    format: SourceFormat | None = None,
+    dicom: DicomOptions = DEFAULTS,
+) -> None:
     """Refuse an output that :func:`save` would refuse in the end, before anything is computed.
 
     Raises:
-        OutputFormatError: if ``path`` is a DICOM folder and the volume did not come from DICOM.
+        OutputFormatError: if ``path`` is a DICOM folder and the volume did not come from DICOM,
+            or cannot be of the layout asked for.
         OutputExistsError: if that folder holds files that overwriting would delete.
     """
     if output_format(path, format=format) == "dicom":
         from medsr.io.dicom_write import check_writable as check_source
 
-        check_source(volume)
+        check_source(volume, dicom)
         check_replaceable(Path(path), is_dicom_name)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import datetime
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ logger = logging.getLogger(__name__)
 SERIES_NUMBER_STEP = 1000
 _MARK = " medsr"
 _MOST_NUMBER = 2**31 - 1
-_LONG_STRING = 64
+_LONG_STRING = 64  # LO and ST; PS3.5 6.2
+_SHORT_TEXT = 1024
 
 # True of the source's pixels or files only.
 _STALE = (
@@ -141,6 +143,12 @@ def set_pixel_format(dataset: Dataset, reference: DicomReference, scaling: Scali
             dataset.PixelPaddingValue = padding
 
 
+def rescale_type(reference: DicomReference) -> str:
+    """The unit that the source's slices state; HU or "unspecified" where they state none."""
+    stated = str(reference.attributes.get("RescaleType") or "").strip()
+    return stated or ("HU" if reference.modality == "CT" else "US")
+
+
 def set_derivation(dataset: Dataset, derivation: Derivation | None) -> None:
     """Say in words and codes how the images came to be.
 
@@ -150,19 +158,43 @@ def set_derivation(dataset: Dataset, derivation: Derivation | None) -> None:
     description, detail = "Resampled by medsr", "medsr"
     equipment = Dataset()
     if derivation is not None:
-        scale = " x ".join(f"{factor:g}" for factor in derivation.scale)
         detail = f"model {derivation.model}, weights sha256 {derivation.weight_hash}"
-        description = f"{derivation.description} (medsr {version}, {detail}, scale {scale})"
+        description = _described(derivation)
         equipment.ManufacturerModelName = plain_text(derivation.model, _LONG_STRING)
-    dataset.DerivationDescription = plain_text(description, 1024)
+    dataset.DerivationDescription = plain_text(description, _SHORT_TEXT)
     dataset.DerivationCodeSequence = [resampling_code()]
     equipment.PurposeOfReferenceCodeSequence = [code("109103", "Modifying Equipment")]
     equipment.Manufacturer = "medsr"
     equipment.SoftwareVersions = plain_text(version, _LONG_STRING)
     equipment.ContributionDateTime = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
-    equipment.ContributionDescription = plain_text(detail, 1024)
+    equipment.ContributionDescription = plain_text(detail, _SHORT_TEXT)
     earlier = list(dataset.get("ContributingEquipmentSequence") or [])
     dataset.ContributingEquipmentSequence = Sequence([*earlier, equipment])
+
+
+def _described(derivation: Derivation) -> str:
+    """The derivation's own sentence, and of the facts those that it does not say.
+
+    Too long a sentence is cut, and no fact.
+    """
+    sentence = plain_text(derivation.description, _SHORT_TEXT)
+    facts = [
+        plain_text(fact, _SHORT_TEXT)
+        for fact in (
+            f"medsr {derivation.version}",
+            f"model {derivation.model}",
+            f"weights sha256 {derivation.weight_hash}",
+            f"scale {' x '.join(f'{factor:g}' for factor in derivation.scale)}",
+        )
+    ]
+    missing = [
+        fact for fact in facts if not re.search(rf"(?<![\w.]){re.escape(fact)}(?![\w.])", sentence)
+    ]
+    words = f"{sentence} ({', '.join(missing)})" if missing else sentence
+    if len(words) <= _SHORT_TEXT:
+        return words
+    tail = f" ({', '.join(facts)})"
+    return sentence[: max(0, _SHORT_TEXT - len(tail))].rstrip() + tail
 
 
 def source_images(geometry: Geometry, reference: DicomReference, index: int) -> Sequence:
@@ -186,7 +218,8 @@ def _source_items(images: tuple[SourceImage, ...]) -> list[Dataset]:
         if image.frame is not None:
             earlier = item.get("ReferencedFrameNumber", [])
             listed = [earlier] if isinstance(earlier, int) else list(earlier)
-            item.ReferencedFrameNumber = [*listed, image.frame]
+            # Planes that were resampled may come from one frame.
+            item.ReferencedFrameNumber = list(dict.fromkeys([*listed, image.frame]))
         item.PurposeOfReferenceCodeSequence = [
             code("121322", "Source image for image processing operation")
         ]

@@ -30,6 +30,7 @@ from medsr.io.dicom_derived import (
     note,
     numbers_rise,
     resampling_code,
+    rescale_type,
     set_derivation,
     set_identity,
     set_pixel_format,
@@ -215,7 +216,8 @@ class EnhancedSeries:
         measures.SliceThickness = measures.SpacingBetweenSlices = decimals([spacing[2]])[0]
         plane.ImageOrientationPatient = decimals(np.asarray(direction)[:, :2].T.ravel())
         values.RescaleSlope, values.RescaleIntercept = decimals([scaling.slope, scaling.intercept])
-        values.RescaleType = "HU" if reference.modality == "CT" else "US"
+        # MR: an enumerated value, unlike in single frames. Source: DICOM PS3.3 C.7.6.16.2.9.
+        values.RescaleType = rescale_type(reference) if reference.modality == "CT" else "US"
         kind.FrameType = list(dataset.ImageType)
         for name in (
             "PixelPresentation",

@@ -1,9 +1,10 @@
-"""From stored numbers to native values: which of several scalings in a header holds.
+"""From stored numbers to native values: which of several scalings in a header holds, in what unit.
 
 The public rescale (RescaleSlope, RescaleIntercept) is what every reader applies, and so is it here.
 An MR image without one may have a linear RealWorldValueMapping, which is taken then. Philips writes
 a private scale slope beside its rescale: its values are comparable between slices only after
-division by the product of both, so slices that differ in it are brought to one scale.
+division by the product of both, so slices that differ in it are brought to one scale. CT images
+of other values than Hounsfield units are refused here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medsr.errors import CorruptFileError
+from medsr.errors import CorruptFileError, NotHounsfieldError
 from medsr.io.dicom_values import number
 
 Group = Callable[[str], Dataset]
@@ -26,6 +27,19 @@ _PHILIPS_CREATOR = (0x2005, 0x0010)
 _PHILIPS_SCALE_SLOPE = (0x2005, 0x100E)
 _PHILIPS_FRAME = (0x2005, 0x140F)  # the sequence that holds an enhanced frame's private elements
 _SAME_SCALE = 1e-5  # relative
+
+# RescaleType of images that CT models understand. Without one CT is in Hounsfield units, and
+# archives that convert images write US where they do not know.
+# Source: DICOM PS3.3 C.8.2.1 (CT image), C.11.1.1.2 (defined terms).
+HOUNSFIELD_TYPES = ("HU", "HU_MOD", "US")
+_OTHER_TYPES = {
+    "ED": "electron densities",
+    "EDW": "electron densities relative to water",
+    "MGML": "densities in mg/ml",
+    "OD": "optical densities",
+    "PCT": "percentages",
+    "Z_EFF": "effective atomic numbers",
+}
 
 SCALING_TAGS: tuple[Any, ...] = (
     "RescaleSlope",
@@ -100,6 +114,40 @@ def rescale_of(group: Group, frame: Dataset, *, modality: str, where: str) -> Re
         )
     private = _philips_slope(frame, where)
     return dataclasses.replace(found, per_real=private and found.slope * private)
+
+
+def hounsfield_notes(scalings: Sequence[Rescale]) -> tuple[str, ...]:
+    """Make sure that the slices of a CT volume are in Hounsfield units.
+
+    Args:
+        scalings: of all its slices.
+
+    Returns:
+        Sentences on what was taken for granted.
+
+    Raises:
+        CorruptFileError: if a slice has no rescale.
+        NotHounsfieldError: if a slice says that its values are something else.
+
+    Source: DICOM PS3.3 C.11.1.1.2 (rescale type).
+    """
+    if not all(scaling.stated for scaling in scalings):
+        raise CorruptFileError(
+            "CT slices without RescaleSlope and RescaleIntercept have no Hounsfield values; "
+            "export the series again"
+        )
+    kinds = {scaling.kind.strip().upper() for scaling in scalings} - {""}
+    other = sorted(kinds.difference(HOUNSFIELD_TYPES))
+    if other:
+        # Anything but a term of the standard may hold what somebody typed.
+        named = next((f" but {_OTHER_TYPES[k]} ({k})" for k in other if k in _OTHER_TYPES), "")
+        raise NotHounsfieldError(
+            f"the header says (RescaleType) that the CT values are no Hounsfield units{named}, "
+            "and CT models expect those; give the series of the same acquisition that is in HU"
+        )
+    if "US" in kinds:
+        return ("RescaleType says US (unspecified); the CT values are taken as Hounsfield units",)
+    return ()
 
 
 def on_one_scale(scalings: Sequence[Rescale]) -> list[Rescale]:

@@ -7,6 +7,7 @@ the scaling of values. The second is in ``dicom_enhanced``, what both say of the
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ from medsr.io.dicom_derived import (
     lasting_attributes,
     note,
     numbers_rise,
+    rescale_type,
     set_derivation,
     set_identity,
     set_pixel_format,
@@ -46,6 +48,7 @@ from medsr.io.quantise import Scaling, ValueRange, range_of, source_of
 from medsr.volume import Derivation, Source, Volume
 
 _STORED_STEPS = 65534  # a 16-bit range, less one step for rounding at its ends
+_SAME_STEP = 1e-3  # of a step
 _NO_REFERENCE = (
     "DICOM output needs DICOM input, whose patient and study it belongs to; "
     "write .nii.gz, .nrrd or .mha instead"
@@ -53,17 +56,19 @@ _NO_REFERENCE = (
 
 
 @quiet
-def check_writable(volume: Volume) -> DicomReference:
+def check_writable(volume: Volume, options: DicomOptions = DEFAULTS) -> DicomReference:
     """Refuse what no derived series can be made of, before anything is computed.
 
     Args:
         volume: the volume to write, or the scan that it will be computed from.
+        options: see :func:`write_dicom`.
 
     Returns:
         The reference to the source series.
 
     Raises:
-        OutputFormatError: if the volume did not come from DICOM or its axes are not orthogonal.
+        OutputFormatError: if the volume did not come from DICOM, its axes are not orthogonal, or
+            it cannot be of the layout asked for.
     """
     reference = None if volume.source is None else volume.source.header
     if not isinstance(reference, DicomReference):
@@ -72,6 +77,11 @@ def check_writable(volume: Volume) -> DicomReference:
         raise OutputFormatError(
             "the axes of the volume are not orthogonal, which a DICOM series cannot hold; "
             "write .nii.gz instead"
+        )
+    if options.layout == "enhanced" and _is_inverted(reference):
+        raise OutputFormatError(
+            "the source shows low values bright (MONOCHROME1), which multi-frame objects cannot "
+            "say; write single-frame images (--dicom-layout classic)"
         )
     return reference
 
@@ -87,9 +97,9 @@ def write_dicom(
     """Write a derived series: one file per slice along array axis 2, or one multi-frame file.
 
     Rows are array axis 1 and columns axis 0. Study, patient and frame of reference are the
-    source's; series and instances are new. CT is stored as int16 HU; MR in 16 bits with the
-    source's sign, and with a slope only where the source had one or its range asks for it. Values
-    outside the range saturate.
+    source's; series and instances are new. CT is stored in int16, as whole HU unless the source
+    has finer steps; MR in 16 bits with the source's sign, and with a slope only where the source
+    had one or its range asks for it; see :func:`dicom_scaling`. Values outside the range saturate.
 
     Args:
         volume: read from DICOM, on any grid with orthogonal axes.
@@ -99,14 +109,14 @@ def write_dicom(
 
     Raises:
         OutputFormatError: if the volume did not come from DICOM, its axes are not orthogonal, or
-            it is too large for one multi-frame file.
+            it is too large for one multi-frame file or shown inverted, where one is asked for.
         NonFiniteError: if voxels are NaN or infinite.
         MissingExtraError: if it shall be de-identified and the package for that is missing.
         OSError: if a file cannot be written.
 
     Source: DICOM PS3.3 C.7.6.1 (derivation), C.7.6.2 (plane), C.11.1 (modality LUT).
     """
-    check_writable(volume)
+    check_writable(volume, options)
     if volume.data.dtype.kind == "f" and not np.isfinite(volume.data).all():
         raise NonFiniteError("the result holds NaN or infinity, which DICOM cannot store")
     scaling = dicom_scaling(source_of(volume), range_of(volume.data))
@@ -142,7 +152,7 @@ def derived_series(
         OutputFormatError: as :func:`write_dicom`.
         MissingExtraError: as :func:`write_dicom`.
     """
-    reference = check_writable(outline)
+    reference = check_writable(outline, options)
     folder.mkdir(parents=True, exist_ok=True)
     if is_enhanced(reference, options):
         from medsr.io.dicom_enhanced import EnhancedSeries
@@ -155,8 +165,21 @@ def is_enhanced(reference: DicomReference, options: DicomOptions) -> bool:
     """Whether one multi-frame file is written; by default where the source was of that class."""
     if options.layout != "source":
         return options.layout == "enhanced"
+    if _is_inverted(reference):
+        return False
     enhanced = {EnhancedCTImageStorage, EnhancedMRImageStorage}
     return all(image.sop_class in enhanced for image in reference.images)
+
+
+def _is_inverted(reference: DicomReference) -> bool:
+    """Whether low values are shown bright.
+
+    Enhanced CT and MR images are MONOCHROME2 with an IDENTITY presentation by definition. To turn
+    their values round instead would give numbers that are no HU.
+
+    Source: DICOM PS3.3 C.7.6.3.1.2 (photometric interpretation), C.8.13.1, C.8.15.2 (enhanced).
+    """
+    return bool(reference.attributes.get("PhotometricInterpretation") == "MONOCHROME1")
 
 
 def count_files(source: Volume, slices: int, options: DicomOptions = DEFAULTS) -> int:
@@ -170,7 +193,7 @@ def count_files(source: Volume, slices: int, options: DicomOptions = DEFAULTS) -
     Raises:
         OutputFormatError: as :func:`write_dicom`.
     """
-    return 1 if is_enhanced(check_writable(source), options) else slices
+    return 1 if is_enhanced(check_writable(source, options), options) else slices
 
 
 class ClassicSeries:
@@ -234,12 +257,16 @@ def dicom_scaling(source: Source, value_range: ValueRange) -> Scaling:
     Args:
         source: of a volume that came from DICOM.
         value_range: of the native values.
+
+    Returns:
+        A scaling whose steps are no coarser than the source's own where 16 bits suffice for the
+        range of the result: of CT 1 HU or the source's finer step, of MR the source's step.
     """
     reference = source.header
     if not isinstance(reference, DicomReference):
         raise OutputFormatError(_NO_REFERENCE)
     if reference.modality == "CT":
-        return Scaling(np.dtype("<i2"))
+        return _ct_scaling(source, reference, value_range)
     dtype = np.dtype("<i2" if reference.signed else "<u2")
     slope, intercept = reference.slope, reference.intercept
     short = source.dtype.kind in "iu" and source.dtype.itemsize <= 2
@@ -249,11 +276,50 @@ def dicom_scaling(source: Source, value_range: ValueRange) -> Scaling:
     low, high = value_range()
     ends = sorted(((low - intercept) / slope, (high - intercept) / slope))
     if ends[0] < info.min - 0.5 or ends[1] > info.max + 0.5:
-        wider = max((high - low) / _STORED_STEPS, float(np.finfo(np.float32).tiny))
-        slope = float(format_number_as_ds(wider * (1.0 + 1e-9)))
-        intercept = low - slope * info.min
-    slope, intercept = (float(format_number_as_ds(float(value))) for value in (slope, intercept))
-    return Scaling(dtype, slope, intercept)
+        slope, intercept = _covering(low, high, info.min)
+    return Scaling(dtype, _as_written(slope), _as_written(intercept))
+
+
+def _ct_scaling(source: Source, reference: DicomReference, value_range: ValueRange) -> Scaling:
+    """Whole HU, unless the source's steps are finer, lie between, or reach beyond int16."""
+    dtype = np.dtype("<i2")
+    info = np.iinfo(dtype)
+    step = min(abs(reference.slope), 1.0)
+    # Where the steps lie, so that every value of the source is one of them.
+    offset = math.remainder(reference.intercept, step)
+    offset = 0.0 if abs(offset) < _SAME_STEP * step else offset
+    if (step, offset) == (1.0, 0.0) and _highest(source, reference) <= info.max:
+        return Scaling(dtype)
+    low, high = value_range()
+    if low < offset + step * info.min or high > offset + step * info.max:
+        # As many whole steps off zero as bring the lowest value to the lowest number.
+        offset += step * (math.floor((low - offset) / step + _SAME_STEP) - info.min)
+        if high > offset + step * (info.max + _SAME_STEP):
+            step, offset = _covering(low, high, info.min)
+    return Scaling(dtype, _as_written(step), _as_written(offset))
+
+
+def _highest(source: Source, reference: DicomReference) -> float:
+    """The highest native value that the source's stored type has room for."""
+    if (source.slope, source.intercept) != (reference.slope, reference.intercept):
+        return math.inf  # every slice has a scaling of its own
+    bits = reference.attributes.get("BitsStored")
+    if source.dtype.kind not in "iu" or not isinstance(bits, int):
+        return math.inf
+    largest = float(2 ** max(bits - int(reference.signed), 0) - 1)
+    return abs(reference.slope) * largest + reference.intercept
+
+
+def _covering(low: float, high: float, least: int) -> tuple[float, float]:
+    """Slope and intercept that spread ``low``...``high`` over 16 bits from ``least`` up."""
+    wider = max((high - low) / _STORED_STEPS, float(np.finfo(np.float32).tiny))
+    slope = _as_written(wider * (1.0 + 1e-9))
+    return slope, low - slope * least
+
+
+def _as_written(value: float) -> float:
+    """The number that a decimal string of 16 characters holds."""
+    return float(format_number_as_ds(float(value)))
 
 
 def _deidentifier(options: DicomOptions) -> Deidentifier | None:
@@ -279,7 +345,7 @@ def _set_class(dataset: Dataset, reference: DicomReference) -> None:
     dataset.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
     dataset.Modality = modality
     dataset.ImageType = ["DERIVED", "SECONDARY", *_image_type_rest(dataset, modality)]
-    if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
+    if not _is_inverted(reference):
         dataset.PhotometricInterpretation = "MONOCHROME2"
 
 
@@ -303,10 +369,7 @@ def _set_plane(dataset: Dataset, geometry: Geometry) -> None:
 
 def _set_rescale(dataset: Dataset, reference: DicomReference, scaling: Scaling) -> None:
     """One pair for the whole series, where there is anything to say."""
-    slope, intercept = scaling.slope, scaling.intercept
-    kind = "HU" if reference.modality == "CT" else "US"
-    if reference.rescale_stated or (slope, intercept) != (1.0, 0.0) or kind == "HU":
-        dataset.RescaleSlope, dataset.RescaleIntercept = decimals([slope, intercept])
-        dataset.RescaleType = str(reference.attributes.get("RescaleType") or kind)
-        if kind == "HU":
-            dataset.RescaleType = kind
+    pair = scaling.slope, scaling.intercept
+    if reference.rescale_stated or pair != (1.0, 0.0) or reference.modality == "CT":
+        dataset.RescaleSlope, dataset.RescaleIntercept = decimals(pair)
+        dataset.RescaleType = rescale_type(reference)
