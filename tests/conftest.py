@@ -8,8 +8,10 @@ skips with a reason where they are absent.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 # Before numpy and torch start their thread pools: two test workers share two cores.
@@ -36,6 +38,24 @@ settings.register_profile(
     "medsr", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("medsr")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that is skipped for want of a program that is said to be there.
+
+    ``MEDSR_TESTS_REQUIRE`` holds the names of programs and packages, separated by spaces; where
+    the reason of a skip names one of them, something else is wrong, and nothing was proved.
+    """
+    report = yield
+    required = set(os.environ.get("MEDSR_TESTS_REQUIRE", "").lower().split())
+    if required and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        missed = sorted(required.intersection(re.findall(r"[a-z0-9][\w.+-]*", reason.lower())))
+        if missed:
+            report.outcome = "failed"
+            report.longrepr = f"{reason}; MEDSR_TESTS_REQUIRE says that {missed[0]} is there"
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
