@@ -281,6 +281,24 @@ class ScansFailedError(MedsrError):
     exit_code = 53
 
 
+class TrainingPatientsError(CohortError):
+    """A model would be scored on patients whom it learnt from."""
+
+    exit_code = 54
+
+
+class CohortChangedError(CohortError):
+    """Scans are missing or have changed since the cohort was locked."""
+
+    exit_code = 55
+
+
+class LeakError(CohortError):
+    """The same scan stands in two splits under different names."""
+
+    exit_code = 56
+
+
 class MissingExtraError(MedsrError):
     """An optional dependency is not installed; the message gives the install command."""
 

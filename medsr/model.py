@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from medsr.errors import ModelError, ModelFileError
 from medsr.intensity import Intensity, Normaliser
+from medsr.patients import TrainingPatients
 from medsr.volume import Modality
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class ModelSpec:
         description: One sentence for a person.
         other_modalities: Further modalities that the model was trained on, and how their input is
             normalised.
+        training_patients: Salted hashes of the people it learnt from; None where it does not say.
     """
 
     name: str
@@ -100,6 +102,7 @@ class ModelSpec:
     training: dict[str, Any]
     description: str
     other_modalities: dict[Modality, Intensity] = field(default_factory=dict)
+    training_patients: TrainingPatients | None = None
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

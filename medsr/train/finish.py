@@ -10,9 +10,11 @@ import torch
 
 import medsr
 from medsr import zoo
+from medsr.errors import ModelError
 from medsr.intensity import Intensity
 from medsr.model import ModelSpec, SpacingRange, SRModel
 from medsr.networks import DAM3D, SRNetwork
+from medsr.patients import TrainingPatients
 from medsr.recipe import Recipe
 from medsr.train.cohort import Cohort
 
@@ -79,6 +81,7 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
         other_modalities={
             name: Intensity.for_modality(name) for name in recipe.data.modalities[1:]
         },
+        training_patients=training_patients(recipe, cohort),
     )
     if isinstance(network, DAM3D) and recipe.role == "student":
         pair = replace(spec, name=f"{spec.name}-pair", role="teacher")
@@ -87,6 +90,27 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
     model = SRModel(network, spec)
     model.save(folder, dtype=torch.float16 if recipe.role == "teacher" else None)
     return model
+
+
+def training_patients(recipe: Recipe, cohort: Cohort) -> TrainingPatients:
+    """Gather whom a run learns from: its own patients, its teachers' and those of its start.
+
+    Args:
+        recipe: Names the teachers and the model that the weights start from.
+        cohort: The scans it learns from.
+    """
+    starts = [recipe.network.start, *(assistant.network.start for assistant in recipe.assistants)]
+    named = dict.fromkeys((recipe.teacher, *recipe.teachers, *starts))
+    learnt_from: list[tuple[str, TrainingPatients | None]] = []
+    for name in filter(None, named):
+        try:
+            spec = ModelSpec.read(zoo.resolve(name))
+        except ModelError:
+            # It was there when the run began; a finished training is not thrown away for it.
+            learnt_from.append((Path(name).name, None))
+        else:
+            learnt_from.append((spec.name, spec.training_patients))
+    return TrainingPatients.gather((scan.patient_id for scan in cohort.train), learnt_from)
 
 
 def outcome(network: SRNetwork, recipe: Recipe) -> SRNetwork:
