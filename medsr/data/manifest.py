@@ -2,8 +2,8 @@
 
 A manifest is a CSV file with one row a scan. This module reads and checks it and picks rows from
 it; it opens no scan, and it imports neither torch nor MONAI, so that a leak is found before
-anything heavy starts. What is done with the scans lives in ``transforms`` (training) and
-``medsr.evaluate.cohort`` (scoring).
+anything heavy starts. BIDS folders and lock files are read by ``bids`` and ``cohort``; what
+is done with the scans lives in ``transforms`` (training) and ``medsr.evaluate.cohort`` (scoring).
 
 Messages name lines of the manifest, never a patient.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from medsr.volume import Modality
 
 REQUIRED_COLUMNS = ("path", "split", "patient_id", "modality")
+UNSPLIT = "all"
+"""The split of every scan of a cohort that has not been split."""
 
 _MODALITIES: dict[str, Modality] = {"mr": "MR", "mri": "MR", "ct": "CT"}
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".mgh")
@@ -41,6 +43,9 @@ class ScanRecord:
         spacing_mm: Voxel spacing along x, y, z as the manifest states it, or None.
         shape: Voxels along x, y, z as the manifest states it, or None.
         sharp_axes: The array axes along which the grid carries real detail, in the order x, y, z.
+        site: Where it was made, a pseudonym such as ``B``; empty where the manifest has none.
+        lr_path: A thick scan of the same patient at about the same time, absolute; the two are a
+            real pair. None where there is none.
     """
 
     path: Path
@@ -51,6 +56,8 @@ class ScanRecord:
     spacing_mm: tuple[float, float, float] | None = None
     shape: tuple[int, int, int] | None = None
     sharp_axes: str = "xyz"
+    site: str = ""
+    lr_path: Path | None = None
 
     @property
     def scan_id(self) -> str:
@@ -72,17 +79,21 @@ class ScanRecord:
         return tuple("xyz".index(axis) for axis in self.sharp_axes)
 
 
-def read_manifest(path: str | Path, *, check_files: bool = True) -> tuple[ScanRecord, ...]:
+def read_manifest(
+    path: str | Path, *, check_files: bool = True, needs_split: bool = True
+) -> tuple[ScanRecord, ...]:
     """Read and check a manifest.
 
     Columns ``path``, ``split``, ``patient_id`` and ``modality`` are required; ``contrast``,
-    ``spacing_mm`` (``0.9x0.9x2.0``), ``shape`` (``170x204x72``) and ``sharp_axes`` (``xy``) are
-    used where they are there, and any other column is ignored. Relative paths are relative to
-    the manifest's folder.
+    ``site``, ``lr_path``, ``spacing_mm`` (``0.9x0.9x2.0``), ``shape`` (``170x204x72``) and
+    ``sharp_axes`` (``xy``) are used where they are there, and any other column is ignored.
+    Relative paths are relative to the manifest's folder.
 
     Args:
         path: The CSV file.
         check_files: Also require that every listed scan exists.
+        needs_split: Require splits; otherwise scans without one are of the split ``all``, and a
+            patient may be in several, as in a cohort that is about to be split.
 
     Returns:
         The rows in the order of the file.
@@ -92,11 +103,13 @@ def read_manifest(path: str | Path, *, check_files: bool = True) -> tuple[ScanRe
             understood, a scan is missing or listed twice, or one patient stands in two splits.
     """
     manifest = Path(path)
-    rows = _read_rows(manifest)
-    records = tuple(_record(manifest, line, row) for line, row in rows)
+    required = tuple(name for name in REQUIRED_COLUMNS if needs_split or name != "split")
+    rows = _read_rows(manifest, required)
+    records = tuple(_record(manifest, line, row, required) for line, row in rows)
     lines = [line for line, _ in rows]
     _check_unique(manifest, lines, records)
-    _check_leaks(manifest, lines, records)
+    if needs_split:
+        _check_leaks(manifest, lines, records)
     if check_files:
         _check_files(manifest, lines, records)
     return records
@@ -130,18 +143,18 @@ def select(
     return chosen
 
 
-def _read_rows(manifest: Path) -> list[tuple[int, dict[str, str]]]:
+def _read_rows(manifest: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Read non-empty rows as (line number, column -> text)."""
     try:
         # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+            missing = [name for name in required if name not in columns]
             if missing:
                 raise CohortError(
                     f"{manifest}: no column {', '.join(missing)}; a manifest needs "
-                    f"{', '.join(REQUIRED_COLUMNS)}"
+                    f"{', '.join(required)}"
                 )
             reader.fieldnames = columns
             rows = []
@@ -157,9 +170,11 @@ def _read_rows(manifest: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _record(manifest: Path, line: int, row: Mapping[str, str]) -> ScanRecord:
+def _record(
+    manifest: Path, line: int, row: Mapping[str, str], required: Sequence[str]
+) -> ScanRecord:
     where = f"{manifest}, line {line}"
-    empty = [name for name in REQUIRED_COLUMNS if not row.get(name)]
+    empty = [name for name in required if not row.get(name)]
     if empty:
         raise CohortError(f"{where}: {', '.join(empty)} is empty; fill it in")
     modality = _MODALITIES.get(row["modality"].lower())
@@ -167,15 +182,20 @@ def _record(manifest: Path, line: int, row: Mapping[str, str]) -> ScanRecord:
         raise CohortError(f"{where}: modality {row['modality']!r} is unknown; write MR or CT")
     spacing = _triple(where, "spacing_mm", row.get("spacing_mm", ""))
     shape = _triple(where, "shape", row.get("shape", ""))
+    lr_path = row.get("lr_path")
+    if lr_path == row["path"]:
+        raise CohortError(f"{where}: lr_path is the scan itself; name its thick partner")
     return ScanRecord(
         path=(manifest.parent / row["path"]).absolute(),
-        split=row["split"],
+        split=row.get("split") or UNSPLIT,
         patient_id=row["patient_id"],
         modality=modality,
         contrast=row.get("contrast", ""),
         spacing_mm=spacing,
         shape=None if shape is None else _whole(where, shape),
         sharp_axes=_sharp_axes(where, row.get("sharp_axes", "")),
+        site=row.get("site", ""),
+        lr_path=(manifest.parent / lr_path).absolute() if lr_path else None,
     )
 
 
@@ -229,14 +249,15 @@ def _check_leaks(manifest: Path, lines: list[int], records: tuple[ScanRecord, ..
 
 def _check_files(manifest: Path, lines: list[int], records: tuple[ScanRecord, ...]) -> None:
     missing = [
-        (line, record)
+        (line, path)
         for line, record in zip(lines, records, strict=True)
-        if not record.path.exists()
+        for path in filter(None, (record.path, record.lr_path))
+        if not path.exists()
     ]
     if missing:
-        line, record = missing[0]
+        line, path = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CohortError(
-            f"{manifest}, line {line}: scan {record.path} is not there{more}; "
+            f"{manifest}, line {line}: scan {path} is not there{more}; "
             "paths are relative to the manifest's folder"
         )

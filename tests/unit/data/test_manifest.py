@@ -160,3 +160,35 @@ def test_reading_a_manifest_imports_neither_torch_nor_monai() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'monai')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sites_and_thick_partners_are_read(tmp_path: Path) -> None:
+    files = ("thin.nii", "thick.nii", "alone.nii")
+    one, two = read_manifest(
+        write(
+            tmp_path,
+            "thin.nii,dev,p,MR,B,thick.nii",
+            "alone.nii,dev,q,MR,,",
+            header="path,split,patient_id,modality,site,lr_path",
+            files=files,
+        )
+    )
+    assert (one.site, one.lr_path) == ("B", tmp_path / "thick.nii")
+    assert (two.site, two.lr_path) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("partner", "reason"), [("absent.nii", "is not there"), ("thin.nii", "is the scan itself")]
+)
+def test_a_wrong_thick_partner_is_refused(tmp_path: Path, partner: str, reason: str) -> None:
+    row = f"thin.nii,dev,p,MR,{partner}"
+    header = "path,split,patient_id,modality,lr_path"
+    with pytest.raises(CohortError, match=reason):
+        read_manifest(write(tmp_path, row, header=header, files=("thin.nii",)))
+
+
+def test_a_cohort_that_will_be_split_needs_no_splits(tmp_path: Path) -> None:
+    manifest = write(tmp_path, "a.nii,p,MR", header="path,patient_id,modality", files=("a.nii",))
+    assert read_manifest(manifest, needs_split=False)[0].split == "all"
+    with pytest.raises(CohortError, match="no column split"):
+        read_manifest(manifest)
