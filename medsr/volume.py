@@ -64,6 +64,7 @@ class Derivation:
         weight_hash: SHA-256 (hex) of the model's weights.
         description: one sentence for people; names no patient.
         scale: factor per array axis (X, Y, Z) of the volume being written.
+        further: what was done after the model, in a few words; ``description`` says it too.
         request: name of the request that the volume answers; identifiers of a format that has any
             follow from it, so that the same request gives the same ones. New ones where None.
     """
@@ -74,6 +75,7 @@ class Derivation:
     description: str
     scale: tuple[float, float, float]
     request: str | None = None
+    further: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,17 @@ from medsr.cli.options import (
     AllowGaps,
     AllowTilt,
     BackendName,
+    Deidentify,
     Device,
+    DicomLayout,
     MaxMemory,
     ModalityName,
     ModalityOption,
     ModelName,
     Precision,
     PrecisionOption,
+    SeriesDescription,
+    SeriesNumber,
     allowed,
     hush,
     parse_scale,
@@ -92,6 +96,21 @@ def upscale_command(
             "a folder of maps.",
         ),
     ] = None,
+    consistency: Annotated[
+        bool,
+        typer.Option(
+            "--consistency",
+            help="Change the result as little as possible so that degrading it gives the scan.",
+        ),
+    ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            metavar="T",
+            help="Of --consistency, in the scan's units. Default: 1 HU; 0.1 % of an MR's range.",
+        ),
+    ] = None,
     series: Annotated[
         str | None,
         typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
@@ -116,37 +135,10 @@ def upscale_command(
             help="dicom, nifti, nrrd, mha or mgz, where the name of OUTPUT does not say it.",
         ),
     ] = None,
-    layout: Annotated[
-        str,
-        typer.Option(
-            "--dicom-layout",
-            metavar="NAME",
-            help="classic (a file per slice), enhanced (one multi-frame file) or source.",
-        ),
-    ] = "source",
-    series_description: Annotated[
-        str | None,
-        typer.Option(
-            "--series-description",
-            metavar="TEXT",
-            help="Of DICOM output. Default: the source's and 'medsr'.",
-        ),
-    ] = None,
-    series_number: Annotated[
-        int | None,
-        typer.Option(
-            "--series-number",
-            metavar="N",
-            help="Of DICOM output. Default: the source's plus 1000.",
-        ),
-    ] = None,
-    deidentify: Annotated[
-        bool,
-        typer.Option(
-            "--deidentify",
-            help="Remove from DICOM output what names the patient (basic profile; pixels stay).",
-        ),
-    ] = False,
+    layout: DicomLayout = "source",
+    series_description: SeriesDescription = None,
+    series_number: SeriesNumber = None,
+    deidentify: Deidentify = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
@@ -154,6 +146,8 @@ def upscale_command(
     hush(quiet)
     if spacing is not None and scale is not None:
         raise UsageError("--spacing and --scale are both given; give one of them")
+    if tolerance is not None and not consistency:
+        raise UsageError("--tolerance is for --consistency, which is not given")
     factors = None if scale is None else parse_scale(scale)
     wanted = "iso" if spacing is None else parse_spacing(spacing)
 
@@ -168,6 +162,7 @@ def upscale_command(
         "precision": precision.value,
         "backend": backend,
         "max_memory": max_memory,
+        "consistency": consistency if tolerance is None else tolerance,
         "report": report,
         "preview": preview,
         "overwrite": overwrite,
@@ -231,6 +226,11 @@ def _print_summary(report: dict[str, Any], written: list[Path]) -> None:
     if sigma:
         unit = " HU" if sigma["units"] == "HU" else ""
         table.add_row("uncertainty", f"median {sigma['median']:.4g}{unit}")
+    consistent = report.get("consistency")
+    if consistent:
+        unit = " HU" if consistent["units"] == "HU" else ""
+        before, after = (consistent[when]["largest"] for when in ("before", "after"))
+        table.add_row("differs from scan", f"by up to {after:.3g}{unit} (was {before:.3g}{unit})")
     peak = report.get("peak_memory_bytes")
     if peak:
         table.add_row("peak memory", f"{peak / 2**20:.0f} MiB")

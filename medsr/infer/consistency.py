@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsr.degrade import DEGRADATIONS, Degradation, Separable, build_degradation
-from medsr.errors import UsageError
+from medsr.errors import MemoryLimitError, UsageError
+from medsr.infer.decide import Decision
+from medsr.infer.prepare import parse_tolerance
 from medsr.infer.resample import FloatArray, apply_rows
 from medsr.intensity import Intensity
 from medsr.model import ModelSpec
@@ -87,10 +89,15 @@ class ConsistencyReport:
         """Plain data for JSON."""
         return asdict(self)
 
-    def warning(self) -> str | None:
+    def words(self) -> str:
+        """A few words for headers."""
+        if not self.met:
+            return "projected towards the source"
+        unit = " HU" if self.units == "HU" else ""
+        return f"consistent with the source to {self.tolerance:.4g}{unit}"
+
+    def warning(self) -> str:
         """A sentence for the user where the tolerance was not met."""
-        if self.met:
-            return None
         unit = " HU" if self.units == "HU" else ""
         return (
             f"the result, degraded again, differs from the scan by up to "
@@ -111,19 +118,6 @@ def default_tolerance(lr: NDArray[Any], modality: Modality | None) -> float:
     if modality == "CT":
         return CT_TOLERANCE_HU
     return MR_TOLERANCE * Intensity.for_modality("MR").fit(lr).divisor
-
-
-def parse_tolerance(consistency: bool | float) -> float | None:
-    """The tolerance in a setting that is True (the default one) or a number.
-
-    Raises:
-        UsageError: The number is not above zero.
-    """
-    if consistency is True:
-        return None
-    if not (np.isfinite(consistency) and consistency > 0):
-        raise UsageError(f"tolerance {consistency:g} must be a finite number above zero")
-    return float(consistency)
 
 
 def nominal_degradation(spec: ModelSpec, modality: Modality) -> Degradation[Any]:
@@ -337,23 +331,36 @@ class Planned:
         )
 
 
-def plan(
-    spec: ModelSpec, modality: Modality, fine: Shape, coarse: Shape, consistency: bool | float
-) -> Planned:
+def plan(wanted: bool | float, decision: Decision, modality: Modality) -> Planned | None:
     """Settle a projection before a network runs, so that what cannot be is refused at once.
 
     Args:
-        spec: The model, whose training degradation is taken at its central parameters.
+        wanted: True, or the tolerance in native units; False for none.
+        decision: Model and grids. The degradation is that of the model's training at its central
+            parameters.
         modality: What the scan is.
-        fine: Voxels of the result in canonical order.
-        coarse: Voxels of the scan in canonical order.
-        consistency: True, or the tolerance in native units.
 
     Raises:
         UsageError: The grid, the model or the tolerance does not allow it.
     """
-    tolerance = parse_tolerance(consistency)
-    return Planned(Projection(nominal_degradation(spec, modality), fine, coarse), tolerance)
+    if wanted is False:
+        return None
+    degradation = nominal_degradation(decision.model.spec, modality)
+    projection = Projection(degradation, decision.target.shape, decision.grid.shape)
+    return Planned(projection, parse_tolerance(wanted))
+
+
+def check_whole(planned: Planned | None) -> None:
+    """Refuse a projection of what is computed slab by slab.
+
+    Raises:
+        MemoryLimitError: There is one.
+    """
+    if planned is not None:
+        raise MemoryLimitError(
+            "the result is larger than memory and would be written by slabs, and consistency needs "
+            "it whole; raise the limit, ask for a coarser grid, or do without consistency"
+        )
 
 
 def _residual(difference: NDArray[Any], counted: BoolArray | None) -> Residual:

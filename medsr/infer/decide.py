@@ -47,9 +47,11 @@ class Wishes:
         scale: Factors along (in-plane, in-plane, slice), in place of ``spacing``.
         uncertain: Whether the map of the expected error is wanted too.
         zoo_root: Folder of the models to choose from; those shipped when None.
+        consistency: Whether degrading the result shall give the scan; a number is the tolerance.
 
     Raises:
-        UsageError: Spacing or scale are no three positive numbers, or both are given.
+        UsageError: Spacing or scale are no three positive numbers, or both are given; or the
+            tolerance is not above zero.
     """
 
     model: str | Path | SRModel = "auto"
@@ -57,6 +59,7 @@ class Wishes:
     scale: Sequence[float] | None = None
     uncertain: bool = False
     zoo_root: Path | None = None
+    consistency: bool | float = False
 
     def __post_init__(self) -> None:
         numbers = self.spacing is not None and not isinstance(self.spacing, str)
@@ -66,6 +69,8 @@ class Wishes:
             choose.positive_triple(self.spacing, "spacing")
         if self.scale is not None:
             choose.positive_triple(self.scale, "scale")
+        if self.consistency is not False:
+            prepare.parse_tolerance(self.consistency)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ def upscale_folder(
     report: str | Path | None = None,
     preview: str | Path | None = None,
     uncertainty: str | Path | None = None,
+    consistency: bool | float = False,
     overwrite: bool = False,
     allow: Collection[str] = (),
     format: str | None = None,
@@ -144,6 +145,7 @@ def upscale_folder(
         report: One JSON file for all scans. It names scans by their paths relative to ``folder``.
         preview: Folder of the pictures, ``NAME.png`` each.
         uncertainty: Folder of the maps of the expected error.
+        consistency: For every scan.
         overwrite: Replace results that exist.
         format: Of every result, as for :func:`medsr.upscale`; that of each scan when not given.
         dicom: For every result in DICOM.
@@ -177,6 +179,7 @@ def upscale_folder(
         backend=backend,
         max_memory=max_memory,
         uncertainty=uncertainty is not None,
+        consistency=consistency,
         allow=allow,
         zoo_root=zoo_root,
     )

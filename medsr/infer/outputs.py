@@ -1,7 +1,8 @@
 """Where the results of one run go, and how they appear: together, or none of them.
 
 Here are the checks that names of outputs must pass before any work is spent on them, and the
-writing. What a result holds is made in ``medsr.infer.upscaler``; formats are ``medsr.io``'s work.
+writing, with the words on how a result came to be. What a result holds is made in
+``medsr.infer.upscaler``; formats are ``medsr.io``'s work.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsr import io
+from medsr import __version__, io
 from medsr.errors import OutputExistsError, OutputFormatError, UsageError
 from medsr.geometry import Geometry
 from medsr.infer.report import Stopwatch, finish_report
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.model import ModelSpec
 from medsr.volume import Derivation, SourceFormat, Volume
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from medsr.infer.consistency import ConsistencyReport
     from medsr.infer.upscaler import Computed
 
 
@@ -201,4 +204,27 @@ def _path_of(volume: Volume) -> Path:
 def describe_error(derivation: Derivation) -> Derivation:
     """Say of a map of uncertainty how it was computed."""
     words = f"Standard deviation of the error expected by {derivation.model}"
-    return dataclasses.replace(derivation, description=words)
+    return dataclasses.replace(derivation, description=words, further="")
+
+
+def derive(
+    before: Geometry,
+    after: Geometry,
+    spec: ModelSpec,
+    weight_hash: str,
+    request: str | None = None,
+    consistency: ConsistencyReport | None = None,
+) -> Derivation:
+    """Say how a result was computed, for formats that record it."""
+    x, y, z = (n / o for n, o in zip(after.shape, before.shape, strict=True))
+    sentence = f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}"
+    further = "" if consistency is None else consistency.words()
+    return Derivation(
+        model=f"{spec.name} {spec.version}",
+        version=__version__,
+        weight_hash=weight_hash,
+        description=f"{sentence}, {further}" if further else sentence,
+        scale=(x, y, z),
+        request=request,
+        further=further,
+    )

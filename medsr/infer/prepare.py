@@ -107,6 +107,19 @@ def parse_backend(backend: str) -> str:
     return backend
 
 
+def parse_tolerance(consistency: bool | float) -> float | None:
+    """The tolerance in a setting that is True (the default one) or a number.
+
+    Raises:
+        UsageError: The number is not above zero.
+    """
+    if consistency is True:
+        return None
+    if not (np.isfinite(consistency) and consistency > 0):
+        raise UsageError(f"tolerance {consistency:g} must be a finite number above zero")
+    return float(consistency)
+
+
 def modality_of(volume: Volume) -> Modality:
     """Return the volume's modality, or the one that its values suggest."""
     return volume.modality or guess_modality(volume.data)

@@ -71,6 +71,7 @@ def upscale(
     report: str | Path | None = None,
     preview: str | Path | None = None,
     uncertainty: bool | str | Path = False,
+    consistency: bool | float = False,
     overwrite: bool = False,
     format: str | None = None,
     dicom: DicomOptions = DEFAULTS,
@@ -102,6 +103,9 @@ def upscale(
         preview: PNG file to write, before and after side by side.
         uncertainty: True, or a file to write: the map of the standard deviation that the network
             expects of its error. It asks for a model that says one; ``"auto"`` prefers those.
+        consistency: True, or a tolerance in native units (HU for CT): change the result as
+            little as possible so that degrading it as in the model's training gives the scan; see
+            :mod:`medsr.infer.consistency`. True takes 1 HU, or 0.1 % of an MR scan's range.
         overwrite: Replace files that exist.
         format: ``"dicom"``, ``"nifti"``, ``"nrrd"``, ``"mha"`` or ``"mgz"``, whose ending is added
             to ``output`` where that has none; its name decides when not given.
@@ -133,6 +137,7 @@ def upscale(
         backend=backend,
         max_memory=max_memory,
         uncertainty=uncertainty is not False,
+        consistency=consistency,
         allow=allow,
         zoo_root=zoo_root,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medsr import __version__, io
+from medsr import io
 from medsr.errors import MemoryLimitError
 from medsr.geometry import Geometry
 from medsr.infer import prepare
@@ -31,14 +31,14 @@ from medsr.infer.decide import (
     default_limit,
 )
 from medsr.infer.large_scan import LargeScan, is_large, look_through, open_large
-from medsr.infer.outputs import Outputs
+from medsr.infer.outputs import Outputs, derive
 from medsr.infer.padding import find_padding
 from medsr.infer.report import Stopwatch, build_report
 from medsr.infer.resample import FloatArray
 from medsr.infer.restore import restore
 from medsr.io.allow import parse_allowances
 from medsr.io.slabs import MemorySlabs
-from medsr.model import ModelSpec, Normaliser, SRModel
+from medsr.model import Normaliser, SRModel
 from medsr.volume import Derivation, Volume
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Upscaler:
         backend: ``"auto"``, ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.
         max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
         uncertainty: Whether the map of the expected error is computed too.
+        consistency: As for :func:`medsr.upscale`.
         allow: As for :func:`medsr.io.load`.
         zoo_root: Folder of the models to choose from; those shipped when not given.
 
@@ -121,10 +122,11 @@ class Upscaler:
         backend: str = "torch",
         max_memory: int | str | None = None,
         uncertainty: bool = False,
+        consistency: bool | float = False,
         allow: Collection[str] = (),
         zoo_root: Path | None = None,
     ) -> None:
-        self.wishes = Wishes(model, spacing, scale, uncertainty, zoo_root)
+        self.wishes = Wishes(model, spacing, scale, uncertainty, zoo_root, consistency)
         self.allow = parse_allowances(allow)
         self.modality = modality
         self.max_memory_bytes = prepare.parse_bytes(max_memory)
@@ -225,6 +227,7 @@ class Upscaler:
         with watch.stage("start"):
             import torch
 
+            from medsr.infer import consistency
             from medsr.infer.engine import Engine
 
         with watch.stage("prepare"):
@@ -233,6 +236,8 @@ class Upscaler:
             decision = self.decide(volume)
             for warning in decision.warnings:
                 logger.warning(warning)
+            modality = prepare.modality_of(volume)
+            projection = consistency.plan(self.wishes.consistency, decision, modality)
             engine = Engine(
                 decision.network().to(device),
                 precision=precision,
@@ -240,10 +245,10 @@ class Upscaler:
                 progress=None if progress is None else lambda *count: progress("network", *count),
             )
         if scan.large is not None or not self._fits(decision, engine, outputs):
+            consistency.check_whole(projection)
             return self._by_slabs(scan, decision, engine, outputs or Outputs(), progress)
         with watch.stage("prepare"):
             spec = decision.model.spec
-            modality = prepare.modality_of(volume)
             padding, fit = find_padding(volume, modality), spec.intensity_for(modality).fit
             normaliser = fit(volume.data if padding is None else padding.measured(volume.data))
             array = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
@@ -260,14 +265,23 @@ class Upscaler:
             del lr, sr
 
         with watch.stage("restore"):
-            after, sigma = restore(answers, volume, frame, normaliser, decision, padding)
+            after, sigma, made_consistent = restore(
+                answers, volume, frame, normaliser, decision, padding, projection
+            )
 
         report = self._report(volume, after.geometry, decision, plan.as_dict(), engine)
+        if made_consistent is not None:
+            report["consistency"] = made_consistent.to_dict()
+            if not made_consistent.met:
+                logger.warning(made_consistent.warning())
+                report["warnings"].append(made_consistent.warning())
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
         request = None if outputs is None else outputs.request
         weights = decision.model.weight_hash
-        derivation = derive(volume.geometry, after.geometry, spec, weights, request)
+        derivation = derive(
+            volume.geometry, after.geometry, spec, weights, request, made_consistent
+        )
         return Computed(volume, after, sigma, report, derivation, watch)
 
     def _fits(self, decision: Decision, engine: Engine, outputs: Outputs | None) -> bool:
@@ -373,22 +387,3 @@ class Upscaler:
         return prepare.volume_from_array(
             scan, modality=self.modality, affine=affine, array_spacing=array_spacing
         )
-
-
-def derive(
-    before: Geometry,
-    after: Geometry,
-    spec: ModelSpec,
-    weight_hash: str,
-    request: str | None = None,
-) -> Derivation:
-    """Say how a result was computed, for formats that record it."""
-    x, y, z = (n / o for n, o in zip(after.shape, before.shape, strict=True))
-    return Derivation(
-        model=f"{spec.name} {spec.version}",
-        version=__version__,
-        weight_hash=weight_hash,
-        description=f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}",
-        scale=(x, y, z),
-        request=request,
-    )

@@ -46,7 +46,7 @@ def write_nifti(volume: Volume, path: Path, derivation: Derivation | None = None
     Args:
         volume: finite voxels.
         path: ends in ``.nii`` or ``.nii.gz``; written in place (see ``medsr.io.atomic``).
-        derivation: its model and version go into the header's description.
+        derivation: its version, model and further processing go into the header's description.
 
     Returns:
         What was stored, with notes on a changed scaling.
@@ -171,6 +171,7 @@ def _clean_header(original: object | None, header_class: Any, derivation: Deriva
     header["cal_min"] = header["cal_max"] = 0
     header.set_data_offset(0)
     made_by = "medsr" if derivation is None else f"medsr {derivation.version} {derivation.model}"
+    made_by += f", {derivation.further}" if derivation is not None and derivation.further else ""
     header["descrip"] = made_by.encode("ascii", "replace")[:79]
     return header
 

@@ -23,13 +23,15 @@ from medsr.errors import (
     NotInPacsError,
     PacsRefusedError,
     PartialTransferError,
+    UsageError,
 )
 from medsr.geometry import Geometry
 from medsr.infer import prepare
-from medsr.infer.outputs import Outputs
-from medsr.infer.upscaler import Upscaler, derive
+from medsr.infer.outputs import Outputs, derive
+from medsr.infer.upscaler import Upscaler
+from medsr.io.dicom_deidentify import KEY_VARIABLE, Deidentifier, has_key, result_uids
+from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.dicom_quiet import quiet
-from medsr.io.dicom_uids import DerivedUids
 from medsr.io.dicom_write import count_files
 from medsr.pacs.archive import (
     Archive,
@@ -61,6 +63,7 @@ class Exchange:
         target: Address of the archive it goes to.
         status: ``"stored"``; ``"completed"`` where a part was there already; ``"present"`` where
             all was, so that nothing was computed; ``"failed"``.
+        result_study: StudyInstanceUID of the result: the source's, unless it is de-identified.
         result: SeriesInstanceUID of the result.
         images: How many instances the result has.
         already: How many of them were there before; None where the target cannot be asked.
@@ -75,6 +78,7 @@ class Exchange:
     source: str
     target: str
     status: Status = "failed"
+    result_study: str | None = None
     result: str | None = None
     images: int | None = None
     already: int | None = None
@@ -89,7 +93,12 @@ class Exchange:
             "medsr": medsr.__version__,
             "status": self.status,
             "source": {"address": self.source, "study": self.study, "series": self.series},
-            "target": {"address": self.target, "series": self.result, "instances": self.images},
+            "target": {
+                "address": self.target,
+                "study": self.result_study,
+                "series": self.result,
+                "instances": self.images,
+            },
             "fetched": self.fetched.as_dict(),
             "already_there": self.already,
             "sent": self.sent.as_dict(),
@@ -127,6 +136,7 @@ def upscale(
     study: str,
     series: str | None = None,
     settings: Settings | None = None,
+    dicom: DicomOptions = DEFAULTS,
     progress: Progress | None = None,
     account: Callable[[Exchange], None] | None = None,
     **options: Any,
@@ -143,6 +153,9 @@ def upscale(
         series: SeriesInstanceUID; where it holds several volumes, with ``:1``, ``:2`` … as
             :func:`medsr.load` takes it. Not needed where one series alone suits.
         settings: How archives are spoken to.
+        dicom: How the result is written. To de-identify it takes the secret in the environment
+            variable ``MEDSR_DEIDENTIFY_KEY``, without which a request that is made again could
+            not find its result.
         progress: Called with (stage, done, total).
         account: Called with the account of the request, however it ends.
         **options: Those of :class:`medsr.infer.upscaler.Upscaler`.
@@ -150,12 +163,18 @@ def upscale(
     Raises:
         PacsError: An archive cannot be worked with; ``PartialTransferError`` where a part of the
             instances did not arrive.
+        UsageError: De-identification is asked for without a secret, or another option is wrong.
         MedsrError: As for :func:`medsr.upscale`.
     """
     settings = settings or Settings()
     check_uid(study, "--study")
     if series is not None:
         check_uid(series.partition(":")[0], "--series")
+    if dicom.deidentify and not has_key():
+        raise UsageError(
+            f"a result that is de-identified needs a secret in {KEY_VARIABLE}, from which its "
+            "identifiers follow; else the same request would give a second result"
+        )
     upscaler = Upscaler(**options)
     addresses = parse_address(source), parse_address(target)
     exchange = Exchange(study, series, str(addresses[0]), str(addresses[1]))
@@ -163,7 +182,7 @@ def upscale(
     try:
         with silence(), tempfile.TemporaryDirectory(prefix="medsr-") as scratch:
             upscaler.warm_up()
-            _run(exchange, *archives, upscaler, Path(scratch), progress or _nobody)
+            _run(exchange, *archives, upscaler, dicom, Path(scratch), progress or _nobody)
     finally:
         if account is not None:
             account(exchange)
@@ -175,6 +194,7 @@ def _run(
     origin: Archive,
     target: Archive,
     upscaler: Upscaler,
+    dicom: DicomOptions,
     scratch: Path,
     progress: Progress,
 ) -> None:
@@ -185,16 +205,17 @@ def _run(
         exchange.series = choose_series(origin, exchange.study, looked_at).uid
     _fetch(exchange, origin, inbox, progress)
 
-    outputs = Outputs(scan=outbox)
+    outputs = Outputs(scan=outbox, dicom=dicom)
     scan = upscaler.read(inbox, outputs, series=exchange.series)
     grid, derivation = _foresee(upscaler, scan.volume)
-    request = name_request(exchange.series, grid, derivation, upscaler.allow)
+    request = name_request(exchange.series, grid, derivation, upscaler.allow, dicom)
     outputs = dataclasses.replace(outputs, request=request)
-    uids = DerivedUids.of(request)
-    count = count_files(scan.volume, grid.shape[2])
-    exchange.result, exchange.images = uids.series, count
+    uids = result_uids(request, dicom)
+    count = count_files(scan.volume, grid.shape[2], dicom)
+    study = str(Deidentifier().uid(exchange.study)) if dicom.deidentify else exchange.study
+    exchange.result_study, exchange.result, exchange.images = study, uids.series, count
     wanted = {str(uids.instance(number)) for number in range(1, count + 1)}
-    there = _ask(target, exchange.study, uids.series)
+    there = _ask(target, study, uids.series)
     exchange.already = None if there is None else len(wanted & there)
     if there is not None and wanted <= there:
         exchange.status, exchange.confirmed = "present", exchange.already
@@ -208,7 +229,7 @@ def _run(
     )
     target.store(files, exchange.sent)
     _judge(exchange, files)
-    present = _ask(target, exchange.study, uids.series)
+    present = _ask(target, study, uids.series)
     exchange.confirmed = None if present is None else len(wanted & present)
     if present is not None and not wanted <= present:
         logger.warning(
@@ -285,7 +306,11 @@ def _foresee(upscaler: Upscaler, volume: Volume) -> tuple[Geometry, Derivation]:
 
 
 def name_request(
-    series: str, grid: Geometry, derivation: Derivation, allow: Collection[str] = ()
+    series: str,
+    grid: Geometry,
+    derivation: Derivation,
+    allow: Collection[str] = (),
+    dicom: DicomOptions = DEFAULTS,
 ) -> str:
     """Name what is asked for: this series, by this model, on this grid, by this version.
 
@@ -296,18 +321,23 @@ def name_request(
         grid: Grid of the result.
         derivation: Model, weights and version.
         allow: What was allowed in reading the source.
+        dicom: How the result is written; an option at its default is no part of the name.
     """
-    text = json.dumps(
-        [
-            series,
-            derivation.model,
-            derivation.weight_hash,
-            derivation.version,
-            list(grid.shape),
-            sorted(allow),
-            [[f"{value:.4f}" for value in row] for row in grid.affine.round(4) + 0.0],
-        ]
-    )
+    parts = [
+        series,
+        derivation.model,
+        derivation.weight_hash,
+        derivation.version,
+        list(grid.shape),
+        sorted(allow),
+        [[f"{value:.4f}" for value in row] for row in grid.affine.round(4) + 0.0],
+    ]
+    settled = {
+        name: value
+        for name, value in dataclasses.asdict(dicom).items()
+        if value != getattr(DEFAULTS, name)
+    }
+    text = json.dumps([*parts, settled] if settled else parts, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 

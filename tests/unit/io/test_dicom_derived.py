@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 import medsr
 from medsr import io
 from medsr.geometry import Geometry
-from medsr.infer.upscaler import derive
+from medsr.infer.outputs import derive
 from medsr.io.dicom_derived import set_derivation
 from medsr.io.dicom_options import DicomOptions
 from medsr.model import ModelSpec
