@@ -74,6 +74,37 @@ AllowDuplicates = Annotated[
 AllowFewSlices = Annotated[
     bool, typer.Option("--allow-few-slices", help="Accept scans of two or three slices.")
 ]
+DicomLayout = Annotated[
+    str,
+    typer.Option(
+        "--dicom-layout",
+        metavar="NAME",
+        help="classic (a file per slice), enhanced (one multi-frame file) or source.",
+    ),
+]
+SeriesDescription = Annotated[
+    str | None,
+    typer.Option(
+        "--series-description",
+        metavar="TEXT",
+        help="Of DICOM output. Default: the source's and 'medsr'.",
+    ),
+]
+SeriesNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--series-number",
+        metavar="N",
+        help="Of DICOM output. Default: the source's plus 1000.",
+    ),
+]
+Deidentify = Annotated[
+    bool,
+    typer.Option(
+        "--deidentify",
+        help="Remove from DICOM output what names the patient (basic profile; pixels stay).",
+    ),
+]
 
 
 def allowed(*, gaps: bool, tilt: bool, duplicates: bool, few_slices: bool) -> tuple[str, ...]:

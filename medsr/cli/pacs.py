@@ -16,13 +16,17 @@ from medsr.cli.options import (
     AllowGaps,
     AllowTilt,
     BackendName,
+    Deidentify,
     Device,
+    DicomLayout,
     MaxMemory,
     ModalityName,
     ModalityOption,
     ModelName,
     Precision,
     PrecisionOption,
+    SeriesDescription,
+    SeriesNumber,
     allowed,
     hush,
     parse_scale,
@@ -129,6 +133,10 @@ def upscale_command(
     allow_tilt: AllowTilt = False,
     allow_duplicates: AllowDuplicates = False,
     allow_few_slices: AllowFewSlices = False,
+    layout: DicomLayout = "source",
+    series_description: SeriesDescription = None,
+    series_number: SeriesNumber = None,
+    deidentify: Deidentify = False,
     aet: Title = "MEDSR",
     retrieve: Annotated[
         RetrieveOption,
@@ -153,7 +161,10 @@ def upscale_command(
     hush(quiet)
     if spacing is not None and scale is not None:
         raise UsageError("--spacing and --scale are both given; give one of them")
+    from medsr.io.dicom_options import DicomOptions
+
     options: dict[str, Any] = {
+        "dicom": DicomOptions.of(layout, series_description, series_number, deidentify),
         "model": model,
         "modality": modality.value,
         "spacing": "iso" if spacing is None else parse_spacing(spacing),
@@ -251,6 +262,8 @@ def _print_summary(exchange: Exchange, report: Path | None) -> None:
     table.add_column(overflow="fold")
     table.add_row("source", f"{exchange.series}, {len(exchange.fetched.done)} instances fetched")
     table.add_row("result", str(exchange.result))
+    if exchange.result_study != exchange.study:
+        table.add_row("in study", str(exchange.result_study))
     there = f"{exchange.images} instances, at {exchange.target}"
     if exchange.status == "present":
         table.add_row("nothing to do", f"this request was answered before: {there}")

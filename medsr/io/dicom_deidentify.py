@@ -7,6 +7,8 @@ removed besides. Pixels are not looked at: burnt-in text and faces stay.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import secrets
 import uuid
 from collections.abc import Callable, Iterable
@@ -19,9 +21,15 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
-from medsr.errors import MissingExtraError
+from medsr.errors import MissingExtraError, UsageError
 from medsr.io.dicom_derived import code
+from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom_uids import DerivedUids
 
+KEY_VARIABLE = "MEDSR_DEIDENTIFY_KEY"
+"""Environment variable: a secret from which pseudonyms and identifiers follow in every process."""
+
+_SHORTEST_KEY = 16
 _TABLE = "dicomfields_2026c"
 PROFILE = "DICOM PS3.15 Basic Application Confidentiality Profile, 2026c"
 
@@ -70,10 +78,12 @@ class Deidentifier:
     """Removes what could identify a patient; one instance maps identifiers consistently.
 
     All volumes that one process writes share a secret, so that series of one study stay in one
-    study and two patients stay two; it is kept nowhere, so that nobody can undo the mapping.
+    study and two patients stay two; it is kept nowhere, so that nobody can undo the mapping. Where
+    the user gives a secret by ``KEY_VARIABLE``, all processes with that one map alike.
 
     Raises:
         MissingExtraError: if the package with the profile's table is not installed.
+        UsageError: if the user's secret is so short that it could be guessed.
     """
 
     def __init__(self) -> None:
@@ -118,7 +128,7 @@ class Deidentifier:
             item.pop(Tag("ContributionDateTime"), None)
 
     def uid(self, original: str) -> UID:
-        """The identifier that stands for another one, in everything that this process writes."""
+        """The identifier that stands for another one, wherever the secret is the same."""
         return UID(f"2.25.{uuid.uuid5(self._secret, original).int}")
 
     def _clean(self, dataset: Dataset) -> None:
@@ -204,8 +214,37 @@ def _is_retired(tag: BaseTag) -> bool:
         return True
 
 
-@cache
+def result_uids(request: str | None, options: DicomOptions) -> DerivedUids:
+    """The identifiers of a result; where it is de-identified, they do not give the request away.
+
+    Args:
+        request: see :class:`medsr.volume.Derivation`; new ones at every call where it is None.
+        options: how the result is written.
+    """
+    if request is not None and options.deidentify:
+        request = str(Deidentifier().uid(request))
+    return DerivedUids.of(request)
+
+
+def has_key() -> bool:
+    """Whether the user gave a secret, so that other processes map alike."""
+    return bool(os.environ.get(KEY_VARIABLE))
+
+
 def _secret() -> uuid.UUID:
+    key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        return _passing_secret()
+    if len(key) < _SHORTEST_KEY:
+        raise UsageError(
+            f"{KEY_VARIABLE} has {len(key)} characters and could be guessed; give at least "
+            f"{_SHORTEST_KEY}, at random"
+        )
+    return uuid.UUID(bytes=hashlib.sha256(f"medsr {key}".encode()).digest()[:16])
+
+
+@cache
+def _passing_secret() -> uuid.UUID:
     return uuid.UUID(bytes=secrets.token_bytes(16))
 
 

@@ -21,7 +21,7 @@ from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, generate
 
 from medsr.errors import OutputFormatError
 from medsr.geometry import Geometry
-from medsr.io.dicom_deidentify import Deidentifier
+from medsr.io.dicom_deidentify import Deidentifier, result_uids
 from medsr.io.dicom_derived import (
     add_empty,
     decimals,
@@ -119,8 +119,7 @@ class EnhancedSeries:
             )
         self._geometry, self._reference = geometry, reference
         self._anonymous = anonymous = Deidentifier() if options.deidentify else None
-        request = None if derivation is None or anonymous else derivation.request
-        uids = DerivedUids.of(request)
+        uids = result_uids(None if derivation is None else derivation.request, options)
         dataset = self._passed_on()
         set_identity(dataset, options)
         dataset.SeriesInstanceUID, dataset.SOPInstanceUID = uids.series, uids.instance(1)

@@ -24,7 +24,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from medsr.errors import NonFiniteError, OutputFormatError
 from medsr.geometry import Geometry
-from medsr.io.dicom_deidentify import Deidentifier
+from medsr.io.dicom_deidentify import Deidentifier, result_uids
 from medsr.io.dicom_derived import (
     add_empty,
     decimals,
@@ -43,7 +43,6 @@ from medsr.io.dicom_mend import mend_modules, mend_values
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.dicom_quiet import quiet
 from medsr.io.dicom_reference import DicomReference
-from medsr.io.dicom_uids import DerivedUids
 from medsr.io.quantise import Scaling, ValueRange, range_of, source_of
 from medsr.volume import Derivation, Source, Volume
 
@@ -210,8 +209,7 @@ class ClassicSeries:
     ) -> None:
         self._geometry, self._reference, self._folder = geometry, reference, folder
         self._anonymous = anonymous = _deidentifier(options)
-        request = None if derivation is None or anonymous else derivation.request
-        self._uids = DerivedUids.of(request)
+        self._uids = result_uids(None if derivation is None else derivation.request, options)
         dataset = _passed_on(reference, anonymous)
         set_identity(dataset, options)
         _set_class(dataset, reference)

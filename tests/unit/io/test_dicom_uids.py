@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import UID
 
+from medsr.errors import UsageError
+from medsr.io import dicom_deidentify
+from medsr.io.dicom_deidentify import KEY_VARIABLE, result_uids
+from medsr.io.dicom_options import DicomOptions
 from medsr.io.dicom_read import read_dicom
 from medsr.io.dicom_uids import DerivedUids
 from medsr.io.dicom_write import write_dicom
@@ -53,3 +58,36 @@ def test_the_writer_takes_them_from_the_request(tmp_path: Path, make_series: Mak
     ]
     assert uids("fourth", "other")[0][0] != wanted.series
     assert uids("fifth", None)[0][0] != uids("sixth", None)[0][0]
+
+
+@pytest.mark.parametrize("layout", ["classic", "enhanced"])
+def test_a_key_makes_anonymous_results_repeat(
+    layout: str, tmp_path: Path, make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same request has the same anonymous answer in every process that has the key."""
+    volume = read_dicom(make_series(tmp_path / "source"))
+    options = DicomOptions.of(layout, deidentify=True)
+    derivation = dataclasses.replace(DERIVATION, request="one")
+    names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID")
+
+    def identity(name: str, key: str) -> list[str]:
+        dicom_deidentify._passing_secret.cache_clear()  # as in another process
+        monkeypatch.setenv(KEY_VARIABLE, key)
+        write_dicom(volume, tmp_path / name, derivation=derivation, options=options)
+        images = [pydicom.dcmread(file) for file in sorted((tmp_path / name).iterdir())]
+        made = result_uids("one", options)
+        assert [i.SOPInstanceUID for i in images] == [
+            made.instance(n) for n in range(1, len(images) + 1)
+        ]
+        return [str(image[name].value) for image in images for name in names]
+
+    first = identity("a", "a key of sixteen characters or more")
+    assert identity("b", "a key of sixteen characters or more") == first
+    for other in (identity("c", "a key of sixteen characters or less"), identity("d", "")):
+        assert not set(other) & set(first)
+    # Nobody finds the result by its request without the key, nor the source by the result.
+    plain = DerivedUids.of("one")
+    assert plain.series not in first
+    assert "1.2.826.0.1.1" not in first
+    with pytest.raises(UsageError, match="at least 16"):
+        identity("e", "guess me")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from medsr.geometry import Geometry
+from medsr.io.dicom_options import DicomOptions
 from medsr.pacs.exchange import name_request
 from medsr.volume import Derivation
 
@@ -34,6 +35,13 @@ def test_every_part_of_a_request_counts() -> None:
         name_request("1.2.3", GRID, dataclasses.replace(HOW, version="1.2.4")),
         name_request("1.2.3", GRID, HOW, ["gaps"]),
         name_request("1.2.3", GRID, HOW, ["gaps", "tilt"]),
+        name_request("1.2.3", GRID, HOW, dicom=DicomOptions("enhanced")),
+        name_request("1.2.3", GRID, HOW, dicom=DicomOptions("classic")),
+        name_request("1.2.3", GRID, HOW, dicom=DicomOptions(series_number=12)),
+        name_request("1.2.3", GRID, HOW, dicom=DicomOptions(series_description="fine")),
+        name_request("1.2.3", GRID, HOW, dicom=DicomOptions(deidentify=True)),
+        name_request("1.2.3", GRID, HOW, dicom=DicomOptions(series_number=12, deidentify=True)),
     }
-    assert len(names) == 10
+    assert len(names) == 16
+    assert name_request("1.2.3", GRID, HOW, dicom=DicomOptions()) == NAME
     assert name_request("1.2.3", GRID, HOW, ["tilt", "gaps"]) in names
