@@ -208,7 +208,14 @@ def _run(
     outputs = Outputs(scan=outbox, dicom=dicom)
     scan = upscaler.read(inbox, outputs, series=exchange.series)
     grid, derivation = _foresee(upscaler, scan.volume)
-    request = name_request(exchange.series, grid, derivation, upscaler.allow, dicom)
+    request = name_request(
+        exchange.series,
+        grid,
+        derivation,
+        upscaler.allow,
+        dicom,
+        consistency=upscaler.wishes.consistency,
+    )
     outputs = dataclasses.replace(outputs, request=request)
     uids = result_uids(request, dicom)
     count = count_files(scan.volume, grid.shape[2], dicom)
@@ -311,6 +318,8 @@ def name_request(
     derivation: Derivation,
     allow: Collection[str] = (),
     dicom: DicomOptions = DEFAULTS,
+    *,
+    consistency: bool | float = False,
 ) -> str:
     """Name what is asked for: this series, by this model, on this grid, by this version.
 
@@ -322,6 +331,7 @@ def name_request(
         derivation: Model, weights and version.
         allow: What was allowed in reading the source.
         dicom: How the result is written; an option at its default is no part of the name.
+        consistency: As for :func:`medsr.upscale`.
     """
     parts = [
         series,
@@ -337,6 +347,8 @@ def name_request(
         for name, value in dataclasses.asdict(dicom).items()
         if value != getattr(DEFAULTS, name)
     }
+    if consistency is not False:
+        settled["consistency"] = consistency
     text = json.dumps([*parts, settled] if settled else parts, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 

@@ -41,7 +41,9 @@ def test_every_part_of_a_request_counts() -> None:
         name_request("1.2.3", GRID, HOW, dicom=DicomOptions(series_description="fine")),
         name_request("1.2.3", GRID, HOW, dicom=DicomOptions(deidentify=True)),
         name_request("1.2.3", GRID, HOW, dicom=DicomOptions(series_number=12, deidentify=True)),
+        name_request("1.2.3", GRID, HOW, consistency=True),
+        name_request("1.2.3", GRID, HOW, consistency=0.5),
     }
-    assert len(names) == 16
+    assert len(names) == 18
     assert name_request("1.2.3", GRID, HOW, dicom=DicomOptions()) == NAME
     assert name_request("1.2.3", GRID, HOW, ["tilt", "gaps"]) in names
