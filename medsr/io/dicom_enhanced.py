@@ -30,7 +30,6 @@ from medsr.io.dicom_derived import (
     note,
     numbers_rise,
     resampling_code,
-    rescale_type,
     set_derivation,
     set_identity,
     set_pixel_format,
@@ -215,8 +214,8 @@ class EnhancedSeries:
         measures.SliceThickness = measures.SpacingBetweenSlices = decimals([spacing[2]])[0]
         plane.ImageOrientationPatient = decimals(np.asarray(direction)[:, :2].T.ravel())
         values.RescaleSlope, values.RescaleIntercept = decimals([scaling.slope, scaling.intercept])
-        # MR: an enumerated value, unlike in single frames. Source: DICOM PS3.3 C.7.6.16.2.9.
-        values.RescaleType = rescale_type(reference) if reference.modality == "CT" else "US"
+        # The only value of each class. Source: DICOM PS3.3 C.8.15.3.10 (CT), C.7.6.16.2.9 (MR).
+        values.RescaleType = "HU" if reference.modality == "CT" else "US"
         kind.FrameType = list(dataset.ImageType)
         for name in (
             "PixelPresentation",

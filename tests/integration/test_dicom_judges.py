@@ -207,6 +207,35 @@ def test_validates_and_lies_in_place_without_duplicates(
     assert not any(b"2.25.4711" in content for content in written)  # it gave nothing
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({"RescaleSlope": "0.5"}, 0.5),
+        ({"RescaleSlope": "0.02", "RescaleIntercept": "-1000"}, 0.02),
+        ({"RescaleIntercept": "-1023.75"}, 1.0),
+        ({"RescaleType": "HU_MOD"}, 1.0),
+        ({"RescaleType": "US"}, 1.0),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else None,
+)
+def test_validates_and_keeps_steps_and_units(
+    shared_data: Path, tmp_path: Path, changes: dict[str, str], step: float, layout: str
+) -> None:
+    program("dciodvfy"), program("dcm2niix")
+    source = tmp_path / "source"
+    source.mkdir()
+    for file in sorted((shared_data / "dicom" / "ct_chest_2p5mm").iterdir())[:8]:
+        dataset = pydicom.dcmread(file)
+        dataset.update(changes)
+        dataset.save_as(source / file.name)
+    volume = finer(load(source))
+    save(volume, tmp_path / "out", derivation=DERIVATION, dicom=DicomOptions.of(layout))
+    assert new_errors(tmp_path / "out", source) == {}
+    assert step_of(load(tmp_path / "out")) == step
+    judge(volume, tmp_path / "out", tmp_path, step)
+
+
 @pytest.mark.parametrize("name", ["mr_fruit", "ct_chest_2p5mm", "ct_chest_jpegls"])
 def test_what_can_be_mended_is_mended(shared_data: Path, tmp_path: Path, name: str) -> None:
     """An over-long code, a missing Laterality or PatientPosition, a stray InversionTime."""
