@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import generate_uid
 
 import medsr
 from medsr.cli.main import main
@@ -151,6 +152,98 @@ def test_c_move_brings_the_series_to_our_port(
     by_move = ["--retrieve", "move", "--port", str(orthanc.move_port), "--report", str(report)]
     assert call(orthanc.node, orthanc.web, study, model, *by_move) == 0
     assert json.loads(report.read_text())["fetched"]["instances"] == 6
+
+
+@pytest.mark.parametrize("where", ["node", "web"])
+def test_how_the_result_is_written_is_part_of_the_request(
+    where: str, orthanc: Any, study: Any, model: Path, tmp_path: Path
+) -> None:
+    address, report = getattr(orthanc, where), tmp_path / "report.json"
+    told = []
+    named = ["--series-number", "77", "--series-description", "fine slices"]
+    for options in ([], named, [*named, "--dicom-layout", "enhanced"], named):
+        words = ["--series", study.series, "--report", str(report), "--overwrite", "--quiet"]
+        assert call(address, address, study, model, *words, *options) == 0
+        told.append(json.loads(report.read_text()))
+    assert [each["status"] for each in told] == ["stored", "stored", "stored", "present"]
+    results = [each["target"]["series"] for each in told]
+    assert results[3] == results[1]
+    assert orthanc.series_of(study.uid) == sorted([study.series, *results[:3]])
+    plain, classic, enhanced = (orthanc.images(uid) for uid in results[:3])
+    assert [len(images) for images in (plain, classic, enhanced)] == [12, 12, 1]
+    assert (plain[0].SeriesNumber, plain[0].SeriesDescription) == (1003, "T1 medsr")
+    for image in (classic[0], enhanced[0]):
+        assert (image.SeriesNumber, image.SeriesDescription) == (77, "fine slices")
+    assert enhanced[0].NumberOfFrames == 12
+    assert enhanced[0].PixelData == b"".join(image.PixelData for image in classic)
+
+
+@pytest.mark.parametrize("target", ["node", "web"])
+def test_an_anonymous_result_is_one_too(
+    target: str,
+    orthanc: Any,
+    study: Any,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = tmp_path / "report.json"
+    where = orthanc.node, getattr(orthanc, target)
+    words = ["--deidentify", "--report", str(report), "--overwrite"]
+    monkeypatch.delenv("MEDSR_DEIDENTIFY_KEY", raising=False)
+    assert call(*where, study, model, *words) == 2
+    assert "MEDSR_DEIDENTIFY_KEY" in capsys.readouterr().err
+    assert not report.exists()
+
+    monkeypatch.setenv("MEDSR_DEIDENTIFY_KEY", "a long and random secret of the site")
+    assert call(*where, study, model, *words) == 0
+    told = json.loads(report.read_text())
+    place = told["target"]
+    assert (told["status"], told["confirmed"]) == ("stored", 12)
+    assert place["study"] != study.uid
+    assert place["study"] in capsys.readouterr().out
+    assert orthanc.series_of(study.uid) == [study.series]
+    assert orthanc.series_of(place["study"]) == [place["series"]]
+    images = orthanc.images(place["series"])
+    for image in images:
+        assert image.StudyInstanceUID == place["study"]
+        assert image.PatientID == images[0].PatientID
+        raw = image.to_json()
+        assert not [word for word in (*MARKERS, study.uid, study.series) if word in raw]
+
+    # The same request finds it, and another secret gives another one.
+    assert call(*where, study, model, *words) == 0
+    assert json.loads(report.read_text())["status"] == "present"
+    monkeypatch.setenv("MEDSR_DEIDENTIFY_KEY", "a long and random secret of another")
+    assert call(*where, study, model, *words, "--quiet") == 0
+    other = json.loads(report.read_text())["target"]
+    assert not {other["study"], other["series"]} & {place["study"], place["series"]}
+    assert len(orthanc.images(place["series"])) == 12
+
+
+def test_what_is_allowed_in_reading_is_part_of_the_request(
+    orthanc: Any,
+    study: Any,
+    make_slices: Any,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    series = str(generate_uid(prefix=None))
+    gappy = make_slices(study.uid, series, count=7)
+    del gappy[3]
+    (tmp_path / "gap").mkdir()
+    for image in gappy:
+        image.save_as(tmp_path / "gap" / f"{image.InstanceNumber}.dcm", enforce_file_format=True)
+    orthanc.push(tmp_path / "gap")
+    report = tmp_path / "report.json"
+    words = ["--series", series, "--report", str(report), "--overwrite", "--quiet"]
+    assert call(orthanc.node, orthanc.node, study, model, *words) == 82
+    assert "--allow-gaps" in capsys.readouterr().err
+    assert call(orthanc.node, orthanc.node, study, model, *words, "--allow-gaps") == 0
+    told = json.loads(report.read_text())
+    assert (told["status"], told["confirmed"]) == ("stored", 14)
 
 
 def test_a_study_is_listed_without_its_patient(
