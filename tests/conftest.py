@@ -11,8 +11,9 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 # Before numpy and torch start their thread pools: two test workers share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -131,3 +132,50 @@ def make_phantom(
 def phantom() -> npt.NDArray[np.float32]:
     """A sharp (40, 36, 32) float32 volume with structure, air and noise, between 0 and ~1000."""
     return make_phantom()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Give the folder of a small model with random weights, named "tiny"; see ``make``."""
+    import torch
+
+    from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
+    from medsr.networks import build_network
+
+    made: dict[str, Path] = {}
+
+    def make(modality: str = "MR", scale: tuple[int, int, int] = (1, 1, 4), **more: Any) -> Path:
+        """Make it, or give the one that was made of the same arguments.
+
+        Args:
+            modality: "MR" or "CT".
+            scale: Whole factors.
+            **more: Further options of the network, such as ``head="gaussian"``.
+        """
+        name = repr((modality, scale, sorted(more.items())))
+        if name in made:
+            return made[name]
+        torch.manual_seed(4)
+        options = {"width": 16, "depth": 1, "branches": False, **more}
+        network = build_network("RepPlain3D", scale, **options)
+        spec = ModelSpec(
+            name="tiny",
+            description="random weights, for tests",
+            version="0",
+            network="RepPlain3D",
+            options=options,
+            scale=scale,
+            modality=modality,
+            role="student",
+            intensity=Intensity.for_modality(modality),
+            halo=network.halo,
+            multiple_of=network.multiple_of,
+            trained_spacing_mm=SpacingRange((0.6, 1.2), (2.4, 4.8)),
+            trained_degradation={},
+            parameters=sum(p.numel() for p in network.parameters()),
+            training={},
+        )
+        made[name] = SRModel(network, spec).save(tmp_path_factory.mktemp("model") / "tiny")
+        return made[name]
+
+    return make

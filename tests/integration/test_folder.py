@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-import torch
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -32,37 +32,16 @@ from medsr.errors import (
 from medsr.infer.backends import BACKENDS
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler
-from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
-from medsr.networks import build_network
+from medsr.model import SRModel
 
 FloatArray = NDArray[np.float32]
 AFFINE = np.diag([0.9, 0.9, 3.6, 1.0])
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tiny_model: Callable[..., Path]) -> Path:
     """The folder of a small random model with a head."""
-    torch.manual_seed(4)
-    options = {"width": 16, "depth": 1, "branches": False, "head": "gaussian"}
-    network = build_network("RepPlain3D", (1, 1, 4), **options)
-    spec = ModelSpec(
-        name="tiny",
-        version="0",
-        network="RepPlain3D",
-        options=options,
-        scale=(1, 1, 4),
-        modality="MR",
-        role="student",
-        intensity=Intensity.for_modality("MR"),
-        halo=network.halo,
-        multiple_of=network.multiple_of,
-        trained_spacing_mm=SpacingRange((0.6, 1.2), (2.4, 4.8)),
-        trained_degradation={},
-        parameters=1000,
-        training={},
-        description="random weights",
-    )
-    return SRModel(network, spec).save(tmp_path_factory.mktemp("model"))
+    return tiny_model(head="gaussian")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,9 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from pydicom.datadict import dictionary_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-
-from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
-from medsr.networks import build_network
 
 MARK = "QZX"
 """All markers begin like this, so that a part of one is found too."""
@@ -133,29 +129,9 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tiny_model: Callable[..., Path]) -> Path:
     """The folder of a small random model with a head."""
-    torch.manual_seed(4)
-    options = {"width": 16, "depth": 1, "branches": False, "head": "gaussian"}
-    network = build_network("RepPlain3D", (1, 1, 4), **options)
-    spec = ModelSpec(
-        name="tiny",
-        description="For tests",
-        version="0",
-        network="RepPlain3D",
-        options=options,
-        scale=(1, 1, 4),
-        modality="CT",
-        role="student",
-        intensity=Intensity.for_modality("CT"),
-        halo=network.halo,
-        multiple_of=network.multiple_of,
-        trained_spacing_mm=SpacingRange((0.6, 1.2), (2.4, 4.8)),
-        trained_degradation={},
-        parameters=1000,
-        training={},
-    )
-    return SRModel(network, spec).save(tmp_path_factory.mktemp("model") / "tiny")
+    return tiny_model("CT", head="gaussian")
 
 
 def make_series(folder: Path, *, spoil: str = "") -> Path:

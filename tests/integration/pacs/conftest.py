@@ -16,13 +16,9 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pynetdicom import AE
-
-from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
-from medsr.networks import build_network
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "robot", "secret-of-the-robot"
@@ -144,28 +140,9 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tiny_model: Callable[..., Path]) -> Path:
     """A tiny random model that doubles the number of slices of MR."""
-    spec = ModelSpec(
-        name="tiny",
-        version="0",
-        network="RepPlain3D",
-        options={"width": 16, "depth": 1},
-        scale=(1, 1, 2),
-        modality="MR",
-        role="student",
-        intensity=Intensity.for_modality("MR"),
-        halo=(3, 3, 3),
-        multiple_of=(1, 1, 1),
-        trained_spacing_mm=SpacingRange((0.6, 1.2), (2.4, 4.8)),
-        trained_degradation={"kind": "slice_profile"},
-        parameters=1000,
-        training={},
-        description="random weights",
-    )
-    torch.manual_seed(5)
-    network = build_network(spec.network, spec.scale, **spec.options)
-    return SRModel(network, spec).save(tmp_path_factory.mktemp("zoo") / "tiny")
+    return tiny_model(scale=(1, 1, 2))
 
 
 def slices_of(

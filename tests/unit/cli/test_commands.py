@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from medsr import zoo
@@ -29,8 +28,6 @@ from medsr.errors import (
     UsageError,
 )
 from medsr.io import load
-from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
-from medsr.networks import build_network
 
 AFFINE = np.array(
     [[-0.9, 0.0, 0.0, 40.0], [0.0, 0.9, 0.0, -30.0], [0.0, 0.0, 0.9, 12.0], [0.0, 0.0, 0.0, 1.0]]
@@ -60,29 +57,9 @@ def thick(tmp_path: Path, phantom: npt.NDArray[np.float32]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tiny_model: Callable[..., Path]) -> Path:
     """A folder with a small untrained model for thick MR slices."""
-    torch.manual_seed(0)
-    options = {"width": 16, "depth": 1}
-    network = build_network("RepPlain3D", (1, 1, 4), **options)
-    spec = ModelSpec(
-        name="tiny",
-        version="1",
-        network="RepPlain3D",
-        options=options,
-        scale=(1, 1, 4),
-        modality="MR",
-        role="student",
-        intensity=Intensity.for_modality("MR"),
-        halo=network.halo,
-        multiple_of=network.multiple_of,
-        trained_spacing_mm=SpacingRange(in_plane=(0.5, 1.5), slice=(2.0, 6.0)),
-        trained_degradation={},
-        parameters=sum(p.numel() for p in network.parameters()),
-        training={},
-        description="untrained, for tests",
-    )
-    return SRModel(network, spec).save(tmp_path_factory.mktemp("zoo") / "tiny")
+    return tiny_model()
 
 
 def test_upscale_writes_scan_report_and_picture(thick: Path, model: Path, tmp_path: Path) -> None:
