@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("medsr.cli.models", "models_command"),
     "methods": ("medsr.cli.methods", "methods_command"),
     "degrade": ("medsr.cli.degrade", "degrade_command"),
+    "cohort": ("medsr.cli.cohort", "cohort_app"),
     "evaluate": ("medsr.cli.evaluate", "evaluate_command"),
     "card": ("medsr.cli.card", "card_command"),
     "train": ("medsr.cli.train", "train_command"),

@@ -1,0 +1,129 @@
+"""A cohort of any kind, read and frozen: a CSV manifest, a BIDS dataset or a lock file.
+
+This is the door; each kind has its own module (``manifest``, ``bids``, ``lock``). Here also a
+cohort is split and frozen. Whether people stand in two splits under two names is looked for in
+``leaks``, and whether a model has learnt from them in ``overlap``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from medsr.data.bids import is_bids, read_bids
+from medsr.data.lock import Lock, Progress, make_lock, read_lock, verify
+from medsr.data.manifest import UNSPLIT, ScanRecord, read_manifest
+from medsr.data.split import FRACTIONS, apply_split, split_patients
+from medsr.errors import CohortError
+
+logger = logging.getLogger(__name__)
+
+
+def read_cohort(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    needs_split: bool = True,
+    progress: Progress | None = None,
+) -> tuple[ScanRecord, ...]:
+    """Read a cohort of any kind.
+
+    Args:
+        path: A CSV manifest, the root of a BIDS dataset (all its scans are of the split ``all``),
+            or a lock file.
+        split: Of a lock file, verify the scans of this split by size and hash; others are not
+            looked at. None verifies none.
+        needs_split: As for :func:`medsr.data.manifest.read_manifest`.
+        progress: Told of every scan before it is verified.
+
+    Returns:
+        All scans of the cohort, those of other splits too.
+
+    Raises:
+        CohortError: It is no cohort, or is incomplete, or has a patient in two splits.
+        CohortChangedError: Scans of the split are missing or have changed since they were locked.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not is_bids(path):
+            raise CohortError(
+                f"{path}: this folder is no BIDS dataset (no sub-* folder in it); give a CSV "
+                "manifest, a BIDS dataset or a lock file"
+            )
+        return read_bids(path)
+    if not is_lock(path):
+        return read_manifest(path, needs_split=needs_split)
+    lock = read_lock(path)
+    if split is not None:
+        verify(lock, path, split=split, progress=progress)
+    folder = path.absolute().parent
+    return tuple(scan.record(folder) for scan in lock.scans)
+
+
+def is_lock(path: Path) -> bool:
+    """Whether a file is a lock, by its name."""
+    return path.suffix.lower() == ".json"
+
+
+def cohort_digest(path: str | Path) -> str:
+    """SHA-256 (hex) by which results name the cohort: of the CSV or lock file.
+
+    Of a BIDS dataset, which has no such file, of the relative paths and sizes of its scans.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for record in read_bids(path):
+        name = record.path.relative_to(path.absolute()).as_posix()
+        whole.update(f"{name}\0{record.path.stat().st_size}\n".encode())
+    return whole.hexdigest()
+
+
+def freeze(
+    cohort: str | Path,
+    folder: str | Path,
+    *,
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+    extend: Lock | None = None,
+    keep_splits: bool = False,
+    progress: Progress | None = None,
+) -> Lock:
+    """Split a cohort by patient and freeze it.
+
+    Args:
+        cohort: As for :func:`read_cohort`; its own splits do not count unless they are kept.
+        folder: Where the lock will lie; its paths are relative to this.
+        fractions: Share of the patients of each split.
+        seed: Of the hash that orders the patients.
+        extend: A lock whose patients keep their splits, and whose seed and fractions are taken.
+        keep_splits: Freeze the splits that the cohort names, and split nothing.
+        progress: Told of every scan before it is hashed.
+
+    Raises:
+        CohortError: The cohort is wrong, or names no splits that could be kept.
+    """
+    folder = Path(folder)
+    records = read_cohort(cohort, needs_split=keep_splits)
+    if keep_splits:
+        if all(record.split == UNSPLIT for record in records):
+            raise CohortError(f"{cohort}: no scan names a split that could be kept; split it")
+        return make_lock(records, folder, seed=None, fractions={}, progress=progress)
+    known: dict[str, str] = {}
+    if extend is not None:
+        if extend.seed is None:
+            # Splits made by hand say nothing of how new patients should be assigned.
+            known = extend.splits()
+        else:
+            known, seed, fractions = extend.splits(), extend.seed, extend.fractions
+        gone = known.keys() - {record.patient_id for record in records}
+        if gone:
+            logger.warning(
+                "%d patients of the extended lock are no longer in the cohort", len(gone)
+            )
+    assigned = split_patients(records, fractions, seed=seed, known=known)
+    split = apply_split(records, assigned)
+    return make_lock(split, folder, seed=seed, fractions=fractions, progress=progress)

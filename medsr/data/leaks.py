@@ -1,0 +1,225 @@
+"""Who may stand in two splits at once: by the spelling of identifiers, and by what scans show.
+
+Splits by patient leak where one person has two identifiers, or one acquisition was saved twice.
+Identifiers that differ in case, separators or a prefix are suspicious; scans of different
+identifiers that show the same acquisition are named, whatever they are called. Findings name scans,
+never patients. How scans are compared is the business of ``fingerprint``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from medsr.data.fingerprint import Fingerprint, coarse_likeness, fine_likeness, fingerprint
+from medsr.data.manifest import ScanRecord
+from medsr.errors import LeakError, MedsrError
+from medsr.io import load
+from medsr.patients import spelling
+
+logger = logging.getLogger(__name__)
+
+SAME = 0.72
+"""Likeness from which on two scans count as one acquisition; docs/how-to/cohorts.md measures it."""
+CANDIDATES = 8
+"""So many of the scans that look most like each one are compared closely."""
+WORTH_A_LOOK = 0.15
+"""Likeness on the coarse grid below which a pair is not compared closely."""
+_AT_ONCE = 64
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, in all, what is being done)."""
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Two scans, of patients with different identifiers, that may be of one person.
+
+    Attributes:
+        first: One scan.
+        second: The other.
+        likeness: How alike the scans are, up to 1; None where only the identifiers are.
+    """
+
+    first: ScanRecord
+    second: ScanRecord
+    likeness: float | None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether they stand in different splits."""
+        return self.first.split != self.second.split
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What a check found.
+
+    Attributes:
+        spellings: Pairs of patients with nearly the same identifier, by one scan of each.
+        contents: Pairs of scans that show the same acquisition, the most alike first.
+        unread: Names of scans that could not be read, and so were not compared, with the reason.
+        compared: Pairs of scans compared by content.
+    """
+
+    spellings: tuple[Twins, ...] = ()
+    contents: tuple[Twins, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+    compared: int = 0
+
+    @property
+    def across(self) -> tuple[Twins, ...]:
+        """The same acquisition in two splits."""
+        return tuple(twins for twins in self.contents if twins.leaks)
+
+    def refuse(self) -> None:
+        """Refuse a cohort in which the same acquisition stands in two splits.
+
+        Raises:
+            LeakError: There is one.
+        """
+        if not self.across:
+            return
+        worst = self.across[0]
+        more = f" and {len(self.across) - 1} more" if len(self.across) > 1 else ""
+        raise LeakError(
+            f"scans {worst.first.scan_id} ({worst.first.split}) and {worst.second.scan_id} "
+            f"({worst.second.split}) show the same acquisition{more}; give both the same "
+            "patient_id or leave one out, and split again"
+        )
+
+
+def check_leaks(
+    records: Sequence[ScanRecord],
+    *,
+    content: bool = True,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Leaks:
+    """Look for one person under two identifiers.
+
+    Args:
+        records: A cohort, split or not.
+        content: Also compare what the scans show; otherwise identifiers alone.
+        progress: Told of every step.
+        workers: Threads; as many as processors where None.
+    """
+    spellings = near_spellings(records)
+    if not content:
+        return Leaks(spellings)
+    found, unread = _fingerprints(records, progress)
+    contents, compared = same_content(found, progress=progress, workers=workers)
+    return Leaks(spellings, contents, unread, compared)
+
+
+def near_spellings(records: Sequence[ScanRecord]) -> tuple[Twins, ...]:
+    """Find patients whose identifiers differ in case, separators, prefix or leading zeros only.
+
+    Returns:
+        A pair of scans for every pair of such patients, those across splits first.
+    """
+    by_spelling: dict[str, dict[str, ScanRecord]] = {}
+    for record in records:
+        people = by_spelling.setdefault(spelling(record.patient_id), {})
+        people.setdefault(record.patient_id, record)
+    found = [
+        Twins(first, second, None)
+        for people in by_spelling.values()
+        for first, second in combinations(people.values(), 2)
+    ]
+    return tuple(sorted(found, key=lambda twins: not twins.leaks))
+
+
+def same_content(
+    prints: Sequence[tuple[ScanRecord, Fingerprint]],
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> tuple[tuple[Twins, ...], int]:
+    """Find scans of different identifiers that show the same acquisition.
+
+    Every pair is compared coarsely; of the scans that look most like each one, the closest are
+    compared finely.
+
+    Args:
+        prints: Scans with their fingerprints.
+        progress: Told of every scan and candidate.
+        workers: Threads; as many as processors where None.
+
+    Returns:
+        The pairs, the most alike first, and how many pairs were compared.
+    """
+    workers = workers or os.cpu_count() or 1
+    candidates, compared = _candidates(prints, progress, workers)
+    found: list[Twins] = []
+    with ThreadPoolExecutor(workers) as pool:
+        pairs = ((prints[i][1], prints[j][1]) for i, j in candidates)
+        likeness = pool.map(lambda pair: fine_likeness(*pair), pairs)
+        for number, ((i, j), value) in enumerate(zip(candidates, likeness, strict=True)):
+            if progress is not None:
+                progress(number, len(candidates), "comparing closely")
+            if value >= SAME:
+                found.append(Twins(prints[i][0], prints[j][0], round(value, 3)))
+    found.sort(key=lambda twins: -(twins.likeness or 0.0))
+    return tuple(found), compared
+
+
+def _fingerprints(
+    records: Sequence[ScanRecord], progress: Progress | None
+) -> tuple[list[tuple[ScanRecord, Fingerprint]], tuple[tuple[str, str], ...]]:
+    """Fingerprint every scan that can be read; also say which cannot."""
+    found: list[tuple[ScanRecord, Fingerprint]] = []
+    unread: list[tuple[str, str]] = []
+    for number, record in enumerate(records):
+        if progress is not None:
+            progress(number, len(records), "reading")
+        try:
+            found.append((record, fingerprint(load(record.path, modality=record.modality))))
+        except MedsrError as error:
+            unread.append((record.scan_id, type(error).__name__))
+            logger.warning(
+                "scan %d of the cohort cannot be read (%s) and was not compared",
+                number + 1,
+                type(error).__name__,
+            )
+    return found, tuple(unread)
+
+
+def _candidates(
+    prints: Sequence[tuple[ScanRecord, Fingerprint]], progress: Progress | None, workers: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Pairs worth comparing closely, and how many were compared coarsely."""
+    nearest: list[list[tuple[float, int, int]]] = [[] for _ in prints]
+    compared = 0
+    for i, (record, own) in enumerate(prints):
+        if progress is not None:
+            progress(i, len(prints), "comparing")
+        others = [j for j in range(i) if prints[j][0].patient_id != record.patient_id]
+        compared += len(others)
+        for batch in _batches(others):
+            spectra = np.stack([prints[j][1].coarse for j in batch])
+            alike = coarse_likeness(own.coarse, spectra, workers=workers)
+            for j, value in zip(batch, alike, strict=True):
+                if value >= WORTH_A_LOOK:
+                    for heap in (nearest[i], nearest[j]):
+                        _keep(heap, (float(value), j, i))
+    return sorted({(j, i) for heap in nearest for _, j, i in heap}), compared
+
+
+def _keep(heap: list[tuple[float, int, int]], item: tuple[float, int, int]) -> None:
+    if len(heap) < CANDIDATES:
+        heapq.heappush(heap, item)
+    else:
+        heapq.heappushpop(heap, item)
+
+
+def _batches(items: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
