@@ -1,0 +1,106 @@
+"""Means over patients of what methods made of lesions, with bootstrap intervals.
+
+Rows of one patient are averaged first, so that a patient with many scans or axes counts once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MEASURES = (
+    "contrast_kept",
+    "volume_kept",
+    "extent_kept",
+    "shift_mm",
+    "false_response",
+    "plain_contrast",
+)
+CONFIDENCE = 0.95
+RESAMPLES = 1999
+FEWEST_PATIENTS = 3
+"""Below this no interval is given."""
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, list[dict[str, Any]]]:
+    """Bring rows together by method, contrast and diameter.
+
+    Args:
+        rows: Fields of :class:`~medsr.evaluate.lesions.measure.LesionResult` with ``patient_id``
+            and ``method``.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        By method one entry for each kind of lesion: ``diameter_mm``, ``contrast``, ``tissue``,
+        ``lesions`` and ``patients`` (counts), and for each of :data:`MEASURES` ``mean``, ``low``
+        and ``high``: the mean over patients with its 95 % interval (BCa bootstrap over patients),
+        None where too few patients or no values are there.
+    """
+    kinds: dict[tuple[str, str, str, float], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        key = (row["method"], row["tissue"], row["contrast"], float(row["diameter_mm"]))
+        kinds.setdefault(key, []).append(row)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (method, tissue, contrast, diameter), group in kinds.items():
+        entry: dict[str, Any] = {
+            "diameter_mm": diameter,
+            "contrast": contrast,
+            "tissue": tissue,
+            "lesions": len(group),
+            "patients": len({row["patient_id"] for row in group}),
+        }
+        for measure in MEASURES:
+            entry[measure] = _interval(_by_patient(group, measure), resamples, seed)
+        found.setdefault(method, []).append(entry)
+    for entries in found.values():
+        entries.sort(key=lambda e: (e["tissue"], _number(e["contrast"]), e["diameter_mm"]))
+    return found
+
+
+def _by_patient(rows: Sequence[Mapping[str, Any]], measure: str) -> NDArray[np.float64]:
+    """A mean for every patient that has a value."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        value = row.get(measure)
+        if value is not None and math.isfinite(value):
+            values.setdefault(row["patient_id"], []).append(float(value))
+    return np.array([np.mean(values[patient]) for patient in sorted(values)])
+
+
+def _interval(values: NDArray[np.float64], resamples: int, seed: int) -> dict[str, float | None]:
+    """Mean with the interval of a bootstrap over the values."""
+    if not values.size:
+        return {"mean": None, "low": None, "high": None}
+    mean = float(values.mean())
+    if values.size < FEWEST_PATIENTS:
+        return {"mean": mean, "low": None, "high": None}
+    if np.allclose(values, mean, rtol=1e-9, atol=0.0):
+        return {"mean": mean, "low": mean, "high": mean}
+    from scipy.stats import bootstrap
+
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=resamples,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    low, high = float(interval.low), float(interval.high)
+    sound = math.isfinite(low) and math.isfinite(high)
+    return {"mean": mean, "low": low if sound else None, "high": high if sound else None}
+
+
+def _number(contrast: str) -> float:
+    """The number a contrast's name begins with, for sorting."""
+    try:
+        return float(contrast.split()[0])
+    except ValueError:
+        return 0.0
