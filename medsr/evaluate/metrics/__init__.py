@@ -24,6 +24,8 @@ from medsr.evaluate.metrics.basic import (
     score,
     ssim,
 )
+from medsr.evaluate.metrics.catalogue import MetricInfo, describe
+from medsr.evaluate.metrics.scorer import Scorer
 
 __all__ = [
     "CT_BODY_HU",
@@ -33,9 +35,12 @@ __all__ = [
     "MR_PERCENTILE",
     "SSIM_SIGMA",
     "SSIM_WINDOW",
+    "MetricInfo",
     "Metrics",
     "Reference",
+    "Scorer",
     "conventions",
+    "describe",
     "mae",
     "nrmse",
     "psnr",

@@ -168,6 +168,13 @@ def ssim(sr: npt.NDArray[Any], hr: npt.NDArray[Any], mask: BoolArray, data_range
     _check(sr, hr, mask)
     if min(hr.shape) < SSIM_WINDOW:
         raise ValueError(f"shape {hr.shape} is smaller than the window of {SSIM_WINDOW} voxels")
+    return float(np.mean(ssim_map(sr, hr, data_range)[mask]))
+
+
+def ssim_map(
+    sr: npt.NDArray[Any], hr: npt.NDArray[Any], data_range: float
+) -> npt.NDArray[np.float64]:
+    """Structural similarity at every voxel; arguments as :func:`ssim`."""
     similarity: Callable[..., Any] = structural_similarity
     _, values = similarity(
         np.asarray(hr, dtype=np.float64),
@@ -178,7 +185,7 @@ def ssim(sr: npt.NDArray[Any], hr: npt.NDArray[Any], mask: BoolArray, data_range
         use_sample_covariance=False,
         full=True,
     )
-    return float(np.mean(values[mask]))
+    return np.asarray(values, dtype=np.float64)
 
 
 def score(sr: npt.NDArray[Any], hr: npt.NDArray[Any], reference: Reference) -> Metrics:
