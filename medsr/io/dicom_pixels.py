@@ -1,7 +1,7 @@
-"""Stored pixels of DICOM slices, decoded by pydicom's handlers, and their native values.
+"""Stored pixels of DICOM slices and their native values.
 
-Here lives everything about values: decoding, unused bits, rescale, the array's type. Order and
-geometry of the slices are decided before, in ``dicom_stack``.
+Here lives everything about values: unused bits, rescale, the array's type. Decoders are chosen in
+``dicom_decode``; order and geometry of the slices are decided before, in ``dicom_stack``.
 """
 
 from __future__ import annotations
@@ -14,17 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import FileDataset
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
 from pydicom.tag import Tag
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medsr.errors import (
-    CorruptFileError,
-    MedsrError,
-    MissingDecoderError,
-    TruncatedPixelsError,
-)
+from medsr.errors import CorruptFileError, MedsrError, TruncatedPixelsError
+from medsr.io.dicom_decode import decode, mark_lossy, require_decoder
 from medsr.io.dicom_files import read_dataset
 from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_stack import Stack
@@ -32,13 +26,6 @@ from medsr.io.parallel import ordered_map
 
 Array = npt.NDArray[Any]
 
-# Decoders by transfer syntax family; all of them have permissive licences.
-_DECODERS = (
-    ("JPEG-LS", "pyjpegls"),
-    ("JPEG 2000", "pylibjpeg-openjpeg"),
-    ("High-Throughput JPEG 2000", "pylibjpeg-openjpeg"),
-    ("JPEG", "python-gdcm"),
-)
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SMALL_BYTES = 2**28
 _HIGHEST_RATIO = 10_000  # blank frames in JPEG 2000 reach some thousands
@@ -208,10 +195,11 @@ def _decode(dataset: FileDataset, header: SliceHeader) -> Array:
         implicit, _ = dataset.original_encoding
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         dataset.file_meta.TransferSyntaxUID = syntax
-    _require_decoder(syntax)
+    require_decoder(syntax)
     try:
         _refuse_promises(dataset, header, len(dataset[present[0]].value))
-        raw = pixel_array(dataset, raw=True)
+        raw = decode(dataset)
+        mark_lossy(dataset)
         pixels = raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
         if raw.dtype.kind in "iu":
             pixels = _used_bits(raw, dataset)
@@ -238,22 +226,6 @@ def _refuse_promises(dataset: FileDataset, header: SliceHeader, there: int) -> N
         raise TruncatedPixelsError(
             f"{header.label}: the header promises {promised} bytes of pixels and {there} bytes "
             "are there, compressed or not; export the series again"
-        )
-
-
-def _require_decoder(syntax: UID) -> None:
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        raise MissingDecoderError(
-            f"the pixel data are encoded as {syntax.name}, for which there is no decoder; "
-            "export the series uncompressed"
-        ) from None
-    if not available:
-        package = next((p for family, p in _DECODERS if syntax.name.startswith(family)), "")
-        raise MissingDecoderError(
-            f"the pixel data are compressed ({syntax.name}) and the decoder, {package or 'gdcm'}, "
-            "is not installed; run: pip install 'medsr[dicom]'"
         )
 
 

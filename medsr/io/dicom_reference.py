@@ -14,7 +14,6 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from medsr.geometry import Geometry
 from medsr.io.dicom_pixels import native_padding
@@ -32,8 +31,15 @@ _PIXEL_TAGS = {
     )
 }
 _LOSSY = Tag("LossyImageCompression")
-_WINDOW_TAGS = {
-    Tag(name) for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation")
+# They differ from slice to slice, and the middle one's serve all.
+_MIDDLE_TAGS = {
+    Tag(name)
+    for name in (
+        "WindowCenter",
+        "WindowWidth",
+        "WindowCenterWidthExplanation",
+        "LossyImageCompressionRatio",
+    )
 }
 # Functional groups that tell of the pixels or the place of the source's own frames.
 _STALE_GROUPS = (
@@ -79,8 +85,9 @@ class DicomReference:
     """The source series of a volume.
 
     Args:
-        attributes: what all slices have in common (for windows: the middle slice's), without
-            pixels, private elements, overlays, icons and functional groups.
+        attributes: what all slices have in common (for windows and the ratio of compression: what
+            the middle slice has), without pixels, private elements, overlays, icons and
+            functional groups.
         groups: of a multi-frame source, the functional groups that all its frames share (for
             windows: the middle frame's), but for those of place and values; None for others.
         images: the source slices in array order along axis 2 of ``geometry``.
@@ -145,7 +152,7 @@ class CommonAttributes:
         kept = [
             tag
             for tag, _ in _lasting_elements(self._template)
-            if tag in self._common or tag in _WINDOW_TAGS
+            if tag in self._common or tag in _MIDDLE_TAGS
         ]
         attributes = _decoded(self._template, kept)
         groups = None
@@ -206,10 +213,7 @@ def _decoded(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
 
 
 def _is_lossy(dataset: FileDataset) -> bool:
-    """Source: DICOM PS3.3 C.7.6.1.1.5, LossyImageCompression."""
-    always = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
-    if dataset.file_meta.get("TransferSyntaxUID") in always:
-        return True
+    """What only the pixels tell was added when they were decoded; see ``dicom_decode``."""
     stated = _decoded(dataset, [tag for tag in (_LOSSY,) if tag in dataset])
     return bool(stated.get("LossyImageCompression") == "01")
 

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
@@ -15,6 +16,8 @@ from pydicom.uid import (
     EnhancedMRImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -56,6 +59,9 @@ TRANSFER_SYNTAXES = (
     JPEG2000,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    HTJ2K,
     RLELossless,
 )
 """Encodings in which a node may send what it holds without converting it."""

@@ -49,7 +49,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "dicomweb_client": ("pacs/*",),
     "requests": ("pacs/dicomweb.py",),
     "tenacity": ("pacs/persistent.py",),
-    "gdcm": ("io/dicom_*.py",),
+    "gdcm": (),
+    "imagecodecs": ("io/dicom_decode.py",),
     "SimpleITK": ("io/itk.py", "evaluate/baselines.py"),
     "monai": (
         "data/*",

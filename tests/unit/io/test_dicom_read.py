@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless, RLELossless
 
 from medsr import errors
-from medsr.io import dicom_pixels
+from medsr.io import dicom_decode
 from medsr.io.dicom_read import inspect_dicom, is_dicom, read_dicom
 from medsr.volume import Volume
 
@@ -193,9 +193,9 @@ def test_a_missing_decoder_is_named(
         dataset.save_as(file)
 
     class Absent:
-        is_available = False
+        available_plugins = ()
 
-    monkeypatch.setattr(dicom_pixels, "get_decoder", lambda syntax: Absent())
+    monkeypatch.setattr(dicom_decode, "get_decoder", lambda syntax: Absent())
     with pytest.raises(errors.MissingDecoderError, match=r"pyjpegls.*medsr\[dicom\]"):
         read_dicom(folder)
 
