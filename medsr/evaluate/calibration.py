@@ -1,7 +1,7 @@
 """Calibration: is a map of uncertainty worth its name?
 
 A sigma map is honest where the error is within k sigma as often as it says. Arrays of any shape in
-and figures out; running models and reading scans is done elsewhere.
+and figures out, or what ``medsr.upscale`` gave; running models and reading scans is done elsewhere.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medsr.errors import UsageError
+from medsr.evaluate.metrics import reference_for
+
+if TYPE_CHECKING:
+    from medsr.infer.upscale import UpscaleResult
+    from medsr.volume import Volume
 
 LEVELS = (0.5, 1.0, 2.0, 3.0)
 """Multiples of sigma at which errors are counted."""
@@ -102,6 +107,39 @@ def calibration(
         sigma=float(width.mean()),
         voxels=int(size.size),
     )
+
+
+def calibration_of(
+    result: UpscaleResult,
+    truth: Volume,
+    mask: NDArray[np.bool_] | None = None,
+    levels: Sequence[float] = LEVELS,
+) -> Calibration:
+    """Check the map of uncertainty that came with a result.
+
+    Args:
+        result: What :func:`medsr.upscale` gave, asked for ``uncertainty``.
+        truth: The sharp scan, native units, on the result's grid.
+        mask: Voxels that count, (X, Y, Z); the body where not given, found in the truth as the
+            metrics find it.
+        levels: As for :func:`calibration`.
+
+    Raises:
+        UsageError: There is no map, or the truth lies on another grid.
+        MemoryLimitError: The result was only written.
+        ValueError: The truth has no body.
+    """
+    sr = result.whole()
+    if result.uncertainty is None:
+        raise UsageError(
+            "calibration: the result has no map of uncertainty; ask for one, of a model with a head"
+        )
+    if not sr.geometry.same_grid(truth.geometry, tol_mm=1e-2):
+        raise UsageError("calibration: the truth does not lie on the grid of the result")
+    if mask is None:
+        mask = reference_for(truth.data, truth.modality or "MR").mask
+    error = np.asarray(sr.data, dtype=np.float64) - truth.data
+    return calibration(error, result.uncertainty.data, mask, levels)
 
 
 def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -10,7 +10,10 @@ import pytest
 from scipy import stats
 
 from medsr.errors import UsageError
-from medsr.evaluate.calibration import LEVELS, calibration
+from medsr.evaluate.calibration import LEVELS, calibration, calibration_of
+from medsr.geometry import Geometry
+from medsr.infer.upscale import UpscaleResult
+from medsr.volume import Volume
 
 
 @pytest.fixture
@@ -64,3 +67,25 @@ def test_what_cannot_be_compared_is_refused(sigma: np.ndarray) -> None:
         calibration(sigma, sigma - 2)
     with pytest.raises(UsageError, match="above zero"):
         calibration(sigma, sigma, levels=(0.0,))
+
+
+def test_the_map_of_a_result_is_checked_in_the_body() -> None:
+    rng = np.random.default_rng(2)
+    grid = Geometry((30, 30, 30), np.eye(4))
+    body = np.zeros(grid.shape, dtype=bool)
+    body[5:25, 5:25, 5:25] = True
+    truth = Volume(np.where(body, np.float32(800), np.float32(0)), grid, "MR")
+    sigma = rng.uniform(5, 30, grid.shape).astype(np.float32)
+    # In air the error is far larger than the map says.
+    error = rng.normal(0, np.where(body, 2.0, 50.0) * sigma)
+    sr = truth.replace(data=(truth.data + error).astype(np.float32))
+    result = UpscaleResult(sr, {}, truth.replace(data=sigma))
+    found = calibration_of(result, truth)
+    assert found.voxels == body.sum()
+    assert found.factor == pytest.approx(2.0, rel=0.03)
+    everywhere = calibration_of(result, truth, np.ones(grid.shape, dtype=bool))
+    assert everywhere.factor > 10
+    with pytest.raises(UsageError, match="no map"):
+        calibration_of(UpscaleResult(sr, {}), truth)
+    with pytest.raises(UsageError, match="grid"):
+        calibration_of(result, truth.flip(0))
