@@ -24,7 +24,7 @@ CONE_DEGREES = 20.0
 THRESHOLD = 0.5
 """Correlation with a truth below which detail no longer counts as resolved.
 
-The truth is the reference here, not a second noisy half: Rosenthal and Henderson 2003 (eq. 8) show
+The truth is the reference here, not a second noisy half: Rosenthal and Henderson 2003 show
 that a correlation of 0.143 between half data sets is one of 0.5 with the truth.
 """
 
@@ -64,7 +64,7 @@ class ShellCorrelation:
     whatever the spacing; a shell is as wide as one step of the spectrum along the axis. The cone
     around an axis holds what lies within 20 degrees of it.
 
-    Source: Harauz and van Heel 1986 (FSC); Diebolder et al. 2012 (cones).
+    Source: Harauz and van Heel 1986 (FSC); Diebolder et al. 2015 (cones).
 
     Args:
         hr: (X, Y, Z) truth in a box around the body, float32.

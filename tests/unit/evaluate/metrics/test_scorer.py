@@ -177,23 +177,3 @@ def test_every_name_is_described_and_every_convention_written(head: FloatArray) 
             base = name.split("@")[0]
             stem = base.removesuffix("_mm").rstrip("xyz").rstrip("_") if "_mm" in base else base
             assert stem in words, name
-
-
-def test_a_metric_in_a_region_is_told_with_both() -> None:
-    info = describe("mae@bone", "CT")
-    assert (info.name, info.label, info.unit, info.better) == (
-        "mae@bone",
-        "MAE, bone",
-        "HU",
-        "lower",
-    )
-    assert describe("mae").unit == "native units"
-    assert describe("bias@lung").better == "zero"
-    assert describe("dice@bright").label == "Dice, bright tissue"
-    assert describe("psnr").unit == "dB"
-
-
-def test_unknown_names_stand_for_themselves() -> None:
-    assert describe("brightness").label == "brightness"
-    assert describe("psnr@left_knee").label == "PSNR, left_knee"
-    assert describe("").name == ""
