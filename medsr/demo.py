@@ -63,7 +63,7 @@ def _own_scan(console: Console, scan: Path, out: Path, model: str) -> None:
 
 def _template(console: Console, out: Path, model: str) -> None:
     import medsr
-    from medsr.evaluate.baselines import BASELINES, resample
+    from medsr.evaluate.baselines import Interpolation, resample
     from medsr.evaluate.metrics import reference_for, score
 
     truth, thick = _simulated()
@@ -77,8 +77,9 @@ def _template(console: Console, out: Path, model: str) -> None:
     if not result.whole().geometry.same_grid(truth.geometry):
         console.print("The result lies on another grid than the template: no scores.")
         return
+    interpolations: tuple[Interpolation, ...] = ("linear", "bspline")
     restored: dict[str, NDArray[Any]] = {
-        method: resample(thick, truth.geometry, method).data for method in BASELINES
+        method: resample(thick, truth.geometry, method).data for method in interpolations
     }
     restored["medsr"] = result.whole().data
     reference = reference_for(truth.data, "MR")

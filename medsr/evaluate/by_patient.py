@@ -1,0 +1,105 @@
+"""Rows into patients: the axes of a scan are averaged first, then the scans of a patient.
+
+Whoever has many scans counts once. Rows without a finite number are left out and counted. What is
+inferred from the patients' numbers is in ``inference`` and ``statistics``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, Protocol
+
+Better = Literal["higher", "lower", "zero"]
+Place = tuple[str, str, str]
+"""Patient, scan and axis of a row."""
+
+
+class Row(Protocol):
+    """What is read of a row; :class:`medsr.evaluate.results.CaseResult` has it."""
+
+    @property
+    def patient_id(self) -> str:
+        """Pseudonym."""
+        ...
+
+    @property
+    def scan_id(self) -> str:
+        """Name of the scan."""
+        ...
+
+    @property
+    def axis(self) -> str:
+        """Degraded axes."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """What restored."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers by name; NaN where undefined."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The finite numbers of one method and metric by place, and how many rows had none."""
+
+    by_place: Mapping[Place, float]
+    dropped: int
+
+
+def scores(rows: Iterable[Row], method: str, metric: str) -> Scores:
+    """Collect a method's numbers; several of one place (other seeds) are averaged.
+
+    A metric that a row does not name at all was not asked for and is not counted as dropped.
+    """
+    found: dict[Place, list[float]] = defaultdict(list)
+    dropped = 0
+    for row in rows:
+        if row.method != method or metric not in row.metrics:
+            continue
+        value = float(row.metrics[metric])
+        if math.isfinite(value):
+            found[row.patient_id, row.scan_id, row.axis].append(value)
+        else:
+            dropped += 1
+    return Scores({place: fmean(values) for place, values in found.items()}, dropped)
+
+
+def over_patients(by_place: Mapping[Place, float]) -> dict[str, float]:
+    """Average the places of each scan, then the scans of each patient."""
+    scans: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for (patient, scan, _), value in by_place.items():
+        scans[patient, scan].append(value)
+    patients: dict[str, list[float]] = defaultdict(list)
+    for (patient, _), values in scans.items():
+        patients[patient].append(fmean(values))
+    return {patient: fmean(values) for patient, values in patients.items()}
+
+
+def differences(ours: Scores, theirs: Scores, better: Better) -> dict[Place, float]:
+    """Ours minus theirs wherever both have a number.
+
+    Of a metric that should be near zero the magnitudes are subtracted, so that errors of opposite
+    sign along two axes do not make a method look better than it is.
+    """
+    size = abs if better == "zero" else float
+    return {
+        place: size(value) - size(theirs.by_place[place])
+        for place, value in ours.by_place.items()
+        if place in theirs.by_place
+    }
+
+
+def names(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Methods and metrics in the order of their first appearance."""
+    methods = dict.fromkeys(row.method for row in rows)
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    return tuple(methods), tuple(metrics)
