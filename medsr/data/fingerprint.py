@@ -36,6 +36,7 @@ _SMOOTH = 0.6  # standard deviation of the smoothing, in steps of the grid
 _WIDE = {FINE_MM: 1.2, COARSE_MM: 1.0}  # of what is taken away as no detail, in steps
 _AROUND = 2.0  # of the neighbourhood in which contrast is made even, in steps
 _FLOOR = 0.1  # share of the mean energy below which contrast is left faint
+_ROUNDING = 1e-4  # share of the largest value that may be rounding and no detail
 _LEVELS = 32.0  # stored integers per unit of detail, which is about -1 to 1
 _ROUGHLY = 1.5  # voxels that the rest of a shift may have
 
@@ -64,8 +65,8 @@ def fingerprint(volume: Volume) -> Fingerprint:
         volume: A scan of either modality, its array axes in any order and direction.
     """
     volume = _canonical(volume)
-    fine = np.clip(np.rint(_detail(volume, FINE_MM) * _LEVELS), -127, 127)
-    return Fingerprint(fine.astype(np.int8), _spectrum(_detail(volume, COARSE_MM)))
+    fine, coarse = _detail(volume, FINE_MM), _detail(volume, COARSE_MM)
+    return Fingerprint(fine.astype(np.int8), _spectrum(coarse))
 
 
 def coarse_likeness(one: Spectrum, others: Spectrum, *, workers: int = 1) -> FloatArray:
@@ -97,7 +98,7 @@ def fine_likeness(one: Fingerprint, other: Fingerprint) -> float:
 
     a, b = one.fine.astype(np.float32), other.fine.astype(np.float32)
     parts = _overlap(a, b, _best_offset(a, b))
-    if parts is None:
+    if parts is None or not (parts[0].any() and parts[1].any()):
         return 0.0
     first, second = parts
     likeness = _correlation(first, second)
@@ -118,7 +119,7 @@ def _canonical(volume: Volume) -> Volume:
 
 
 def _detail(volume: Volume, step_mm: float) -> FloatArray:
-    """Detail at multiples of ``step_mm`` from the origin of the world, of even contrast."""
+    """Detail at multiples of ``step_mm`` from the world's origin, of even contrast, in 32nds."""
     from scipy.ndimage import gaussian_filter
 
     small = np.asarray(volume.data, dtype=np.float32)
@@ -127,8 +128,10 @@ def _detail(volume: Volume, step_mm: float) -> FloatArray:
         small = np.moveaxis(np.tensordot(weights, small, (1, axis)), 0, axis)
     band = small - gaussian_filter(small, _WIDE[step_mm], mode="nearest")
     energy = gaussian_filter(band * band, _AROUND, mode="nearest")
-    floor = _FLOOR * float(energy.mean()) or 1.0
-    return np.asarray(band / np.sqrt(energy + floor), dtype=np.float32)
+    rounding = _ROUNDING * float(np.abs(small).max())
+    floor = _FLOOR * float(energy.mean()) + rounding**2 + 1e-30
+    levels = np.rint(_LEVELS * band / np.sqrt(energy + floor))
+    return np.asarray(np.clip(levels, -127, 127), dtype=np.float32)
 
 
 def _weights(volume: Volume, axis: int, step_mm: float) -> FloatArray:
