@@ -1,9 +1,10 @@
-"""``medsr evaluate``: scores models beside linear and cubic B-spline on a cohort."""
+"""``medsr evaluate``: scores models beside classical baselines on a cohort, and reports."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,24 +23,38 @@ from medsr.cli.options import (
     progress_bar,
     write,
 )
+from medsr.errors import ScansFailedError, UsageError
 
 if TYPE_CHECKING:
     from medsr.evaluate.results import Results
 
+_ALL = "all"
+_SHOWN = ("psnr", "ssim", "mae", "resolution_z_mm", "consistency_rmse")
+
 
 def evaluate_command(
-    cohort: Annotated[Path, typer.Option("--cohort", metavar="CSV", help="Manifest of scans.")],
-    split: Annotated[str, typer.Option("--split", help="Which split of the manifest.")],
-    scale: Annotated[
-        str, typer.Option("--scale", help="1,1,N for through-plane, N,N,N for isotropic.")
+    cohort: Annotated[
+        Path, typer.Option("--cohort", metavar="PATH", help="Manifest (CSV), lock or BIDS folder.")
     ],
+    split: Annotated[str, typer.Option("--split", help="Which split of the cohort.")],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of results.json and scans.csv.")
+        Path, typer.Option("--out", metavar="DIR", help="Folder of results, tables and report.")
     ],
+    scale: Annotated[
+        str | None,
+        typer.Option("--scale", help="1,1,N for through-plane, N,N,N for isotropic."),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", metavar="NAME|DIR", help="Shipped name or folder; repeatable."),
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME=DIR", help="Results of another tool; repeatable."),
+    ] = None,
+    baselines: Annotated[
+        str, typer.Option("--baselines", metavar="NAMES", help="linear,bspline,lanczos,tv or all.")
+    ] = _ALL,
     modality: ModalityName = ModalityOption.auto,
     kind: Annotated[
         str | None,
@@ -49,82 +64,168 @@ def evaluate_command(
             help="Degradation. Default: CT ct_slab, MR slice_profile, MR isotropic kspace.",
         ),
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Draw degradations and noise instead of the nominal."),
+    ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Compare real thick scans with thin ones (lr_path).")
+    ] = False,
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--parts", metavar="NAMES", help="consistency,downstream,lesions; all or none."
+        ),
+    ] = _ALL,
+    consistency: Annotated[
+        bool, typer.Option("--consistency", help="Score models also projected onto the scan.")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option("--margin", metavar="DB", help="Of non-inferiority to the teacher.")
+    ] = 0.1,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Score only the first N scans.")
+    ] = None,
+    write_inputs: Annotated[
+        Path | None,
+        typer.Option("--write-inputs", metavar="DIR", help="Write the scans that methods get."),
     ] = None,
     device: Device = "auto",
     precision: Precision = PrecisionOption.auto,
     max_memory: MaxMemory = None,
     allow_train: Annotated[
-        bool, typer.Option("--allow-train", help="Permit the train split.")
+        bool,
+        typer.Option("--allow-train", help="Permit patients that a model was trained on."),
     ] = False,
     robust: Annotated[
         bool,
         typer.Option("--robust", help="Score parts of the scans noisy and under attack too."),
     ] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write report.pdf too.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing results.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
-    """Score models, linear and cubic B-spline on a split of a cohort.
+    """Score models, other tools and classical baselines on a split of a cohort.
 
     Every scan is degraded, restored by every method and compared with the truth. For 1,1,N every
-    sharp axis of a scan serves as slice axis in turn.
+    sharp axis of a scan serves as slice axis in turn. A run that was stopped goes on where it was.
     """
     hush(quiet)
-    factor = parse_whole_scale(scale)
-    wanted = None if modality is ModalityOption.auto else MODALITY_NAMES[modality]
+    if pdf and not report:
+        raise UsageError("--pdf prints the report; leave out --no-report")
 
-    from medsr.evaluate.cohort import evaluate
-    from medsr.evaluate.results import check_folder, write_results
+    from medsr.evaluate.baselines import BASELINES
+    from medsr.evaluate.cohort import Plan
+    from medsr.evaluate.into import evaluate_into
     from medsr.evaluate.robustness import Disturbances
+    from medsr.evaluate.runner import PARTS
 
-    check_folder(out, overwrite=overwrite)
+    plan = Plan(
+        cohort,
+        split=split,
+        scale=None if scale is None else parse_whole_scale(scale),
+        models=tuple(model or ()),
+        others=_parse_methods(method or []),
+        baselines=_parse_names(baselines, BASELINES),
+        modality=None if modality is ModalityOption.auto else MODALITY_NAMES[modality],
+        kind=kind,
+        seed=seed,
+        pairs=pairs,
+        parts=_parse_names(parts, PARTS),
+        consistency=consistency,
+        margin_db=margin,
+        limit=limit,
+        device=device,
+        precision=precision.value,
+        max_memory=max_memory,
+        allow_train=allow_train,
+        robust=Disturbances() if robust else None,
+        write_inputs=write_inputs,
+    )
     with progress_bar(quiet=quiet) as bar:
         task = bar.add_task("reading", total=None)
-        results = evaluate(
-            cohort,
-            split=split,
-            scale=factor,
-            models=model or [],
-            modality=wanted,
-            kind=kind,
-            limit=limit,
-            device=device,
-            precision=precision.value,
-            max_memory=max_memory,
-            allow_train=allow_train,
-            robust=Disturbances() if robust else None,
+        results, path = evaluate_into(
+            plan,
+            out,
+            report=report,
+            pdf=pdf,
+            overwrite=overwrite,
             progress=lambda done, total, what: bar.update(
                 task, completed=done, total=total, description=what
             ),
         )
-    path = write_results(results, out, overwrite=overwrite)
     if not quiet:
         _print_summary(results)
         if results.disturbed:
             _print_robustness(results)
         write(f"written: {path}")
+    if results.failed:
+        raise ScansFailedError(
+            f"{len(results.failed)} restorations failed and are listed in the results under "
+            '"failed"; the same command with --overwrite tries them again'
+        )
+
+
+def _parse_names(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """Read ``a,b``, ``all`` or ``none``."""
+    if text.strip().lower() == _ALL:
+        return tuple(known)
+    names = [name.strip().lower() for name in text.split(",")]
+    return tuple(name for name in names if name and name != "none")
+
+
+def _parse_methods(texts: Sequence[str]) -> dict[str, Path]:
+    """Read ``NAME=DIR`` options.
+
+    Raises:
+        UsageError: One is something else, or a name comes twice.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not (name.strip() and folder) or name.strip() in found:
+            raise UsageError(f"--method {text}: give NAME=DIR, each name once")
+        found[name.strip()] = Path(folder)
+    return found
 
 
 def _print_summary(results: Results) -> None:
+    from medsr.evaluate.metrics.catalogue import describe
+
+    means = results.found["statistics"]["means"]
+    shown = [name for name in _SHOWN if any(name in row for row in means.values())]
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for heading in ("PSNR dB", "over B-spline (min … max)", "SSIM", "NRMSE", "MAE", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for method, row in results.summary().items():
-        gain = row.get("psnr_gain_over_bspline")
-        table.add_row(
-            method,
-            f"{row['psnr']['mean_over_rows']:.2f}",
-            f"{gain['mean']:+.2f} ({gain['min']:+.2f} … {gain['max']:+.2f})" if gain else "",
-            f"{row['ssim']['mean_over_rows']:.4f}",
-            f"{row['nrmse']['mean_over_rows']:.4f}",
-            f"{row['mae']['mean_over_rows']:.3g}",
-            f"{row['mean_seconds']:.2f}",
-        )
+    for name in shown:
+        info = describe(name)
+        table.add_column(" ".join(filter(None, (info.label, info.unit))), justify="right")
+    for method, row in means.items():
+        table.add_row(method, *(_interval(row.get(name)) for name in shown))
     Console().print(table, markup=False, highlight=False)
+    gains = {
+        method: row["psnr_gain_over_bspline"]
+        for method, row in results.summary().items()
+        if "psnr_gain_over_bspline" in row
+    }
+    for method, gain in gains.items():
+        write(
+            f"{method}: {gain['mean']:+.2f} dB over cubic B-spline "
+            f"({gain['min']:+.2f} … {gain['max']:+.2f})"
+        )
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    """A mean over patients with its interval, as many digits as the size asks for."""
+    if found is None or found["mean"] is None:
+        return ""
+    digits = 4 if abs(found["mean"]) < 1 else 2
+    text = f"{found['mean']:.{digits}f}"
+    if found["low"] is None:
+        return text
+    return f"{text} ({found['low']:.{digits}f} … {found['high']:.{digits}f})"
 
 
 def _print_robustness(results: Results) -> None:

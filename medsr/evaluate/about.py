@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medsr import __version__
 from medsr.degrade import DEGRADATIONS, Degradation
 from medsr.model import SRModel
 from medsr.volume import Modality
 
+if TYPE_CHECKING:
+    from medsr.evaluate.cohort import Plan
+
 logger = logging.getLogger(__name__)
+
+MARGIN_DB = 0.1
+"""By how much a student's PSNR may lie below its teacher's, unless told otherwise."""
 
 _LIBRARIES = ("torch", "monai", "numpy", "scipy", "scikit-image", "SimpleITK", "nibabel")
 
@@ -50,26 +55,29 @@ def describe_degradation(degradation: Degradation[Any]) -> dict[str, Any]:
     }
 
 
-def repeating_command(
-    manifest: str | Path,
-    split: str,
-    scale: tuple[int, int, int],
-    models: Sequence[str | Path],
-    modality: Modality,
-    kind: str | None,
-    limit: int | None,
-    *,
-    allow_train: bool = False,
-    robust: bool = False,
-) -> str:
+def repeating_command(plan: Plan, modality: Modality) -> str:
     """Return the command that repeats an evaluation; folders of one machine are left out."""
-    words = ["medsr evaluate", *(f"--model {_shown(model)}" for model in models)]
-    words += [f"--cohort {Path(manifest).name}", f"--split {split}"]
-    words += [f"--scale {','.join(map(str, scale))}", f"--modality {modality.lower()}"]
-    words += [f"--kind {kind}"] if kind is not None else []
-    words += [f"--limit {limit}"] if limit is not None else []
-    words += ["--robust"] if robust else []
-    words += ["--allow-train"] if allow_train else []
+    from medsr.evaluate.baselines import BASELINES
+    from medsr.evaluate.runner import PARTS
+
+    words = ["medsr evaluate", *(f"--model {_shown(model)}" for model in plan.models)]
+    words += [f"--method {name}=DIR" for name in plan.others]
+    words += [f"--cohort {Path(plan.cohort).name}", f"--split {plan.split}"]
+    if plan.scale is not None:
+        words += [f"--scale {','.join(map(str, plan.scale))}"]
+    words += ["--pairs"] if plan.pairs else []
+    words += [f"--modality {modality.lower()}"]
+    words += [f"--kind {plan.kind}"] if plan.kind is not None else []
+    words += [f"--seed {plan.seed}"] if plan.seed is not None else []
+    if set(plan.baselines) | {"bspline"} != set(BASELINES):
+        words += [f"--baselines {','.join(plan.baselines) or 'bspline'}"]
+    if set(plan.parts) != set(PARTS):
+        words += [f"--parts {','.join(part for part in PARTS if part in plan.parts) or 'none'}"]
+    words += ["--consistency"] if plan.consistency else []
+    words += [f"--margin {plan.margin_db:g}"] if plan.margin_db != MARGIN_DB else []
+    words += [f"--limit {plan.limit}"] if plan.limit is not None else []
+    words += ["--robust"] if plan.robust is not None else []
+    words += ["--allow-train"] if plan.allow_train else []
     return " ".join([*words, "--out DIR"])
 
 

@@ -7,7 +7,7 @@ and figures out, or what ``medsr.upscale`` gave; running models and reading scan
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 
 LEVELS = (0.5, 1.0, 2.0, 3.0)
 """Multiples of sigma at which errors are counted."""
+
+_AVERAGED = (
+    "levels",
+    "observed",
+    "expected",
+    "difference",
+    "factor",
+    "rank_correlation",
+    "sigma",
+)
 
 
 @dataclass(frozen=True)
@@ -150,3 +160,30 @@ def _rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
     return float(stats.spearmanr(first, second).statistic)
+
+
+def mean_calibrations(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Average the calibration of every method over patients, all rows of a patient first.
+
+    Args:
+        rows: Fields of :class:`Calibration` with ``patient_id`` and ``method``.
+
+    Returns:
+        The averaged fields by method, with ``patients`` and ``rows`` counted; voxels are summed.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        people = [
+            [row for row in mine if row["patient_id"] == patient]
+            for patient in dict.fromkeys(row["patient_id"] for row in mine)
+        ]
+        found[method] = {
+            name: np.mean(
+                [np.mean([row[name] for row in rows_of], axis=0) for rows_of in people], axis=0
+            ).tolist()
+            for name in _AVERAGED
+        }
+        found[method]["voxels"] = sum(row["voxels"] for row in mine)
+        found[method] |= {"rows": len(mine), "patients": len(people)}
+    return found

@@ -1,296 +1,366 @@
-"""Runs every method over the scans of a manifest and scores what comes back.
+"""``evaluate``: a plan, checked against cohort and models, run, and put into results.
 
-Truths are degraded without noise (nominal parameters), so nothing is left to chance. Models restore
-through ``medsr.infer.upscale``, the very call behind ``medsr upscale``. Metrics and their
-conventions are in ``metrics``, disturbed inputs in ``robustness``, the tables in ``results``, and
-what is said about a run in ``about``.
+What is compared is in ``tasks``, what restores in ``methods``, the loop in ``runner``, what is
+inferred over patients in ``statistics``, and what is said about a run in ``about``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import platform
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from medsr.data.manifest import ScanRecord, read_manifest, select
-from medsr.degrade import Degradation, build_degradation, degrade_volume
+from medsr.data.cohort import cohort_digest, read_cohort
+from medsr.data.manifest import ScanRecord, select
+from medsr.data.overlap import refuse_training_patients, training_scans, training_warnings
+from medsr.degrade import Degradation, build_degradation
 from medsr.errors import CohortError, UsageError
-from medsr.evaluate import metrics
-from medsr.evaluate.about import (
-    describe_degradation,
-    describe_model,
-    repeating_command,
-    versions,
+from medsr.evaluate import lesions, metrics, statistics
+from medsr.evaluate.about import MARGIN_DB, repeating_command, versions
+from medsr.evaluate.baselines import BASELINES
+from medsr.evaluate.calibration import mean_calibrations
+from medsr.evaluate.folder import Unfinished
+from medsr.evaluate.methods import (
+    CONSISTENT,
+    Folder,
+    Method,
+    Model,
+    Running,
+    check_folders,
+    choose_baselines,
+    load_models,
 )
-from medsr.evaluate.baselines import BASELINES, Interpolation, resample
-from medsr.evaluate.results import CaseResult, DisturbedResult, Results
+from medsr.evaluate.results import REFERENCE_METHOD, Results
 from medsr.evaluate.robustness import Disturbances, Scored, examine
-from medsr.geometry import Geometry
-from medsr.infer.backends.load import load_model
-from medsr.infer.upscale import upscale
-from medsr.io import load
+from medsr.evaluate.runner import PARTS, Found, Look, Progress, Runner
+from medsr.evaluate.tasks import RealPairs, Simulated, Task, Tasks
 from medsr.model import SRModel
 from medsr.volume import Modality, Volume
 
-logger = logging.getLogger(__name__)
-
 Scale = tuple[int, int, int]
-Progress = Callable[[int, int, str], None]
-"""Called with (scans and axes done, in all, what comes next)."""
-Restore = Callable[[Volume, Geometry], Volume]
-"""Brings a low-resolution volume to the truth's grid."""
-Look = Callable[[Volume, metrics.Reference], Iterable[Scored]]
-"""Scores all methods on disturbed parts of a truth."""
-
-_AXES = {
-    True: "all three axes at once, one row a scan",
-    False: "every sharp axis of a scan serves as slice axis in turn, one row each",
-}
 
 
 @dataclass(frozen=True)
-class Job:
-    """A scan and the array axis that serves as slice axis (None: all axes alike)."""
-
-    record: ScanRecord
-    axis: int | None
-
-    @property
-    def label(self) -> str:
-        """``x``, ``y``, ``z`` or ``xyz``."""
-        return "xyz" if self.axis is None else "xyz"[self.axis]
-
-
-def evaluate(
-    manifest: str | Path,
-    *,
-    split: str,
-    scale: Scale,
-    models: Sequence[str | Path] = (),
-    modality: Modality | None = None,
-    kind: str | None = None,
-    limit: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    max_memory: str | int | None = None,
-    allow_train: bool = False,
-    robust: Disturbances | None = None,
-    progress: Progress | None = None,
-) -> Results:
-    """Score linear, cubic B-spline and models on a split of a cohort.
+class Plan:
+    """What to evaluate, and how.
 
     Args:
-        manifest: CSV file, see :func:`medsr.data.manifest.read_manifest`.
+        cohort: CSV file, BIDS folder or lock file, see :func:`medsr.data.cohort.read_cohort`.
         split: Which split.
         scale: Factors; through-plane (only the last above 1: every sharp axis of a scan serves
             as slice axis in turn) or isotropic (all equal: scans that are sharp along x, y, z).
+            None, with ``pairs`` alone: the models' own.
         models: Names of shipped models or model folders, all of one modality.
-        modality: Which scans; None takes the models' modality, else the manifest's only one.
+        others: Folders with results of other tools, by the name they take in the results.
+        baselines: Names of :data:`~medsr.evaluate.baselines.BASELINES`; ``bspline`` is always
+            among them.
+        modality: Which scans; None takes the models' modality, else the cohort's only one.
         kind: Degradation; None takes ``ct_slab`` for CT, ``slice_profile`` for MR through-plane
             and ``kspace`` for MR isotropic.
-        limit: Score only the first scans.
+        seed: Draws parameters and noise of the degradation, others for every scan and axis; None
+            takes the central parameters without noise.
+        pairs: Compare real pairs, a thick scan (column ``lr_path``) with the thin one, instead of
+            simulating.
+        parts: What is looked at beside the metrics; see :data:`~medsr.evaluate.runner.PARTS`.
+        consistency: Score every model a second time, projected onto the scan.
+        margin_db: By how much a student's PSNR may lie below its teacher's and still count as no
+            worse; set before the results are known.
+        limit: Only the first scans.
         device: As ``medsr upscale``.
         precision: As ``medsr upscale``.
         max_memory: As ``medsr upscale``.
-        allow_train: Permit the split ``train``, whose scores say nothing about new patients.
+        allow_train: Permit the split ``train``, whose scores say nothing about new patients, and
+            models that were trained on patients of the split.
         robust: Also score a part of every scan noisy and under attack; None leaves that out.
-        progress: Told of every restoration before it starts.
+        write_inputs: Folder that takes the low-resolution scans, for other tools.
+    """
 
-    Returns:
-        Rows, means and all that is needed to read them.
+    cohort: str | Path
+    split: str
+    scale: Scale | None = None
+    models: Sequence[str | Path] = ()
+    others: Mapping[str, Path] = field(default_factory=dict)
+    baselines: Collection[str] = BASELINES
+    modality: Modality | None = None
+    kind: str | None = None
+    seed: int | None = None
+    pairs: bool = False
+    parts: Collection[str] = PARTS
+    consistency: bool = False
+    margin_db: float = MARGIN_DB
+    limit: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    max_memory: str | int | None = None
+    allow_train: bool = False
+    robust: Disturbances | None = None
+    write_inputs: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            UsageError: An option is unknown or does not go with another.
+        """
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown:
+            raise UsageError(f"part {unknown[0]!r} is unknown; there are {', '.join(PARTS)}")
+        if self.margin_db < 0:
+            raise UsageError(f"margin {self.margin_db:g} dB: give zero or more")
+        if self.pairs:
+            simulated = self.scale, self.kind, self.seed, self.robust
+            if any(option is not None for option in simulated) or self.consistency:
+                raise UsageError(
+                    "pairs are real scans: scale, kind, seed, robust and consistency "
+                    "belong to simulated ones; leave them out"
+                )
+        elif self.scale is None:
+            raise UsageError("give a scale: 1,1,N (through-plane) or N,N,N (isotropic)")
+        else:
+            check_scale(self.scale)
+        if self.split.lower() == "train" and not self.allow_train:
+            raise UsageError(
+                "split train was used for training and its scores mislead; "
+                "take another split, or pass --allow-train"
+            )
+
+
+class Evaluation:
+    """A plan whose cohort and models were read and fit together.
 
     Raises:
-        CohortError: The manifest is wrong or has no scan that fits.
-        UsageError: Scale, models and modality do not go together, or the train split is asked
-            for without permission.
+        CohortError: The cohort is wrong, has no scan that fits, or holds patients that a model was
+            trained on.
+        UsageError: Scale, models and modality do not go together.
         ModelError: A model is unknown or damaged.
     """
-    isotropic = _check_scale(scale)
-    if split.lower() == "train" and not allow_train:
-        raise UsageError(
-            "split train was used for training and its scores mislead; "
-            "take another split, or pass --allow-train"
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        records = read_cohort(plan.cohort, split=plan.split)
+        baselines = choose_baselines(plan.baselines)
+        check_folders(plan.others, BASELINES)
+        self.models = load_models(plan.models, (*BASELINES, *plan.others))
+        for name, model in self.models.items():
+            _check_factor(name, model, plan.scale)
+        self.modality = _modality(plan.modality, self.models, select(records, split=plan.split))
+        self.records = select(records, split=plan.split, modality=self.modality)[: plan.limit]
+        self.warnings = _warnings(self.models, self.records, allow=plan.allow_train)
+        self.tasks: Tasks = self._tasks()
+        if not self.tasks.jobs:
+            raise CohortError(self._nothing())
+        running = Running(plan.device, plan.precision, plan.max_memory)
+        methods: list[Method] = list(baselines)
+        for name, model in self.models.items():
+            methods.append(Model(name, model, self.modality, running))
+            if plan.consistency:
+                label = name + CONSISTENT
+                methods.append(Model(label, model, self.modality, running, consistent=True))
+        methods += [Folder(name, path, self.modality) for name, path in plan.others.items()]
+        self.methods = tuple(methods)
+
+    def run(
+        self, unfinished: Unfinished | None = None, *, progress: Progress | None = None
+    ) -> Results:
+        """Restore and score everything.
+
+        Args:
+            unfinished: Keeps what was found until all of it is there, so that a run that was
+                stopped goes on.
+            progress: Told of every restoration before it starts.
+
+        Returns:
+            Rows, means and all that is needed to read them.
+
+        Raises:
+            CohortError: Nothing could be scored.
+        """
+        runner = Runner(
+            self.modality,
+            self.methods,
+            parts=tuple(self.plan.parts),
+            seed=self.plan.seed or 0,
+            look=self._look(),
+            inputs=self.plan.write_inputs,
         )
-    records = read_manifest(manifest)
-    loaded = _load_models(models, scale)
-    modality = _modality(modality, loaded, select(records, split=split))
-    scans = select(records, split=split, modality=modality)[:limit]
-    degradation = build_degradation(kind or _default_kind(modality, isotropic), scale)
-    jobs = _jobs(scans, isotropic)
-    if not jobs:
-        raise CohortError(
-            f"split {split}: no {modality} scan is sharp along x, y and z, as an isotropic "
-            "scale needs; take a through-plane scale or another split"
+        found = runner.run(self.tasks, unfinished or Unfinished(None, {}), progress)
+        if not found.cases:
+            reasons = [*found.skipped, *(entry["reason"] for entry in found.failed)]
+            raise CohortError(f"split {self.plan.split}: nothing could be scored; {reasons[0]}")
+        return self._results(found)
+
+    def open(self, scan_id: str, axis: str) -> Task:
+        """Read one task again, for pictures.
+
+        Raises:
+            CohortError: There is none of that name.
+        """
+        for job in self.tasks.jobs:
+            if (job.record.scan_id, job.label) == (scan_id, axis):
+                return self.tasks.open(job)
+        raise CohortError(f"no scan {scan_id}, axis {axis}, is in the evaluation")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that the rows depend on."""
+        plan = self.plan
+        return {
+            "about": self._about(),
+            "seed": plan.seed,
+            "parts": sorted(plan.parts),
+            "scans": [f"{job.name} {job.record.path.name}" for job in self.tasks.jobs],
+            "others": {name: str(path) for name, path in plan.others.items()},
+            "robust": None if plan.robust is None else plan.robust.describe(self.modality),
+        }
+
+    def _results(self, found: Found) -> Results:
+        methods = {method.name: method.describe() for method in self.methods}
+        parts: dict[str, Any] = {
+            "statistics": statistics.analyse(
+                found.cases, methods, reference=REFERENCE_METHOD, margin=self.plan.margin_db
+            )
+        }
+        if found.lesions:
+            parts["lesions"] = {
+                "settings": lesions.settings(self.modality),
+                "summary": lesions.summarise(found.lesions),
+                "rows": found.lesions,
+            }
+        if found.calibrations:
+            parts["calibration"] = mean_calibrations(found.calibrations)
+        if found.notes:
+            parts["tasks"] = found.notes
+        about = self._about()
+        # Counts in the words (edges found, scales) are those of the first scan.
+        about["conventions"] = found.conventions[0] if found.conventions else {}
+        if self.plan.robust is not None:
+            about["inputs"] = self.plan.robust.describe(self.modality)
+        return Results(
+            about,
+            tuple(found.cases),
+            tuple(found.skipped),
+            tuple(found.disturbed),
+            found=parts,
+            failed=tuple(found.failed),
         )
 
-    methods: dict[str, Restore] = {name: _baseline(name) for name in BASELINES}
-    for label, model in loaded.items():
-        methods[label] = _model(model, modality, scale, device, precision, max_memory)
-    look: Look | None = None
-    if robust is not None:
+    def _about(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "command": repeating_command(plan, self.modality),
+            "versions": versions(),
+            "machine": {
+                "processor": platform.machine(),
+                "device": plan.device,
+                "precision": plan.precision,
+            },
+            "cohort": {
+                "manifest": Path(plan.cohort).name,
+                "sha256": cohort_digest(plan.cohort),
+                "split": plan.split,
+                "modality": self.modality,
+                "scans": len({job.record.scan_id for job in self.tasks.jobs}),
+                "patients": len({job.record.patient_id for job in self.tasks.jobs}),
+            },
+            "warnings": list(self.warnings),
+            **self.tasks.describe(),
+            "methods": {method.name: method.describe() for method in self.methods},
+        }
+
+    def _tasks(self) -> Tasks:
+        if self.plan.scale is None:
+            return RealPairs(self.records, self.modality)
+        return Simulated(
+            self.records, self.modality, self.plan.scale, self._degradation, self.plan.seed
+        )
+
+    @cached_property
+    def _degradation(self) -> Degradation[Any]:
+        scale = self.plan.scale or (1, 1, 1)
+        kind = self.plan.kind or default_kind(self.modality, scale)
+        return build_degradation(kind, scale)
+
+    def _nothing(self) -> str:
+        if self.plan.pairs:
+            return (
+                f"split {self.plan.split}: no {self.modality} scan has a thick scan beside it; "
+                "name them in the column lr_path"
+            )
+        return (
+            f"split {self.plan.split}: no {self.modality} scan is sharp along x, y and z, as an "
+            "isotropic scale needs; take a through-plane scale or another split"
+        )
+
+    def _look(self) -> Look | None:
+        plan = self.plan
+        if plan.robust is None:
+            return None
         look = partial(
             examine,
-            degradation=degradation,
-            methods=methods,
-            models=loaded,
-            how=robust,
-            modality=modality,
-            device=device,
-            precision=precision,
+            degradation=self._degradation,
+            models=self.models,
+            how=plan.robust,
+            modality=self.modality,
+            device=plan.device,
+            precision=plan.precision,
         )
-    cases, disturbed, skipped = _run(jobs, modality, scale, degradation, methods, look, progress)
-    if not cases:
-        raise CohortError(f"split {split}: nothing could be scored; {skipped[0]}")
-    about = {
-        "command": repeating_command(
-            manifest,
-            split,
-            scale,
-            models,
-            modality,
-            kind,
-            limit,
-            allow_train=allow_train,
-            robust=robust is not None,
-        ),
-        "versions": versions(),
-        "machine": {"processor": platform.machine(), "device": device, "precision": precision},
-        "cohort": {
-            "manifest": Path(manifest).name,
-            "sha256": hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
-            "split": split,
-            "modality": modality,
-            "scans": len({case.scan_id for case in cases}),
-            "patients": len({case.patient_id for case in cases}),
-        },
-        "task": {"scale": list(scale), "axes": _AXES[isotropic]},
-        "conventions": metrics.conventions(modality),
-        "degradation": describe_degradation(degradation),
-        "methods": {
-            "linear": {"what": "SimpleITK, linear"},
-            "bspline": {"what": "SimpleITK, cubic B-spline"},
-            **{label: describe_model(model) for label, model in loaded.items()},
-        },
-    }
-    if robust is not None:
-        about["inputs"] = robust.describe(modality)
-    return Results(about, tuple(cases), tuple(skipped), tuple(disturbed))
+        methods = [method for method in self.methods if not isinstance(method, Folder)]
 
+        def scored(task: Task, reference: metrics.Reference) -> Iterable[Scored]:
+            def by(method: Method) -> Callable[[Volume, Volume], Volume]:
+                # A part of a scan is a task of its own.
+                return lambda lr, hr: method.restore(replace(task, lr=lr, truth=hr), lr).volume
 
-def _run(
-    jobs: Sequence[Job],
-    modality: Modality,
-    scale: Scale,
-    degradation: Degradation[Any],
-    methods: Mapping[str, Restore],
-    look: Look | None,
-    progress: Progress | None,
-) -> tuple[list[CaseResult], list[DisturbedResult], list[str]]:
-    """Degrade, restore by every method and score every job; also say what was skipped."""
-    cases: list[CaseResult] = []
-    disturbed: list[DisturbedResult] = []
-    skipped: list[str] = []
-    params = degradation.nominal()
-    for done, (job, scan) in enumerate(_loaded(jobs, modality)):
-        truth = _truth(scan, job.axis, scale)
-        lr = degrade_volume(truth, degradation, params)
-        problem = _problem(job, truth, lr)
-        try:
-            reference = metrics.reference_for(truth.data, modality)
-        except ValueError as error:
-            problem = problem or f"{_where(job)}: {error}; not scored"
-        if problem:
-            logger.warning("%s", problem)
-            skipped.append(problem)
-            continue
-        for name, restore in methods.items():
-            if progress is not None:
-                progress(done, len(jobs), f"{job.record.scan_id} {job.label} {name}")
-            started = time.perf_counter()
-            sr = restore(lr, truth.geometry)
-            seconds = time.perf_counter() - started
-            if not sr.geometry.same_grid(truth.geometry):
-                raise CohortError(
-                    f"{_where(job)}: the result of {name} does not lie on the truth's grid and "
-                    "cannot be scored"
-                )
-            cases.append(
-                CaseResult(
-                    patient_id=job.record.patient_id,
-                    scan_id=job.record.scan_id,
-                    axis=job.label,
-                    method=name,
-                    metrics=metrics.score(sr.data, truth.data, reference),
-                    seconds=seconds,
-                )
+            return look(
+                task.truth, reference, methods={method.name: by(method) for method in methods}
             )
-        if look is None:
-            continue
-        if progress is not None:
-            progress(done, len(jobs), f"{job.record.scan_id} {job.label} disturbed")
-        try:
-            disturbed += [_disturbed(job, found) for found in look(truth, reference)]
-        except ValueError as error:
-            skipped.append(f"{_where(job)}: {error}; not disturbed")
-    if progress is not None:
-        progress(len(jobs), len(jobs), "done")
-    return cases, disturbed, skipped
+
+        return scored
 
 
-def _disturbed(job: Job, found: Scored) -> DisturbedResult:
-    return DisturbedResult(
-        patient_id=job.record.patient_id,
-        scan_id=job.record.scan_id,
-        axis=job.label,
-        method=found.method,
-        metrics=found.metrics,
-        seconds=found.seconds,
-        input=found.input,
-    )
+def evaluate(plan: Plan, *, progress: Progress | None = None) -> Results:
+    """Score baselines, models and other tools on a split of a cohort.
+
+    Args:
+        plan: What and how.
+        progress: Told of every restoration before it starts.
+
+    Raises:
+        MedsrError: As :class:`Plan` and :class:`Evaluation`.
+    """
+    return Evaluation(plan).run(progress=progress)
 
 
-def _check_scale(scale: Scale) -> bool:
-    """Whether the task is isotropic; refuses what is neither that nor through-plane."""
+def check_scale(scale: Scale) -> None:
+    """Refuse a scale that is neither through-plane nor isotropic.
+
+    Raises:
+        UsageError: It is something else.
+    """
     x, y, z = scale
-    if x == y == 1 and z > 1:
-        return False
-    if x == y == z and x > 1:
-        return True
-    raise UsageError(
-        f"scale {x},{y},{z} cannot be scored; give 1,1,N (through-plane) or N,N,N (isotropic)"
-    )
+    if not ((x == y == 1 and z > 1) or (x == y == z and x > 1)):
+        raise UsageError(
+            f"scale {x},{y},{z} cannot be scored; give 1,1,N (through-plane) or N,N,N (isotropic)"
+        )
 
 
-def _default_kind(modality: Modality, isotropic: bool) -> str:
+def default_kind(modality: Modality, scale: Scale) -> str:
+    """The degradation that scans of a modality are taken to have undergone."""
     if modality == "CT":
         return "ct_slab"
-    return "kspace" if isotropic else "slice_profile"
+    return "kspace" if scale[0] == scale[2] else "slice_profile"
 
 
-def _load_models(models: Sequence[str | Path], scale: Scale) -> dict[str, SRModel]:
-    """Models by label, which is their name, numbered where two share it."""
-    labelled: dict[str, SRModel] = {}
-    for source in models:
-        model = load_model(source)
-        spec = model.spec
-        if spec.scale != scale:
-            raise UsageError(
-                f"model {spec.name} restores {','.join(map(str, spec.scale))}, "
-                f"not {','.join(map(str, scale))}; leave it out or change --scale"
-            )
-        label, number = spec.name, 2
-        while label in labelled or label in BASELINES:
-            label, number = f"{spec.name}-{number}", number + 1
-        labelled[label] = model
-    return labelled
+def _check_factor(name: str, model: SRModel, scale: Scale | None) -> None:
+    factor = model.spec.scale
+    if scale is not None and factor != scale:
+        raise UsageError(
+            f"model {name} restores {','.join(map(str, factor))}, "
+            f"not {','.join(map(str, scale))}; leave it out or change --scale"
+        )
 
 
 def _modality(
@@ -311,68 +381,24 @@ def _modality(
     return candidates.pop()
 
 
-def _jobs(scans: Sequence[ScanRecord], isotropic: bool) -> list[Job]:
-    if isotropic:
-        return [Job(record, None) for record in scans if record.sharp_axes == "xyz"]
-    return [Job(record, axis) for record in scans for axis in record.sharp_axis_indices]
+def _warnings(
+    models: Mapping[str, SRModel], records: Sequence[ScanRecord], *, allow: bool
+) -> tuple[str, ...]:
+    """What results must say of the models' training patients.
 
-
-def _loaded(jobs: Sequence[Job], modality: Modality) -> Iterator[tuple[Job, Volume]]:
-    """Each job with its scan; a scan of several jobs is read once."""
-    path: Path | None = None
-    scan: Volume | None = None
-    for job in jobs:
-        if scan is None or job.record.path != path:
-            path = job.record.path
-            scan = load(path, modality=modality)
-        yield job, scan
-
-
-def _truth(scan: Volume, axis: int | None, scale: Scale) -> Volume:
-    """The scan with the slice axis last, cropped at the far end to multiples of the factor."""
-    if axis is not None:
-        scan = scan.permute([i for i in range(3) if i != axis] + [axis])
-    stop = [size // factor * factor for size, factor in zip(scan.shape, scale, strict=True)]
-    scan = scan.replace(data=np.ascontiguousarray(scan.data, dtype=np.float32))
-    return scan.crop((0, 0, 0), stop) if min(stop) > 0 else scan
-
-
-def _problem(job: Job, truth: Volume, lr: Volume) -> str | None:
-    """Why a job cannot be scored, if so."""
-    where = _where(job)
-    if min(truth.shape) < metrics.SSIM_WINDOW:
-        return f"{where}: fewer than {metrics.SSIM_WINDOW} voxels along an axis; not scored"
-    if job.axis is not None and lr.geometry.slice_axis() not in (None, 2):
-        # Upscaling takes the thickest axis for the slice axis, which would be another one here.
-        return f"{where}: another axis is thicker even after degradation; not scored"
-    return None
-
-
-def _where(job: Job) -> str:
-    return f"{job.record.scan_id}, axis {job.label}"
-
-
-def _baseline(name: Interpolation) -> Restore:
-    return lambda lr, grid: resample(lr, grid, name)
-
-
-def _model(
-    model: SRModel,
-    modality: Modality,
-    scale: Scale,
-    device: str,
-    precision: str,
-    max_memory: str | int | None,
-) -> Restore:
-    def restore(lr: Volume, grid: Geometry) -> Volume:
-        return upscale(
-            lr,
-            model=model,
-            modality=modality,
-            scale=scale,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-        ).whole()
-
-    return restore
+    Raises:
+        TrainingPatientsError: A model learnt from patients that are scored, and nobody allowed it.
+    """
+    specs = [model.spec for model in models.values()]
+    if not allow:
+        return refuse_training_patients(specs, records)
+    known = [(spec.name, len(training_scans(spec, records))) for spec in specs]
+    return (
+        *(
+            f"model {name} learnt from the patients of {count} scans scored here: its scores "
+            "flatter it"
+            for name, count in known
+            if count
+        ),
+        *training_warnings(specs),
+    )

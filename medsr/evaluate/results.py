@@ -1,45 +1,26 @@
-"""What an evaluation found: one row a restored scan, means with spread, and the two files.
+"""What an evaluation found: one row a restored scan, and means with spread.
 
-``results.json`` carries everything needed to read the numbers (conventions, degradation, versions,
-models), ``scans.csv`` the rows alone and ``robustness.csv`` those of disturbed inputs. How the rows
-come about is in ``cohort`` and ``robustness``. The only names in them are those of the manifest.
+How the rows come about is in ``runner`` and ``robustness``, what is inferred from them in
+``statistics``, and the files that hold them in ``folder``. The only names in them are those of the
+manifest.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from medsr.errors import OutputNotWritableError
-from medsr.evaluate.metrics import Metrics
-from medsr.io.atomic import atomic_file, check_output
+from medsr.evaluate.metrics.catalogue import describe
 
-SCHEMA = 1
+SCHEMA = 2
 REFERENCE_METHOD = "bspline"
-RESULTS_FILE = "results.json"
-TABLE_FILE = "scans.csv"
-ROBUSTNESS_FILE = "robustness.csv"
 CLEAN = "clean"
 
-_METRICS = ("psnr", "ssim", "nrmse", "mae")
-_COLUMNS = (
-    "patient_id",
-    "scan_id",
-    "axis",
-    "method",
-    *_METRICS,
-    "seconds",
-    "psnr_gain",
-)
-_DISTURBED_COLUMNS = (*_COLUMNS[:4], "input", *_METRICS, "seconds", "psnr_loss")
+_KEYS = ("patient_id", "scan_id", "axis", "method")
 # Differences below this are rounding, not quality.
 _DIGITS = 6
 
@@ -52,8 +33,9 @@ class CaseResult:
         patient_id: Pseudonym from the manifest.
         scan_id: Name of the scan in the manifest, without suffix.
         axis: Degraded array axes of the scan: ``x``, ``y``, ``z`` or ``xyz``.
-        method: ``linear``, ``bspline`` or a model's label.
-        metrics: Quality in native units.
+        method: A baseline's name, a model's label or another tool's name.
+        metrics: Quality by the names of :mod:`medsr.evaluate.metrics.catalogue`, in native units;
+            NaN where a metric means nothing for this scan.
         seconds: Wall time of the restoration alone; loading of scan and model left out.
     """
 
@@ -61,7 +43,7 @@ class CaseResult:
     scan_id: str
     axis: str
     method: str
-    metrics: Metrics
+    metrics: Mapping[str, float]
     seconds: float
 
 
@@ -85,27 +67,36 @@ class Results:
         cases: The rows.
         skipped: What could not be scored, a sentence each.
         disturbed: Rows of parts of scans, clean and disturbed; empty unless asked for.
+        found: Further parts of ``results.json`` by name: statistics, lesions, calibration.
+        failed: What went wrong, one entry a scan, axis and method (None where the scan itself).
     """
 
     about: dict[str, Any]
     cases: tuple[CaseResult, ...]
     skipped: tuple[str, ...] = field(default=())
     disturbed: tuple[DisturbedResult, ...] = field(default=())
+    found: Mapping[str, Any] = field(default_factory=dict)
+    failed: tuple[Mapping[str, Any], ...] = field(default=())
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Methods in the order of their first row."""
         return tuple(dict.fromkeys(case.method for case in self.cases))
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics in the order of their first row."""
+        return _names(self.cases)
+
     def gains(self, method: str) -> tuple[float, ...]:
         """PSNR over cubic B-spline of each row of a method, dB."""
         base = {
-            (case.scan_id, case.axis): case.metrics.psnr
+            (case.scan_id, case.axis): case.metrics["psnr"]
             for case in self.cases
             if case.method == REFERENCE_METHOD
         }
         return tuple(
-            case.metrics.psnr - base[case.scan_id, case.axis]
+            case.metrics["psnr"] - base[case.scan_id, case.axis]
             for case in self.cases
             if case.method == method and (case.scan_id, case.axis) in base
         )
@@ -123,8 +114,10 @@ class Results:
     def _of(self, method: str) -> dict[str, Any]:
         rows = [case for case in self.cases if case.method == method]
         summary: dict[str, Any] = {"rows": len(rows)}
-        for name in _METRICS:
-            by_row = [getattr(row.metrics, name) for row in rows]
+        for name in _names(rows):
+            by_row = [row.metrics[name] for row in rows if _counts(row, name)]
+            if not by_row:
+                continue
             by_scan = _means(rows, name, lambda row: row.scan_id)
             by_patient = _means(rows, name, lambda row: row.patient_id)
             summary[name] = {
@@ -165,7 +158,7 @@ class Results:
                 ]
                 summary["rows"] = len(chosen)
                 for metric in ("psnr", "ssim"):
-                    values = [getattr(self.disturbed[n].metrics, metric) for n in chosen]
+                    values = [self.disturbed[n].metrics[metric] for n in chosen]
                     summary[metric] = {"mean": fmean(values), "std": _spread(values)}
                 if name != CLEAN:
                     lost = [losses[n] for n in chosen]
@@ -179,22 +172,25 @@ class Results:
     def _losses(self) -> list[float]:
         """What each disturbed row lost against its clean one, dB."""
         clean = {
-            (row.scan_id, row.axis, row.method): row.metrics.psnr
+            (row.scan_id, row.axis, row.method): row.metrics["psnr"]
             for row in self.disturbed
             if row.input == CLEAN
         }
         return [
-            clean.get((row.scan_id, row.axis, row.method), math.nan) - row.metrics.psnr
+            clean.get((row.scan_id, row.axis, row.method), math.nan) - row.metrics["psnr"]
             for row in self.disturbed
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; numbers that are not finite become None."""
-        plain: dict[str, Any] = _finite(
+        plain: dict[str, Any] = finite(
             {
                 "schema": SCHEMA,
                 **self.about,
+                "metrics": {name: self._described(name) for name in self.metrics},
                 "summary": self.summary(),
+                **self.found,
+                "failed": list(self.failed),
                 "skipped": list(self.skipped),
                 "scans": self.rows(),
                 **self._disturbed_part(),
@@ -205,32 +201,34 @@ class Results:
     def rows(self) -> list[dict[str, Any]]:
         """One flat mapping a row, with the columns of ``scans.csv``."""
         base = {
-            (case.scan_id, case.axis): case.metrics.psnr
+            (case.scan_id, case.axis): case.metrics["psnr"]
             for case in self.cases
             if case.method == REFERENCE_METHOD
         }
+        metrics = self.metrics
         flat = []
         for case in self.cases:
             reference = base.get((case.scan_id, case.axis), math.nan)
-            values = {
-                "patient_id": case.patient_id,
-                "scan_id": case.scan_id,
-                "axis": case.axis,
-                "method": case.method,
-                **asdict(case.metrics),
-                "seconds": case.seconds,
-                "psnr_gain": case.metrics.psnr - reference,
-            }
-            flat.append({column: values[column] for column in _COLUMNS})
+            row: dict[str, Any] = {key: getattr(case, key) for key in _KEYS}
+            row.update({name: case.metrics.get(name, math.nan) for name in metrics})
+            row["seconds"] = case.seconds
+            row["psnr_gain"] = case.metrics["psnr"] - reference
+            flat.append(row)
         return flat
 
     def disturbed_rows(self) -> list[dict[str, Any]]:
         """One flat mapping a disturbed row, with the columns of ``robustness.csv``."""
         flat = []
         for row, lost in zip(self.disturbed, self._losses(), strict=True):
-            values = {**asdict(row), **asdict(row.metrics), "psnr_loss": lost}
-            flat.append({column: values[column] for column in _DISTURBED_COLUMNS})
+            values: dict[str, Any] = {key: getattr(row, key) for key in _KEYS}
+            values["input"] = row.input
+            values.update(row.metrics)
+            flat.append({**values, "seconds": row.seconds, "psnr_loss": lost})
         return flat
+
+    def _described(self, name: str) -> dict[str, str]:
+        info = describe(name, self.about.get("cohort", {}).get("modality"))
+        return {"label": info.label, "unit": info.unit, "better": info.better, "what": info.what}
 
     def _disturbed_part(self) -> dict[str, Any]:
         if not self.disturbed:
@@ -238,66 +236,31 @@ class Results:
         return {"robustness": self.robustness(), "disturbed": self.disturbed_rows()}
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that cannot take results, before any work is spent on them.
-
-    Raises:
-        OutputExistsError: It holds results already and ``overwrite`` is False, or is a file.
-        OutputNotWritableError: It cannot be made or written.
-    """
-    if not folder.is_dir():
-        check_output(folder, overwrite=False)
-        return
-    for name in (RESULTS_FILE, TABLE_FILE, ROBUSTNESS_FILE):
-        check_output(folder / name, overwrite=overwrite)
+def finite(value: Any) -> Any:
+    """Plain data with numbers rounded to six digits after the point, None where not finite."""
+    if isinstance(value, float):
+        return round(value, _DIGITS) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
-def write_results(results: Results, folder: Path, *, overwrite: bool = False) -> Path:
-    """Write ``results.json``, ``scans.csv`` and, where there are disturbed rows, their table.
-
-    Each file appears whole or not at all. A table of disturbed rows that another evaluation left
-    is taken away.
-
-    Returns:
-        The path of ``results.json``.
-
-    Raises:
-        OutputExistsError: One of them is there and ``overwrite`` is False.
-        OutputNotWritableError: The folder cannot be written.
-    """
-    check_folder(folder, overwrite=overwrite)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritableError(f"{folder}: cannot be made ({error.strerror})") from error
-    _write_table(folder / TABLE_FILE, _COLUMNS, results.rows(), overwrite=overwrite)
-    if results.disturbed:
-        rows = results.disturbed_rows()
-        _write_table(folder / ROBUSTNESS_FILE, _DISTURBED_COLUMNS, rows, overwrite=overwrite)
-    else:
-        (folder / ROBUSTNESS_FILE).unlink(missing_ok=True)
-    target = folder / RESULTS_FILE
-    with atomic_file(target, overwrite=overwrite) as temporary:
-        text = json.dumps(results.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-    return target
+def _names(rows: Iterable[CaseResult]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for row in rows for name in row.metrics))
 
 
-def _write_table(
-    path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]], *, overwrite: bool
-) -> None:
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_finite(rows))
-    with atomic_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(table.getvalue(), encoding="utf-8")
+def _counts(row: CaseResult, name: str) -> bool:
+    """Whether a row says anything of a metric; infinity (a perfect result) does."""
+    return not math.isnan(row.metrics.get(name, math.nan))
 
 
 def _means(rows: Iterable[CaseResult], name: str, key: Callable[[CaseResult], str]) -> list[float]:
     groups: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        groups[key(row)].append(getattr(row.metrics, name))
+        if _counts(row, name):
+            groups[key(row)].append(row.metrics[name])
     return [fmean(values) for values in groups.values()]
 
 
@@ -306,13 +269,3 @@ def _spread(values: Sequence[float]) -> float | None:
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     return stdev(values)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, _DIGITS) if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

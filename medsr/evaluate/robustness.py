@@ -22,7 +22,6 @@ from medsr.degrade.noise import add_correlated, add_rician
 from medsr.distill.attack import pgd
 from medsr.errors import UsageError
 from medsr.evaluate.metrics import Metrics, Reference, score
-from medsr.geometry import Geometry
 from medsr.infer.device import resolve_device, resolve_precision
 from medsr.infer.prepare import Frame
 from medsr.model import SRModel
@@ -106,7 +105,7 @@ def examine(
     truth: Volume,
     reference: Reference,
     degradation: Degradation[Any],
-    methods: Mapping[str, Callable[[Volume, Geometry], Volume]],
+    methods: Mapping[str, Callable[[Volume, Volume], Volume]],
     models: Mapping[str, SRModel],
     how: Disturbances,
     modality: Modality,
@@ -120,7 +119,8 @@ def examine(
         truth: Sharp scan, slice axis last, its sizes multiples of the degradation's factor.
         reference: Mask and range of the whole truth.
         degradation: How low resolution is simulated, with its nominal parameters.
-        methods: What restores a degraded scan on the truth's grid, by label.
+        methods: What restores a degraded scan, by label; given that and the truth, whose grid the
+            result takes.
         models: The models among the methods; those are attacked, by the gradient of their network.
         how: The disturbances.
         modality: Of the scan.
@@ -142,7 +142,7 @@ def examine(
 
     def scored(name: str, lr: Volume, label: str) -> Scored:
         started = time.perf_counter()
-        sr = methods[label](lr, hr.geometry)
+        sr = methods[label](lr, hr)
         seconds = time.perf_counter() - started
         return Scored(name, label, score(sr.data, hr.data, part), seconds)
 

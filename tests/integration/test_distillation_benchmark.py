@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from medsr.benchmark import distillation
 from medsr.cli.main import main
 from medsr.errors import UsageError
-from medsr.evaluate.cohort import evaluate
+from medsr.evaluate.cohort import Plan, evaluate
 from medsr.model import SRModel
 
 
@@ -94,11 +94,18 @@ def test_all_arms_of_a_seed_start_alike(finished: Path) -> None:
 def test_scores_are_those_of_the_evaluation(world: Path, finished: Path) -> None:
     found = read(finished)
     model = next((finished / "runs").glob("output-0-*")) / "model"
-    results = evaluate(
-        world / "manifest.csv", split="dev", scale=(1, 1, 2), models=[model], device="cpu"
+    plan = Plan(
+        world / "manifest.csv",
+        split="dev",
+        scale=(1, 1, 2),
+        models=[model],
+        baselines=("bspline",),
+        parts=(),
+        device="cpu",
     )
+    results = evaluate(plan)
     expected = {
-        (case.method, case.axis): case.metrics.psnr
+        (case.method, case.axis): case.metrics["psnr"]
         for case in results.cases
         if case.method != "linear"
     }

@@ -19,7 +19,7 @@ from medsr.benchmark import compression, compression_report
 from medsr.benchmark.compression_models import Settings, Variant, Workshop, variants
 from medsr.benchmark.measure import DevScans, cost, summarise
 from medsr.errors import MissingExtraError, UsageError
-from medsr.evaluate.cohort import evaluate
+from medsr.evaluate.cohort import Plan, evaluate
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
 
@@ -98,9 +98,16 @@ def test_gains_are_those_of_the_evaluation(cohort: Path, tmp_path: Path) -> None
     model = SRModel.load(save(tmp_path / "model"))
     scans = DevScans(cohort, model.spec)
     found = {gain.scan_id: gain for gain in scans.gains(model, precision="fp32")}
-    results = evaluate(
-        cohort, split="dev", scale=(1, 1, 2), models=[tmp_path / "model"], precision="fp32"
+    plan = Plan(
+        cohort,
+        split="dev",
+        scale=(1, 1, 2),
+        models=[tmp_path / "model"],
+        baselines=("bspline",),
+        parts=(),
+        precision="fp32",
     )
+    results = evaluate(plan)
     wanted = [row for row in results.rows() if row["method"] == "model"]
     assert len(wanted) == len(found) == 2
     for row in wanted:

@@ -11,14 +11,8 @@ from statistics import fmean, stdev
 import pytest
 
 from medsr.errors import OutputExistsError, OutputNotWritableError
-from medsr.evaluate.metrics import Metrics
-from medsr.evaluate.results import (
-    CaseResult,
-    DisturbedResult,
-    Results,
-    check_folder,
-    write_results,
-)
+from medsr.evaluate.folder import check_folder, write_results
+from medsr.evaluate.results import CaseResult, DisturbedResult, Results
 
 ROWS = [
     ("p1", "a", "x", 20.0, 23.0),
@@ -29,7 +23,7 @@ ROWS = [
 
 
 def case(patient: str, scan: str, axis: str, method: str, psnr: float) -> CaseResult:
-    metrics = Metrics(psnr=psnr, ssim=0.9, nrmse=0.1, mae=5.0)
+    metrics = {"psnr": psnr, "ssim": 0.9, "nrmse": 0.1, "mae": 5.0}
     return CaseResult(patient, scan, axis, method, metrics, seconds=0.5)
 
 
@@ -93,7 +87,7 @@ def test_existing_results_are_kept_unless_told_otherwise(results: Results, tmp_p
     assert (tmp_path / "results.json").read_text(encoding="utf-8") == "older"
     assert not (tmp_path / "scans.csv").exists()
     write_results(results, tmp_path, overwrite=True)
-    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["schema"] == 1
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["schema"] == 2
 
 
 def test_folder_without_a_parent_is_refused_and_a_new_one_is_not_made_early(tmp_path: Path) -> None:
@@ -104,7 +98,7 @@ def test_folder_without_a_parent_is_refused_and_a_new_one_is_not_made_early(tmp_
 
 
 def disturbed(scan: str, method: str, given: str, psnr: float) -> DisturbedResult:
-    metrics = Metrics(psnr=psnr, ssim=0.9, nrmse=0.1, mae=5.0)
+    metrics = {"psnr": psnr, "ssim": 0.9, "nrmse": 0.1, "mae": 5.0}
     return DisturbedResult("p", scan, "z", method, metrics, seconds=0.5, input=given)
 
 

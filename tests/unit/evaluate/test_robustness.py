@@ -127,7 +127,7 @@ def test_noise_is_rician_for_mr_and_in_hu_for_ct() -> None:
 
 def test_rows_are_the_steps_done_by_hand(truth: Volume) -> None:
     reference = metrics.reference_for(truth.data, "MR")
-    methods = {"linear": lambda lr, grid: resample(lr, grid, "linear")}
+    methods = {"linear": lambda lr, hr: resample(lr, hr.geometry, "linear")}
     rows = list(examine(truth, reference, DEGRADATION, methods, {}, HOW, "MR", device="cpu"))
     assert [(row.input, row.method) for row in rows] == [("clean", "linear"), ("noise", "linear")]
     middle = [
@@ -155,9 +155,9 @@ def test_part_keeps_enough_slices_and_lies_in_the_body() -> None:
     reference = metrics.reference_for(truth.data, "MR")
     seen: list[tuple[int, ...]] = []
 
-    def restore(lr: Volume, grid: Geometry) -> Volume:
+    def restore(lr: Volume, hr: Volume) -> Volume:
         seen.append(lr.shape)
-        return resample(lr, grid, "linear")
+        return resample(lr, hr.geometry, "linear")
 
     how = Disturbances(part=20)
     degradation = build_degradation("slice_profile", (1, 1, 8))
@@ -180,7 +180,7 @@ def test_whole_evaluation_adds_parts_and_says_what_they_are(
 ) -> None:
     import nibabel as nib
 
-    from medsr.evaluate.cohort import evaluate
+    from medsr.evaluate.cohort import Plan, evaluate
 
     nib.save(
         nib.Nifti1Image(phantom[:26, :24, :22].astype(np.int16), np.eye(4)), tmp_path / "s.nii"
@@ -190,9 +190,12 @@ def test_whole_evaluation_adds_parts_and_says_what_they_are(
     )
     folder = _model().save(tmp_path / "model")
     options: dict[str, Any] = {"split": "dev", "scale": (1, 1, 2), "precision": "fp32"}
-    results = evaluate(tmp_path / "m.csv", models=[folder], robust=HOW, **options)
-    plain = evaluate(tmp_path / "m.csv", models=[folder], **options)
-    assert [row.metrics for row in results.cases] == [row.metrics for row in plain.cases]
+    options |= {"models": [folder], "parts": (), "baselines": ("linear", "bspline")}
+    results = evaluate(Plan(tmp_path / "m.csv", robust=HOW, **options))
+    plain = evaluate(Plan(tmp_path / "m.csv", **options))
+    assert [row.metrics["psnr"] for row in results.cases] == [
+        row.metrics["psnr"] for row in plain.cases
+    ]
     assert plain.disturbed == ()
     assert "inputs" not in plain.about
     assert {(row.axis, row.method, row.input) for row in results.disturbed} == {

@@ -1,0 +1,84 @@
+"""Methods: other tools' folders, the inputs written for them, and names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from medsr.data.manifest import ScanRecord
+from medsr.degrade import build_degradation
+from medsr.errors import CohortError, InputNotFoundError, UsageError
+from medsr.evaluate.methods import Folder, check_folders, choose_baselines, write_input
+from medsr.evaluate.tasks import Simulated, Task
+
+
+@pytest.fixture
+def task(tmp_path: Path, phantom: npt.NDArray[np.float32]) -> Task:
+    affine = np.array([[0, 0, 1.2, 3], [-1.0, 0, 0, 5], [0, 1.1, 0, -8], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(phantom[:32, :28, :36], affine), tmp_path / "scan.nii.gz")
+    record = ScanRecord(tmp_path / "scan.nii.gz", "dev", "p", "MR")
+    tasks = Simulated([record], "MR", (1, 1, 4), build_degradation("slice_profile", (1, 1, 4)))
+    return tasks.open(tasks.jobs[1])
+
+
+def save(path: Path, data: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -> None:
+    nib.save(nib.Nifti1Image(data, affine), path)
+
+
+def test_inputs_lie_where_the_truth_lies_and_name_nobody(task: Task, tmp_path: Path) -> None:
+    path = write_input(task, task.lr, tmp_path)
+    assert path.name == "scan_axis-y.nii.gz"
+    image = nib.load(path)
+    np.testing.assert_allclose(image.affine, task.lr.geometry.affine, atol=1e-5)
+    np.testing.assert_allclose(image.get_fdata(), task.lr.data, rtol=1e-6)
+    assert image.header["descrip"].item().decode() in {"", "medsr"}
+
+
+def test_results_on_the_truths_grid_are_taken_as_they_are(task: Task, tmp_path: Path) -> None:
+    data = task.truth.data + np.float32(1.25)
+    save(tmp_path / "scan_axis-y.nii.gz", data, task.truth.geometry.affine)
+    restored = Folder("other", tmp_path, "MR").restore(task, task.lr)
+    np.testing.assert_array_equal(restored.volume.data, data)
+    assert restored.volume.geometry.same_grid(task.truth.geometry)
+
+
+def test_results_stored_in_another_order_are_brought_to_the_grid(
+    task: Task, tmp_path: Path
+) -> None:
+    turned = task.truth.permute((2, 0, 1)).flip(1)
+    save(tmp_path / "scan_axis-y.nii.gz", turned.data, turned.geometry.affine)
+    restored = Folder("other", tmp_path, "MR").restore(task, task.lr)
+    assert restored.volume.geometry.same_grid(task.truth.geometry)
+    scale = float(np.abs(task.truth.data).max())
+    np.testing.assert_allclose(restored.volume.data, task.truth.data, atol=1e-3 * scale)
+
+
+def test_results_that_lost_the_affine_are_refused(task: Task, tmp_path: Path) -> None:
+    save(tmp_path / "scan_axis-y.nii.gz", task.truth.data, np.eye(4))
+    with pytest.raises(CohortError, match="keep the physical extent"):
+        Folder("other", tmp_path, "MR").restore(task, task.lr)
+
+
+def test_missing_results_are_named_without_the_folder(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(InputNotFoundError, match=r"scan_axis-y_lesions\.nii\.gz") as caught:
+        Folder("other", tmp_path, "MR").restore(task, task.lr, "lesions")
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_bspline_is_always_there_and_unknown_names_are_refused() -> None:
+    assert [b.name for b in choose_baselines([])] == ["bspline"]
+    assert [b.name for b in choose_baselines(["tv", "linear"])] == ["linear", "bspline", "tv"]
+    with pytest.raises(UsageError, match="'cubic' is unknown"):
+        choose_baselines(["cubic"])
+
+
+def test_names_of_other_tools(tmp_path: Path) -> None:
+    check_folders({"other": tmp_path}, ["linear"])
+    with pytest.raises(UsageError, match="taken"):
+        check_folders({"linear": tmp_path}, ["linear"])
+    with pytest.raises(InputNotFoundError, match="no folder"):
+        check_folders({"other": tmp_path / "absent"}, [])
