@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medsr.errors import InputNotFoundError, UnsupportedFormatError, UsageError
+from medsr.errors import (
+    InputNotFoundError,
+    TooFewSlicesError,
+    UnsupportedFormatError,
+    UsageError,
+)
 from medsr.geometry import Geometry
 from medsr.io.allow import parse_allowances
 from medsr.io.checks import MIN_SLICES
@@ -110,7 +115,11 @@ def describe(
     """Make an Inspection from a grid and what the header says beside it."""
     found = list(warnings)
     if min(geometry.shape) < MIN_SLICES:
-        found.append(f"fewer than {MIN_SLICES} voxels along one axis: too thin to be upscaled")
+        unless = "" if min(geometry.shape) < 2 else " without --allow-few-slices"
+        found.append(
+            f"fewer than {MIN_SLICES} voxels along one axis: too thin to be upscaled{unless} "
+            f"(exit code {TooFewSlicesError.exit_code})"
+        )
     if not geometry.is_orthogonal():
         found.append("the axes are not at right angles (sheared)")
     return Inspection(

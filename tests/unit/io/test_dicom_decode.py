@@ -47,7 +47,11 @@ def _jpeg(predictor: int, bits: int = 12) -> Encode:
 
 def _jpeg2000(*, reversible: bool) -> Encode:
     return lambda plane: imagecodecs.jpeg2k_encode(
-        plane, reversible=reversible, level=None if reversible else 70, codecformat="j2k"
+        plane,
+        reversible=reversible,
+        level=None if reversible else 60,
+        bitspersample=12,
+        codecformat="j2k",
     )
 
 

@@ -233,6 +233,9 @@ def test_inspection_reads_no_pixels(tmp_path: Path, make_series: Make) -> None:
     assert found.slice_axis == 2
     short = inspect_dicom(make_series(tmp_path / "t", np.zeros((5, 5, 2), np.int16)))
     assert any("too thin" in warning for warning in short.warnings)
+    with pytest.raises(errors.TooFewSlicesError) as refusal:
+        read_dicom(tmp_path / "t")
+    assert any(f"exit code {refusal.value.exit_code}" in warning for warning in short.warnings)
 
 
 def test_messages_and_logs_name_no_patient(

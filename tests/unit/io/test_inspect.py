@@ -66,6 +66,9 @@ def test_a_sheared_or_thin_grid_is_described_with_a_warning(tmp_path: Path) -> N
     assert "sheared" in io.inspect(path).warnings[0]
     path = saved(tmp_path / "b.nii", np.ones((9, 8, 2), np.int16))
     assert "fewer than 4" in io.inspect(path).warnings[0]
+    assert "--allow-few-slices (exit code 16)" in io.inspect(path).warnings[0]
+    path = saved(tmp_path / "c.nii", np.ones((9, 8, 1), np.int16))
+    assert "to be upscaled (exit code 16)" in io.inspect(path).warnings[0]
 
 
 def test_what_is_no_scan(tmp_path: Path) -> None:
