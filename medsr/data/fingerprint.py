@@ -27,8 +27,8 @@ FINE_MM = 3.0
 """Grid of the second comparison."""
 COARSE_MM = 5.0
 """Grid of the first comparison."""
-TORUS = 32
-"""Coarse voxels along each axis that a scan is folded into: shifts wrap around after 160 mm."""
+TORUS = 24
+"""Coarse voxels along each axis that a scan is folded into: shifts wrap around after 120 mm."""
 SMALLEST_OVERLAP = 0.2
 """Share of the smaller scan that two scans must have in common to be likened."""
 
