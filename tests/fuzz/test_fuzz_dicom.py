@@ -175,9 +175,14 @@ def build(edits: Edits, folder: Path) -> Path:
 def use(path: Path) -> None:
     """Everything that reads, and the writing back."""
     io.inspect(path)
+    io.list_volumes(path)
     volume = io.load(path)
     assert np.isfinite(volume.geometry.affine).all()
     assert np.isfinite(volume.data).all()
+    written = io.save(volume, path.parent / "written", format="dicom")
+    back = io.load(written)
+    assert back.shape == volume.shape
+    np.testing.assert_allclose(back.geometry.affine, volume.geometry.affine, rtol=1e-4, atol=1e-3)
 
 
 _SPOIL: list[Callable[[bytes, Edits], bytes]] = []
@@ -195,11 +200,11 @@ def test_the_series_fuzzed_is_a_good_one(tmp_path: Path) -> None:
 
 
 def test_dicom(fuzz: Any, propose_spoil: Callable[..., Edits]) -> None:
-    fuzz.run("dicom", lambda rng: propose(rng, propose_spoil), build, use, share=1.5)
+    fuzz.run("dicom", lambda rng: propose(rng, propose_spoil), build, use, share=1.5, apart=True)
 
 
 def test_dicom_corpus(fuzz: Any) -> None:
-    fuzz.replay("dicom", build, use)
+    fuzz.replay("dicom", build, use, apart=True)
 
 
 def propose_zip(rng: np.random.Generator, propose_spoil: Callable[..., Edits]) -> Edits:
@@ -233,7 +238,9 @@ def build_zip(edits: Edits, folder: Path) -> Path:
 
 
 def test_zip(fuzz: Any, propose_spoil: Callable[..., Edits]) -> None:
-    fuzz.run("zip", lambda rng: propose_zip(rng, propose_spoil), build_zip, use, share=0.5)
+    fuzz.run(
+        "zip", lambda rng: propose_zip(rng, propose_spoil), build_zip, use, share=0.5, apart=True
+    )
 
 
 def test_nothing_is_written_outside_by_an_archive(fuzz: Any) -> None:
