@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
@@ -31,6 +32,7 @@ _PIXEL_TAGS = {
     )
 }
 _LOSSY = Tag("LossyImageCompression")
+_TEXTS = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UT"})
 # They differ from slice to slice, and the middle one's serve all.
 _MIDDLE_TAGS = {
     Tag(name)
@@ -195,14 +197,17 @@ def _decoded(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
     """Public elements with their values decoded, at every depth.
 
     Undecoded values are bound to the source's byte order and character set, so that they must not
-    be written into another file. What cannot be decoded is left out.
+    be written into another file. What cannot be decoded is left out, and so is what has another
+    value representation than the data dictionary gives it, for no writer could fill it.
     """
     decoded = Dataset()
     for tag in tags:
         if tag.is_private:
             continue
         try:
-            element = dataset[tag]
+            element = _by_dictionary(dataset[tag])
+            if element is None:
+                continue
             if element.VR == "SQ":
                 items = [_decoded(item, list(item.keys())) for item in element.value]
                 element = DataElement(tag, "SQ", Sequence(items))
@@ -210,6 +215,18 @@ def _decoded(dataset: Dataset, tags: Iterable[BaseTag]) -> Dataset:
             continue
         decoded.add(element)
     return decoded
+
+
+def _by_dictionary(element: DataElement) -> DataElement | None:
+    """An element as the data dictionary has it; text stays text, other values are left out."""
+    if not dictionary_has_tag(element.tag):
+        return element
+    right = dictionary_VR(element.tag).split(" or ")
+    if element.VR in right:
+        return element
+    if element.VR in _TEXTS and right[0] in _TEXTS:
+        return DataElement(element.tag, right[0], element.value)
+    return None
 
 
 def _is_lossy(dataset: FileDataset) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io as streams
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +33,7 @@ from pydicom.uid import (
 from medsr import errors, io
 from medsr.io import dicom_decode
 from medsr.io.dicom_codestream import is_reversible, jpeg2000_shape, jpeg_shape
+from medsr.io.dicom_options import DicomOptions
 from medsr.io.dicom_read import read_dicom
 from medsr.pacs.receiver import TRANSFER_SYNTAXES
 
@@ -154,6 +157,41 @@ def test_loss_is_stated_where_the_source_does_not(
         assert written.LossyImageCompression == "01"
         assert written.LossyImageCompressionMethod == method
         assert 1 < float(written.LossyImageCompressionRatio) < 100
+
+
+@pytest.mark.parametrize("layout", ["classic", "enhanced"])
+def test_the_validator_takes_what_is_said_of_the_loss(
+    tmp_path: Path, make_series: Make, planes: Array, layout: str
+) -> None:
+    validator = shutil.which("dciodvfy")
+    if validator is None:
+        pytest.skip("dciodvfy is not installed (Debian: dicom3tools)")
+    series = make_series(tmp_path / "s", planes, bits_stored=12)
+    folder = _pack(series, JPEG2000, _jpeg2000(reversible=False))
+    options = DicomOptions.of(layout)
+    io.save(io.load(folder), tmp_path / "out", format="dicom", dicom=options)
+    for file in (tmp_path / "out").iterdir():
+        done = subprocess.run([validator, str(file)], capture_output=True, text=True, check=False)
+        told = (done.stdout + done.stderr).splitlines()
+        assert any("CTImage" in line or "EnhancedCT" in line for line in told)
+        assert not [line for line in told if "Lossy" in line]
+
+
+def test_an_attribute_under_a_wrong_representation_does_not_reach_the_result(
+    tmp_path: Path, make_series: Make
+) -> None:
+    def edit(dataset: pydicom.Dataset, k: int) -> None:
+        dataset["SliceThickness"].VR = "LO"
+        dataset["SliceThickness"]._value = "3.6"
+        dataset.add_new("StudyDescription", "SH", "words stay words")
+
+    io.save(io.load(make_series(tmp_path / "s", edit=edit)), tmp_path / "out", format="dicom")
+    for file in (tmp_path / "out").iterdir():
+        written = pydicom.dcmread(file)
+        assert written["SliceThickness"].VR == "DS"
+        assert float(written.SliceThickness) == pytest.approx(2.5)
+        assert written["StudyDescription"].VR == "LO"
+        assert written.StudyDescription == "words stay words"
 
 
 def test_baseline_is_what_pillow_decodes(tmp_path: Path, make_series: Make) -> None:
