@@ -130,7 +130,7 @@ def check_command(
     from medsr.data.cohort import is_lock, read_cohort
     from medsr.data.leaks import check_leaks
     from medsr.data.lock import read_lock, table, verify
-    from medsr.data.manifest import select
+    from medsr.data.manifest import UNSPLIT, select
     from medsr.io.atomic import check_output
 
     if json_file is not None:
@@ -143,7 +143,9 @@ def check_command(
 
         if not cohort.is_dir() and is_lock(cohort):
             verify(read_lock(cohort), cohort, split=split, progress=show)
-        records = read_cohort(cohort)
+        records = read_cohort(cohort, needs_split=False)
+        if {record.split for record in records} != {UNSPLIT}:
+            records = read_cohort(cohort)
         scored = select(records, split=split)
         leaks = check_leaks(records, content=content, progress=show)
     if not quiet:

@@ -58,8 +58,8 @@ class DataRecipe:
     """Which scans are learnt from.
 
     Attributes:
-        manifest: CSV manifest; a relative path is relative to the working folder. None with
-            synthetic volumes, unless there are scans to validate on.
+        manifest: CSV manifest or lock file; a relative path is relative to the working folder. None
+            with synthetic volumes, unless there are scans to validate on.
         modality: Scans of this modality are used, or of several. The network's range is that of
             each scan's own modality.
         train_split: Split to learn from.

@@ -18,7 +18,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from medsr.data.manifest import ScanRecord, read_manifest
+from medsr.data.cohort import read_cohort
+from medsr.data.manifest import ScanRecord
 from medsr.data.transforms import slice_axes
 from medsr.errors import CohortError, OutOfScopeError, OutputExistsError
 from medsr.infer.device import resolve_device
@@ -116,7 +117,7 @@ def adapt(
 
     Args:
         model: Name of a shipped model, or a model folder.
-        cohort: CSV manifest of sharp scans from the scanner.
+        cohort: Manifest or lock file of sharp scans from the scanner.
         overrides: ``key=value`` changes of the recipe, such as
             ``degradation.options.thickness=1.2``.
         split: Split to learn from.
@@ -151,7 +152,7 @@ def adapt(
             "choose another --out"
         )
     simulations(recipe)
-    check, records = _choose_held_out(read_manifest(str(recipe.data.manifest)), recipe, held_out)
+    check, records = _choose_held_out(read_cohort(str(recipe.data.manifest)), recipe, held_out)
     recipe = replace(recipe, data=replace(recipe.data, validation_split=check))
     if check == KEPT_BACK:
         prepare_folder(folder, keep=resume)

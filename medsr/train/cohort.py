@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medsr.data.manifest import ScanRecord, read_manifest
+from medsr.data.cohort import read_cohort
+from medsr.data.manifest import ScanRecord
 from medsr.data.transforms import PreparedScan, prepare_scan
 from medsr.errors import CohortError
 from medsr.model import Intensity
@@ -29,13 +30,14 @@ class Cohort:
 
 
 def load_cohort(recipe: Recipe) -> Cohort:
-    """Read the manifest, check its splits, and prepare the scans that the recipe names.
+    """Read the manifest or lock, check its splits, and prepare the scans that the recipe names.
 
     Raises:
-        CohortError: A patient stands in two splits, or there is nothing to learn from.
+        CohortError: A patient stands in two splits, scans of a lock's training split have changed,
+            or there is nothing to learn from.
     """
     data, factor = recipe.data, recipe.degradation.factor
-    records = () if data.manifest is None else read_manifest(data.manifest)
+    records = () if data.manifest is None else read_cohort(data.manifest, split=data.train_split)
     train: list[PreparedScan] = []
     if data.synthetic is None:
         for record in records:

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from medsr import zoo
-from medsr.data.manifest import ScanRecord, read_manifest
+from medsr.data.cohort import read_cohort
+from medsr.data.manifest import ScanRecord
 from medsr.distill.pool import TeacherPool
 from medsr.errors import CheckpointError, CohortError, ModelError
 from medsr.model import WEIGHTS_FILE, SRModel
@@ -122,7 +123,7 @@ def measure(pool: TeacherPool, recipe: Recipe) -> dict[str, list[float]]:
         raise CohortError("the recipe names no manifest; teachers are scored on its scans")
     degradations = simulations(recipe)
     domains: dict[str, list[ScanRecord]] = {}
-    for record in read_manifest(recipe.data.manifest):
+    for record in read_cohort(recipe.data.manifest):
         chosen = recipe.data.takes(record.modality, record.contrast)
         if chosen and record.split == recipe.data.validation_split:
             domains.setdefault(record.domain, []).append(record)

@@ -9,7 +9,7 @@ import pytest
 from medsr.compress.prune import prune
 from medsr.data.manifest import read_manifest, select
 from medsr.data.overlap import refuse_training_patients
-from medsr.errors import TrainingPatientsError
+from medsr.errors import CohortChangedError, TrainingPatientsError
 from medsr.model import SPEC_FILE, ModelSpec, SRModel
 from medsr.patients import TrainingPatients
 
@@ -58,6 +58,26 @@ def test_a_model_carries_its_patients_and_cannot_be_scored_on_them(
     with pytest.raises(TrainingPatientsError, match="2 of the 2 patients"):
         refuse_training_patients([spec], select(cohort, split="train"))
     assert refuse_training_patients([spec], select(cohort, split="dev")) == ()
+
+
+def test_a_lock_file_is_trained_on_while_its_scans_are_the_same(
+    world: Path, tmp_path: Path
+) -> None:
+    from medsr.data.cohort import freeze
+    from medsr.data.lock import write_lock
+
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    for path in world.iterdir():
+        if path.suffix in (".gz", ".csv"):
+            (cohort / path.name).write_bytes(path.read_bytes())
+    lock = freeze(cohort / "manifest.csv", cohort, keep_splits=True)
+    path = write_lock(lock, cohort / "lock.json")
+    data = f"data={{manifest: {path}, modality: MR}}"
+    assert told(train(world, tmp_path / "run", data)).overlap(["p0", "p1", "p2"]) == {"p0", "p1"}
+    (cohort / "0.nii.gz").write_bytes((cohort / "1.nii.gz").read_bytes())
+    with pytest.raises(CohortChangedError, match="1 changed"):
+        train(world, tmp_path / "again", data)
 
 
 def test_a_student_carries_those_of_its_teacher(world: Path, others: str, tmp_path: Path) -> None:

@@ -160,3 +160,19 @@ def test_models_are_checked_against_the_cohort(
     )
     assert main([*check, "knows"]) == 54
     assert "(scans scan3)" in capsys.readouterr().err
+
+
+def test_a_cohort_is_checked_before_it_is_split(
+    cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = nib.load("scan1.nii.gz")
+    nib.save(image, "again.nii.gz")
+    cohort.write_text(cohort.read_text() + "again.nii.gz,somebody,MR,T1w\n")
+    assert main(["cohort", "check", "cohort.csv"]) == 0
+    assert "the same acquisition under two patient_ids" in capsys.readouterr().out
+
+
+def test_a_patient_in_two_splits_is_refused(cohort: Path) -> None:
+    rows = ["path,patient_id,modality,split", "scan0.nii.gz,a,MR,train", "scan1.nii.gz,a,MR,test"]
+    cohort.write_text("\n".join(rows) + "\n")
+    assert main(["cohort", "check", "cohort.csv", "--no-content"]) == 51
