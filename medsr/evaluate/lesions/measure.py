@@ -27,7 +27,7 @@ REACH_MM = GAP_MM / 2
 """What lies this far around a lesion's surface counts as its response."""
 
 SEEN = 0.1
-"""A response below this share of the true contrast has neither extent nor place."""
+"""Below this share of its contrast, a lesion has neither extent nor place."""
 
 _STEPS_PER_DIAMETER = 16
 _SHELL_MM = (1.5, 4.5)  # from the lesion's surface
@@ -43,13 +43,15 @@ class LesionResult:
         tissue: Where it lies.
         contrast_native: True contrast, native units.
         contrast_kept: Mean response in the inner half of the radius over that of the truth.
-        volume_kept: Volume above half of the true contrast over that of the truth.
-        extent_kept: Volume above half of the response's own peak over the truth's above half of
-            its: how large it looks, whatever its contrast; NaN where it is not seen (:data:`SEEN`).
+        volume_kept: Volume above half of the true contrast over that of the truth; NaN where voxels
+            are so coarse that the truth itself has none.
+        extent_kept: Volume above half of the response's own mean in the inner half of the radius,
+            over the truth's above half of its own: how large it looks, whatever its contrast; NaN
+            where it is not seen (:data:`SEEN`).
         shift_mm: Distance between the centroids of these two volumes; 0 is the truth, NaN where
             it is not seen.
-        false_response: Absolute response outside the lesion, within :data:`REACH_MM`, over the sum
-            of the lesion; 0 is the truth.
+        false_response: Energy (sum of squares) of the response outside the lesion, within
+            :data:`REACH_MM`, over the energy of the lesion; 0 is the truth.
         plain_contrast: Mean in the inner half of the radius minus mean of a shell around, in the
             result with lesions alone, over the true contrast. What a reader sees, anatomy included.
     """
@@ -109,20 +111,22 @@ def _measure(
     shell = (r >= radius + _SHELL_MM[0]) & (r <= radius + _SHELL_MM[1])
     response, truth = np.where(reach, response, 0.0), np.where(reach, truth, 0.0)
     true_half = truth > 0.5
-    peak = float(response.max())
-    half, true_own = response > peak / 2, truth > truth.max() / 2
-    seen = peak >= SEEN
+    height, true_height = float(response[core].mean()), float(truth[core].mean())
+    half, true_own = response > height / 2, truth > true_height / 2
+    seen = height >= SEEN * true_height
     looks = lattice.sample(with_lesion)
     return LesionResult(
         diameter_mm=lesion.diameter_mm,
         contrast=lesion.contrast,
         tissue=lesion.tissue,
         contrast_native=contrast,
-        contrast_kept=float(response[core].mean() / truth[core].mean()),
-        volume_kept=float((response > 0.5).sum() / true_half.sum()),
+        contrast_kept=height / true_height,
+        volume_kept=float((response > 0.5).sum() / true_half.sum())
+        if true_half.any()
+        else math.nan,
         extent_kept=float(half.sum() / true_own.sum()) if seen else math.nan,
         shift_mm=lattice.distance_mm(half, true_own) if seen else math.nan,
-        false_response=float(np.abs(response[truth == 0]).sum() / truth.sum()),
+        false_response=float(np.square(response[truth == 0]).sum() / np.square(truth).sum()),
         plain_contrast=float((looks[core].mean() - looks[shell].mean()) / contrast),
     )
 

@@ -125,9 +125,9 @@ def settings(modality: Modality) -> dict[str, Any]:
         "measured": "on the difference of the results with and without lesions",
         "contrast_kept": "mean in the inner half of the radius, over that of the truth",
         "volume_kept": "volume above half of the true contrast, over that of the truth",
-        "extent_kept": "volume above half of the own peak, over the truth's above half of its own",
-        "shift_mm": "distance of the centroid above half of the own peak from that of the truth",
-        "false_response": "absolute response outside the lesion, over the lesion's sum",
+        "extent_kept": "volume above half of the own contrast, over the truth's alike",
+        "shift_mm": "distance of the centroid of that volume from the truth's",
+        "false_response": "energy of the response outside the lesion, over the lesion's",
         "plain_contrast": (
             "mean in the inner half of the radius minus that of a shell around, in the result with "
             "lesions alone, over the true contrast; anatomy around included"

@@ -79,7 +79,7 @@ def test_a_gaussian_blur_keeps_the_analytic_contrast(diameter: float, sigma: flo
     assert found.contrast_kept == pytest.approx(expected, rel=0.02)
     reach = max((r for r in np.linspace(1e-3, 2 * radius, 4000) if profile(r) > 0.5), default=0.0)
     assert found.volume_kept == pytest.approx((reach / radius) ** 3, abs=0.06)
-    half = profile(1e-3) / 2
+    half = expected / 2
     extent = max(r for r in np.linspace(1e-3, 3 * radius, 4000) if profile(r) > half)
     assert found.extent_kept == pytest.approx((extent / radius) ** 3, rel=0.06)
     assert found.shift_mm < 0.1
@@ -112,8 +112,9 @@ def test_a_response_in_another_place_is_shifted() -> None:
     moved = _lesion(8.0, (22.0, 22.0, 25.0), -50.0)
     (found,) = measure(insert(truth, [moved]), truth, truth.geometry, [lesion])
     assert found.shift_mm == pytest.approx(3.0, abs=0.1)
-    assert found.false_response > 0.2
-    assert found.extent_kept == pytest.approx(1.0, abs=0.05)
+    assert found.false_response > 0.15
+    assert found.volume_kept == pytest.approx(1.0, abs=0.05)
+    assert found.extent_kept > 1.05  # at its true place it is weaker, so half of that is less
 
 
 def test_a_halo_is_a_false_response_and_volume_is_not_won_by_it() -> None:
@@ -124,7 +125,7 @@ def test_a_halo_is_a_false_response_and_volume_is_not_won_by_it() -> None:
     (found,) = measure(data, truth.data, truth.geometry, [lesion])
     assert found.contrast_kept == pytest.approx(1.0, abs=1e-4)
     assert found.volume_kept < 1.2
-    outside = 0.2 * ((14 / 8) ** 3 - 1)
+    outside = 0.2**2 * ((14 / 8) ** 3 - 1)
     # The layer that voxels at the surface blur into is not counted as outside.
     assert 0.5 * outside < found.false_response < outside
 
