@@ -10,9 +10,10 @@ import os
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medsr.errors import CorruptFileError, InputNotFoundError
@@ -83,7 +84,8 @@ def list_files(path: Path) -> Listing:
     """List what a folder, an archive or a DICOMDIR holds; one other file stands for itself.
 
     A DICOMDIR is taken at its word for which files there are, never for what they hold. In a folder
-    all files are looked at, listed or not, and files that its DICOMDIR lists in vain are noted.
+    all files are looked at, listed or not, and files that its DICOMDIR lists in vain are noted, as
+    is a DICOMDIR that cannot be parsed.
 
     Raises:
         InputNotFoundError: if the path or a folder below it does not exist or cannot be read.
@@ -96,7 +98,10 @@ def list_files(path: Path) -> Listing:
         index = path / _DICOMDIR
         if not index.is_file() or not is_directory(index):
             return Listing(files)
-        return Listing(files, _lost_note(_listed_by(index)[1]))
+        try:
+            return Listing(files, _lost_note(_listed_by(index)[1]))
+        except CorruptFileError:
+            return Listing(files, ("the DICOMDIR is damaged; whether files are lost is not known",))
     if not path.exists():
         raise InputNotFoundError(f"{path.name} does not exist")
     if is_archive(path):
@@ -132,6 +137,9 @@ def _listed_by(index: Path) -> tuple[list[DicomFile], int]:
     """
     try:
         dataset = pydicom.dcmread(index)
+        records: Any = dataset.get_item("DirectoryRecordSequence")
+        if isinstance(records, RawDataElement) and len(records.value or b"") < records.length:
+            raise EOFError  # the records that are there would be taken for all
         ids = [record.get("ReferencedFileID") for record in dataset.DirectoryRecordSequence]
     except Exception as error:  # pydicom lets many kinds through for damaged files
         raise CorruptFileError(

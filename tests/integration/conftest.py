@@ -1,8 +1,13 @@
-"""Fixtures of the training tests: three tiny scans with their manifest, a recipe, a teacher."""
+"""Fixtures that several integration tests share.
+
+Three tiny scans with their manifest, a recipe and a teacher, for the tests of training; markers in
+place of everything that names a patient, for the tests that look for leaks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from pydicom.dataset import Dataset
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +96,130 @@ def train(world: Path) -> Callable[..., Path]:
         return out
 
     return call
+
+
+@dataclass(frozen=True)
+class Markers:
+    """Values that stand for a patient's own.
+
+    Args:
+        mark: What all texts begin with, so that a part of one is found too.
+        texts: One for each attribute.
+        dates: One for each attribute.
+        secrets: What must not be found: the mark, and dates and times as they may be written.
+        uids: Identifiers of study, frame of reference and instances, which DICOM output keeps or
+            refers to and nothing else tells.
+    """
+
+    mark: str
+    texts: dict[str, str]
+    dates: dict[str, str]
+    secrets: tuple[bytes, ...]
+    uids: dict[str, str]
+
+    def plant(self, dataset: Dataset, *, kept: dict[str, str] | None = None) -> None:
+        """Put them at the top, into sequences at several depths, and into private attributes.
+
+        Args:
+            dataset: Changed in place.
+            kept: Values that are needed instead.
+        """
+        for keyword, value in {**self.texts, **self.dates, **(kept or {})}.items():
+            setattr(dataset, keyword, value)
+        dataset.StudyTime = dataset.ContentTime = self.TIME
+        dataset.AcquisitionDateTime = self.dates["AcquisitionDate"] + self.TIME
+        dataset.RequestAttributesSequence = [self._request()]
+        dataset.OtherPatientIDsSequence = [
+            self._item(PatientID="700", IssuerOfPatientID="701", TypeOfPatientID="TEXT")
+        ]
+        dataset.ReferencedPatientSequence = [self._reference("40")]
+        dataset.ReferencedStudySequence = [self._reference("41")]
+        dataset.ReferringPhysicianIdentificationSequence = [
+            self._item(InstitutionName="702", PersonAddress="703", PersonTelephoneNumbers="704")
+        ]
+        dataset.ProcedureCodeSequence = [self._code("705")]
+        dataset.OriginalAttributesSequence = [self._original()]
+        dataset.ContributingEquipmentSequence = [
+            self._item(Manufacturer="Maker", InstitutionName="707", OperatorsName="708")
+        ]
+        self._private(dataset)
+
+    TIME = "013157.246813"
+
+    def _text(self, number: str) -> str:
+        return f"{self.mark}{number}" if number.isdigit() else number
+
+    def _item(self, **attributes: str) -> Dataset:
+        item = Dataset()
+        for keyword, number in attributes.items():
+            setattr(item, keyword, self._text(number))
+        self._private(item)
+        return item
+
+    def _code(self, number: str) -> Dataset:
+        return self._item(CodeValue=number, CodingSchemeDesignator="99LOCAL", CodeMeaning=number)
+
+    def _reference(self, number: str) -> Dataset:
+        item = Dataset()
+        item.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.1.1"
+        item.ReferencedSOPInstanceUID = f"{self.uids['instance']}.{number}"
+        return item
+
+    def _request(self) -> Dataset:
+        item = self._item(
+            RequestedProcedureID="710",
+            RequestedProcedureDescription="711",
+            ReasonForTheRequestedProcedure="712",
+            ScheduledProcedureStepDescription="713",
+        )
+        protocol = self._code("714")
+        protocol.ProtocolContextSequence = [self._item(TextValue="715", PersonName="716")]
+        item.ScheduledProtocolCodeSequence = [protocol]
+        item.ReasonForRequestedProcedureCodeSequence = [self._code("717")]
+        return item
+
+    def _original(self) -> Dataset:
+        before = self._item(PatientName="718", PatientID="719")
+        before.PatientBirthDate = self.dates["PatientBirthDate"]
+        item = self._item(ModifyingSystem="720", SourceOfPreviousValues="721")
+        item.ModifiedAttributesSequence = [before]
+        return item
+
+    def _private(self, dataset: Dataset) -> None:
+        block = dataset.private_block(0x0011, f"{self.mark} MAKER", create=True)
+        block.add_new(0x01, "LO", f"{self.mark}900")
+        inner = Dataset()
+        inner.PatientName = f"{self.mark}902"
+        block.add_new(0x02, "SQ", [inner])
+        block.add_new(0x03, "UN", f"{self.mark}903".encode())
+
+
+@pytest.fixture(scope="session")
+def markers() -> Markers:
+    """What is planted, and looked for afterwards."""
+    mark = "QZX"
+    names = """
+        PatientName PatientID OtherPatientNames PatientComments PatientAddress
+        PatientTelephoneNumbers PatientMotherBirthName MilitaryRank EthnicGroup Occupation
+        AdditionalPatientHistory
+        AccessionNumber StudyID StudyDescription SeriesDescription ProtocolName InstitutionName
+        InstitutionAddress InstitutionalDepartmentName ReferringPhysicianName
+        PerformingPhysicianName OperatorsName PhysiciansOfRecord RequestingPhysician
+        NameOfPhysiciansReadingStudy StationName DeviceSerialNumber ImageComments
+        RequestedProcedureDescription PerformedProcedureStepDescription
+        AdmittingDiagnosesDescription MedicalAlerts Allergies ContrastBolusAgent
+        DerivationDescription BodyPartExamined
+    """
+    texts = {name: f"{mark}{number:03d}" for number, name in enumerate(names.split())}
+    dates = {
+        "PatientBirthDate": "19010203",
+        "StudyDate": "19020304",
+        "SeriesDate": "19030405",
+        "AcquisitionDate": "19040506",
+        "ContentDate": "19050607",
+    }
+    written = [f"{d[:4]}-{d[4:6]}-{d[6:]}" for d in dates.values()]
+    secrets = (mark, *dates.values(), *written, Markers.TIME[:6], "01:31:57")
+    root = "1.2.826.0.1.40471"
+    uids = {"study": f"{root}.1", "frame": f"{root}.2", "instance": f"{root}.3"}
+    return Markers(mark, texts, dates, tuple(map(str.encode, secrets)), uids)

@@ -138,6 +138,22 @@ def test_files_that_a_dicomdir_lists_in_vain_are_noted(tmp_path: Path, make_seri
         assert "the DICOMDIR lists 1 file(s) that are not there" in volume.source.notes
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.9, 0.99])
+def test_a_dicomdir_that_is_cut_does_not_stand_for_fewer_files(
+    tmp_path: Path, make_series: Make, share: float
+) -> None:
+    disc = _disc(tmp_path, make_series)
+    raw = (disc / "DICOMDIR").read_bytes()
+    (disc / "DICOMDIR").write_bytes(raw[: int(len(raw) * share)])
+    with pytest.raises(errors.CorruptFileError, match="give the folder instead"):
+        io.load(disc / "DICOMDIR")
+    # The folder is looked through without it.
+    volume = io.load(disc)
+    assert volume.shape == (9, 7, 6)
+    assert volume.source is not None
+    assert any("DICOMDIR is damaged" in note for note in volume.source.notes)
+
+
 def test_a_dicomdir_cannot_lead_out_of_its_folder(tmp_path: Path, make_series: Make) -> None:
     disc = _disc(tmp_path, make_series)
     index = pydicom.dcmread(disc / "DICOMDIR")
