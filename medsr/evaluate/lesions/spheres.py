@@ -25,6 +25,7 @@ Window = tuple[slice, slice, slice]
 
 _STEPS_PER_DIAMETER = 32
 _FEWEST_STEPS = 4  # along each axis of a voxel
+_ROUNDS = 10
 
 
 def distances_mm(geometry: Geometry, offsets: Sequence[FloatArray]) -> FloatArray:
@@ -96,10 +97,14 @@ def occupancy(
     shape = [n for part, c in zip(found, counts, strict=True) for n in (part.stop - part.start, c)]
     share = inside.reshape(shape).mean(axis=(1, 3, 5))
     volume = math.pi / 6 * diameter_mm**3 / abs(np.linalg.det(geometry.affine[:3, :3]))
-    whole = share == 1.0
-    surface = share[~whole].sum()
-    share[~whole] *= (volume - whole.sum()) / surface
-    return found, np.minimum(share, 1.0)
+    for _ in range(_ROUNDS):
+        whole = share >= 1.0
+        share[~whole] *= (volume - whole.sum()) / share[~whole].sum()
+        # A voxel that is all but inside may be full now, and the others take what is over.
+        if share.max() <= 1.0:
+            break
+        share = np.minimum(share, 1.0)
+    return found, share
 
 
 def insert(hr: Volume, lesions: Iterable[Lesion]) -> Volume:

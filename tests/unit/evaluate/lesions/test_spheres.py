@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -24,6 +24,7 @@ def _grid(spacing: tuple[float, float, float], turn: float = 0.0) -> Geometry:
     return Geometry((shape[0], shape[1], shape[2]), affine)
 
 
+@example(spacing=(0.5, 0.5, 0.5), diameter=3.25, turn=0.0, offset=(0.0, 0.0, 0.40625))
 @given(
     spacing=st.tuples(*[st.floats(0.5, 4.0)] * 3),
     diameter=st.floats(2.0, 15.0),
