@@ -88,7 +88,8 @@ def resample(volume: Volume, grid: Geometry, method: Interpolation) -> Volume:
         grid: Shape and place of the result, in the same patient space.
         method: ``linear``, ``bspline`` (third order, interpolating) or ``lanczos``. Where the axes
             of the two grids are not parallel, Lanczos refines ``volume`` along its own axes and a
-            B-spline takes the step from there.
+            B-spline takes the step from there. A volume with an axis of two voxels is
+            interpolated linearly instead of by B-spline.
 
     Returns:
         A float32 volume on exactly ``grid``, native units, with neither clipping nor rounding.
@@ -99,6 +100,10 @@ def resample(volume: Volume, grid: Geometry, method: Interpolation) -> Volume:
             return volume.replace(data=data, geometry=grid)
         fine = volume.geometry.refine(_factors(volume.geometry, grid))
         return resample(resample(volume, fine, "lanczos"), grid, "bspline")
+    if method == "bspline" and 2 in volume.shape:
+        # ITK mirrors an index once, which leaves an axis of two voxels at the other end and reads
+        # memory that is not the image's.
+        method = "linear"
     result = SimpleITK.Resample(
         _to_itk(volume.data.astype(np.float32), volume.geometry),
         referenceImage=_to_itk(np.zeros(grid.shape, dtype=np.uint8), grid),

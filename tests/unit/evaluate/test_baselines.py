@@ -198,3 +198,16 @@ def test_an_unknown_baseline_is_refused(thick: Volume) -> None:
         restore_baseline("nearest", thick, thick.geometry)
     with pytest.raises(UsageError, match="unknown"):
         describe_baseline("nearest")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_thin_volumes_are_interpolated_within_their_own_voxels(axis: int, size: int) -> None:
+    shape = [6, 6, 6]
+    shape[axis] = size
+    grid = Geometry((shape[0], shape[1], shape[2]), np.eye(4))
+    flat = Volume(np.full(grid.shape, 300.0, dtype=np.float32), grid, "MR")
+    for method in INTERPOLATIONS:
+        for _ in range(3):
+            found = resample(flat, grid.refine(4), method).data
+            np.testing.assert_allclose(found, 300.0, rtol=1e-5)
