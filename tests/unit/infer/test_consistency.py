@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydicom.dataset import Dataset
 from scipy.sparse.linalg import LinearOperator, lsqr
 
+from medsr import zoo
 from medsr.degrade import Degradation, build_degradation, degrade_volume
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
 from medsr.infer import consistency
 from medsr.infer.consistency import GAIN_LIMIT, Projection, make_consistent
+from medsr.infer.outputs import derive, describe_error
 from medsr.infer.prepare import parse_tolerance
+from medsr.io.dicom_derived import set_derivation
 from medsr.volume import Volume
 
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -162,6 +167,22 @@ def test_noise_of_the_parameters_is_left_out(rng: np.random.Generator) -> None:
     assert report.degradation["parameters"]["sigma"] == 50.0
     clean = degrade_volume(projected, build_degradation("slice_profile", factor=(1, 1, 4)))
     assert np.abs(clean.data - lr.data).max() <= 0.5  # the noise is pinned into the result
+
+
+def test_headers_say_what_was_done(rng: np.random.Generator) -> None:
+    degradation = build_degradation("ct_slab", factor=(1, 1, 4))
+    truth, lr, result = _pair(rng, degradation)
+    _, report = make_consistent(result, lr, degradation)
+    spec = zoo.specs()[0]
+    how = derive(lr.geometry, truth.geometry, spec, "ab" * 32, consistency=report)
+    assert how.further == "consistent with the source to 1 HU"
+    assert how.description.endswith(f"{spec.version}, {how.further}")
+    dataset = Dataset()
+    set_derivation(dataset, how)
+    assert how.further in dataset.DerivationDescription
+    missed = dataclasses.replace(report, met=False)
+    assert missed.words() == "projected towards the source"
+    assert describe_error(how).further == ""
 
 
 def test_default_tolerances(rng: np.random.Generator) -> None:
