@@ -53,7 +53,7 @@ def evaluate_command(
         typer.Option("--method", metavar="NAME=DIR", help="Results of another tool; repeatable."),
     ] = None,
     baselines: Annotated[
-        str, typer.Option("--baselines", metavar="NAMES", help="linear,bspline,lanczos,tv or all.")
+        str, typer.Option("--baselines", metavar="NAMES", help="Such as linear,bspline,tv; or all.")
     ] = _ALL,
     modality: ModalityName = ModalityOption.auto,
     kind: Annotated[
@@ -118,8 +118,8 @@ def evaluate_command(
         raise UsageError("--pdf prints the report; leave out --no-report")
 
     from medsr.evaluate.baselines import BASELINES
-    from medsr.evaluate.cohort import Plan
     from medsr.evaluate.into import evaluate_into
+    from medsr.evaluate.plan import Plan
     from medsr.evaluate.robustness import Disturbances
     from medsr.evaluate.runner import PARTS
 

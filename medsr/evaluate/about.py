@@ -19,7 +19,7 @@ from medsr.model import SRModel
 from medsr.volume import Modality
 
 if TYPE_CHECKING:
-    from medsr.evaluate.cohort import Plan
+    from medsr.evaluate.plan import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 Interpolations resample in physical space, so the result lies on the truth's own grid whatever the
 orientation. Voxels at the border lie between the outermost voxel centre and the edge of the image:
-linear and Lanczos continue the outermost value there and the B-spline mirrors. The Lanczos kernel
-is in ``windowed_sinc`` and the iteration of total variation in ``total_variation``, which is
-imported when it is asked for and needs torch.
+the B-spline mirrors there, and the others continue the outermost value. The Lanczos kernel is in
+``windowed_sinc`` and the iteration of total variation in ``total_variation``, which is imported
+when it is asked for and needs torch.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from medsr.volume import Volume
 if TYPE_CHECKING:
     from medsr.degrade import Degradation
 
-Interpolation = Literal["linear", "bspline", "lanczos"]
+Interpolation = Literal["nearest", "linear", "bspline", "lanczos"]
 
-INTERPOLATIONS: tuple[Interpolation, ...] = ("linear", "bspline", "lanczos")
+INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "linear", "bspline", "lanczos")
 BASELINES: tuple[str, ...] = (*INTERPOLATIONS, "tv")
 
 _WHAT = {
+    "nearest": "The scan as it is: each of its voxels fills its own extent.",
     "linear": "Linear interpolation (SimpleITK).",
     "bspline": "Cubic B-spline interpolation (SimpleITK).",
     "lanczos": "Lanczos-windowed sinc interpolation, five neighbours on either side.",
     "tv": "Total variation: the smoothest scan that explains the slices, without learning.",
 }
 _INTERPOLATORS: dict[str, int] = {
+    "nearest": SimpleITK.sitkNearestNeighbor,
     "linear": SimpleITK.sitkLinear,
     "bspline": SimpleITK.sitkBSpline3,
 }
@@ -86,10 +88,10 @@ def resample(volume: Volume, grid: Geometry, method: Interpolation) -> Volume:
     Args:
         volume: Any volume; native units.
         grid: Shape and place of the result, in the same patient space.
-        method: ``linear``, ``bspline`` (third order, interpolating) or ``lanczos``. Where the axes
-            of the two grids are not parallel, Lanczos refines ``volume`` along its own axes and a
-            B-spline takes the step from there. A volume with an axis of two voxels is
-            interpolated linearly instead of by B-spline.
+        method: ``nearest``, ``linear``, ``bspline`` (third order, interpolating) or ``lanczos``.
+            Where the axes of the two grids are not parallel, Lanczos refines ``volume`` along its
+            own axes and a B-spline takes the step from there. A volume with an axis of two voxels
+            is interpolated linearly instead of by B-spline.
 
     Returns:
         A float32 volume on exactly ``grid``, native units, with neither clipping nor rounding.

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median_low
 
-from medsr.evaluate.cohort import Evaluation, Plan
+from medsr.evaluate.cohort import Evaluation
 from medsr.evaluate.consistency import consistency
 from medsr.evaluate.folder import PDF_FILE, REPORT_FILE, Unfinished, check_folder, write_results
+from medsr.evaluate.plan import Plan
 from medsr.evaluate.report import Case, check_report, write_pdf, write_report
 from medsr.evaluate.report.pdf import check_pdf
 from medsr.evaluate.results import REFERENCE_METHOD, Results

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from medsr.benchmark import distillation
 from medsr.cli.main import main
 from medsr.errors import UsageError
-from medsr.evaluate.cohort import Plan, evaluate
+from medsr.evaluate.cohort import evaluate
+from medsr.evaluate.plan import Plan
 from medsr.model import SRModel
 
 

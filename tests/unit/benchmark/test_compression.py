@@ -19,7 +19,8 @@ from medsr.benchmark import compression, compression_report
 from medsr.benchmark.compression_models import Settings, Variant, Workshop, variants
 from medsr.benchmark.measure import DevScans, cost, summarise
 from medsr.errors import MissingExtraError, UsageError
-from medsr.evaluate.cohort import Plan, evaluate
+from medsr.evaluate.cohort import evaluate
+from medsr.evaluate.plan import Plan
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
 

@@ -44,7 +44,8 @@ def fractional(shape: tuple[int, int, int], scale: tuple[int, int, int]) -> npt.
 
 @pytest.mark.parametrize("scale", [(1, 1, 4), (2, 2, 2), (3, 1, 2)])
 @pytest.mark.parametrize(
-    ("method", "order", "mode"), [("linear", 1, "nearest"), ("bspline", 3, "mirror")]
+    ("method", "order", "mode"),
+    [("nearest", 0, "nearest"), ("linear", 1, "nearest"), ("bspline", 3, "mirror")],
 )
 def test_equal_to_scipy(
     thick: Volume, scale: tuple[int, int, int], method: Interpolation, order: int, mode: str
@@ -194,7 +195,7 @@ def test_a_degradation_that_leads_elsewhere_is_refused(thick: Volume) -> None:
 
 
 def test_an_unknown_baseline_is_refused(thick: Volume) -> None:
-    with pytest.raises(UsageError, match="linear, bspline, lanczos, tv"):
+    with pytest.raises(UsageError, match="nearest, linear, bspline, lanczos, tv"):
         restore_baseline("nearest", thick, thick.geometry)
     with pytest.raises(UsageError, match="unknown"):
         describe_baseline("nearest")

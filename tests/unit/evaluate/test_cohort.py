@@ -16,7 +16,8 @@ from medsr.degrade import build_degradation, degrade_volume
 from medsr.errors import CohortError, UnknownModelError, UsageError
 from medsr.evaluate import metrics
 from medsr.evaluate.baselines import resample
-from medsr.evaluate.cohort import Plan, evaluate
+from medsr.evaluate.cohort import evaluate
+from medsr.evaluate.plan import Plan
 from medsr.evaluate.results import Results
 from medsr.evaluate.runner import Progress
 from medsr.io import load
@@ -167,7 +168,8 @@ def test_two_models_of_one_name_are_told_apart(cohort: Path, tmp_path: Path) -> 
     results = scored(cohort, split="dev", scale=(1, 1, 4), models=folders, limit=1)
     assert results.methods == ("linear", "bspline", "tiny", "tiny-2")
     ours, again = (
-        [c.metrics["psnr"] for c in results.cases if c.method == name] for name in ("tiny", "tiny-2")
+        [c.metrics["psnr"] for c in results.cases if c.method == name]
+        for name in ("tiny", "tiny-2")
     )
     assert ours == again
 

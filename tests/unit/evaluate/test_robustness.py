@@ -180,7 +180,8 @@ def test_whole_evaluation_adds_parts_and_says_what_they_are(
 ) -> None:
     import nibabel as nib
 
-    from medsr.evaluate.cohort import Plan, evaluate
+    from medsr.evaluate.cohort import evaluate
+    from medsr.evaluate.plan import Plan
 
     nib.save(
         nib.Nifti1Image(phantom[:26, :24, :22].astype(np.int16), np.eye(4)), tmp_path / "s.nii"
