@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from medsr.evaluate.report.palette import colour, marker, placeholder
+from medsr.evaluate.report.palette import colour, follow_theme, marker, placeholder
 from medsr.evaluate.report.reading import Estimate, Evaluation, Method, decimals, interval, text
-from medsr.evaluate.report.svg import Canvas, Plot, canvas, inline
+from medsr.evaluate.report.svg import Canvas, Plot, canvas, inline, require_matplotlib
 
 ROW = 25
 """Height of a row, CSS pixels."""
@@ -131,16 +131,20 @@ def grouped(
 
 
 def swatch(of: Evaluation, method: Method, *, fixed: bool = False) -> Markup:
-    """Draw a method's marker in its accent, 14 CSS pixels wide."""
-    with canvas(14, width=14) as drawn:
-        drawn.figure.set_layout_engine("none")
-        drawn.axes.set_position((0.0, 0.0, 1.0, 1.0))
-        drawn.axes.set_axis_off()
-        drawn.axes.plot(0, 0, marker=marker(method), color=colour(method), markersize=10)
-        svg = inline(drawn, f"key-{method.number}", "", of.methods, fixed=fixed)
-    return Markup(
-        svg.replace('class="plot" role="img" aria-label=""', 'class="swatch" aria-hidden="true"')
+    """Draw a method's marker in its accent, as a small picture for legends and tables."""
+    require_matplotlib()
+    from matplotlib.markers import MarkerStyle
+
+    style = MarkerStyle(marker(method))
+    outlines = style.get_path().transformed(style.get_transform()).to_polygons()
+    path = "".join(
+        "M" + "L".join(f"{x:.3f} {-y:.3f}" for x, y in outline) + "Z" for outline in outlines
     )
+    accent = follow_theme(colour(method), of.methods, fixed=fixed)
+    return Markup(
+        '<svg class="swatch" aria-hidden="true" viewBox="-0.6 -0.6 1.2 1.2">'
+        '<path d="{}" style="fill: {}"/></svg>'
+    ).format(path, accent)
 
 
 def dot(

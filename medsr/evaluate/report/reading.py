@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
+
+from medsr.evaluate.metrics.catalogue import describe
 
 LONG_NAMES = {
     "linear": "linear",
@@ -161,8 +163,10 @@ class Evaluation:
         return tuple(names)
 
     def info(self, metric: str) -> Info:
-        """Name, unit and direction of a metric; its bare name where nothing is said of it."""
-        of: Mapping[str, Any] = (self.data.get("metrics") or {}).get(metric) or {}
+        """Name, unit and direction of a metric; from the catalogue where the data are silent."""
+        of: Mapping[str, Any] | None = (self.data.get("metrics") or {}).get(metric)
+        if of is None:
+            of = asdict(describe(metric, "CT" if self.modality == "CT" else "MR"))
         return Info(
             name=metric,
             label=str(of.get("label", metric)),
@@ -295,4 +299,4 @@ def _role(name: str, of: Mapping[str, Any]) -> str:
         return str(role)
     if role:
         return "student"
-    return "baseline" if name in LONG_NAMES or "parameters" not in of else "student"
+    return "baseline" if name in LONG_NAMES else "student"

@@ -41,6 +41,7 @@ _STYLE = {
     "font.size": 11.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "medsr",
+    "text.parse_math": False,
     "axes.edgecolor": placeholder("rule"),
     "axes.labelcolor": placeholder("soft"),
     "axes.labelsize": 11,
