@@ -26,7 +26,8 @@
 
   const unpack = async (id) => {
     const text = atob(byId(id).textContent.trim());
-    const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
@@ -172,6 +173,14 @@
       pane.select.replaceChildren(...current.volumes.map((v, i) => new Option(v.title, String(i), false, i === wanted[n])));
       await show(pane, wanted[n], current.at);
     }
+    home();
+  };
+
+  // All crosshairs to where the case's pictures were cut.
+  const home = () => {
+    linking = true;
+    for (const pane of panes) goTo(pane, current.at);
+    linking = false;
     byId("viewer-place").textContent = current.at.map((part) => number(part, 1)).join(", ");
   };
 
@@ -199,7 +208,7 @@
   for (const id of ["viewer-level", "viewer-width"]) byId(id).addEventListener("input", setGrey);
   byId("viewer-reset").addEventListener("click", () => {
     reset();
-    for (const pane of panes) { linking = true; goTo(pane, current.at); linking = false; }
+    home();
   });
   byId("viewer-plane").addEventListener("change", (event) => {
     for (const { nv } of panes) nv.setSliceType(SLICES[event.target.value]);
