@@ -12,38 +12,12 @@ import pytest
 import torch
 import yaml
 
-from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
-from medsr.networks import build_network
+from medsr.model import SRModel
 from medsr.recipe.read import read_recipe
 
 Edits = list[list[Any]]
 VALUES: list[Any] = [None, True, -1, 0, 1, 3, 10**12, 1e308, float("nan"), "", "x", "../x", [], {}]
 VALUES += [[1], [1, 1, 4, 4], [0, 0, 0], [-1, 1, 2], ["a"], {"width": 10**9}, {"x": 1}]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good model folder."""
-    options = {"width": 16, "depth": 1, "branches": False}
-    network = build_network("RepPlain3D", (1, 1, 4), **options)
-    spec = ModelSpec(
-        name="tiny",
-        description="For tests",
-        version="0",
-        network="RepPlain3D",
-        options=options,
-        scale=(1, 1, 4),
-        modality="MR",
-        role="student",
-        intensity=Intensity.for_modality("MR"),
-        halo=network.halo,
-        multiple_of=network.multiple_of,
-        trained_spacing_mm=SpacingRange((0.6, 1.2), (2.4, 4.8)),
-        trained_degradation={},
-        parameters=sum(p.numel() for p in network.parameters()),
-        training={},
-    )
-    return SRModel(network, spec).save(tmp_path_factory.mktemp("model") / "tiny")
 
 
 def propose(rng: np.random.Generator, propose_spoil: Callable[..., Edits]) -> Edits:
@@ -79,8 +53,11 @@ def _places(tree: Any) -> Any:
 
 
 @pytest.fixture
-def build_model(model: Path, spoil: Callable[[bytes, Edits], bytes]) -> Callable[..., Path]:
+def build_model(
+    tiny_model: Callable[..., Path], spoil: Callable[[bytes, Edits], bytes]
+) -> Callable[..., Path]:
     """Writes a model folder with its faults."""
+    model = tiny_model()
 
     def build(edits: Edits, folder: Path) -> Path:
         target = folder / "model"
