@@ -194,6 +194,8 @@ def _parse_methods(texts: Sequence[str]) -> dict[str, Path]:
 
 def _print_summary(results: Results) -> None:
     from medsr.evaluate.metrics.catalogue import describe
+    from medsr.evaluate.report.headline import answers, lede, title, warnings
+    from medsr.evaluate.report.reading import Evaluation as Reading
 
     means = results.found["statistics"]["means"]
     shown = [name for name in _SHOWN if any(name in row for row in means.values())]
@@ -205,16 +207,13 @@ def _print_summary(results: Results) -> None:
     for method, row in means.items():
         table.add_row(method, *(_interval(row.get(name)) for name in shown))
     Console().print(table, markup=False, highlight=False)
-    gains = {
-        method: row["psnr_gain_over_bspline"]
-        for method, row in results.summary().items()
-        if "psnr_gain_over_bspline" in row
-    }
-    for method, gain in gains.items():
-        write(
-            f"{method}: {gain['mean']:+.2f} dB over cubic B-spline "
-            f"({gain['min']:+.2f} … {gain['max']:+.2f})"
-        )
+    of = Reading(results.to_dict())
+    for line in (title(of), lede(of)):
+        write(line)
+    for answer in answers(of):
+        write(f"{answer.question} {answer.short}: {answer.detail}")
+    for line in warnings(of):
+        write(f"note: {line}")
 
 
 def _interval(found: Mapping[str, Any] | None) -> str:

@@ -50,9 +50,11 @@ class Evaluation:
             trained on.
         UsageError: Scale, models and modality do not go together.
         ModelError: A model is unknown or damaged.
+        MissingExtraError: The extra ``report`` is not installed.
     """
 
     def __init__(self, plan: Plan) -> None:
+        inference.check_installed()
         self.plan = plan
         records = read_cohort(plan.cohort, split=plan.split)
         baselines = choose_baselines(plan.baselines)

@@ -70,6 +70,10 @@ def evaluate_into(
     return results, path
 
 
+_PICTURED = ("bspline", "tv")
+"""Baselines with pictures; the others look like one of these, or like the scan itself."""
+
+
 def shown(results: Results) -> tuple[tuple[str, str, str], ...]:
     """The worst and the median scan by the first model's gain over cubic B-spline.
 
@@ -99,13 +103,16 @@ def _cases(evaluation: Evaluation, results: Results, progress: Progress | None) 
         task = evaluation.open(scan, axis)
         restored = {}
         for method in evaluation.methods:
+            if method.name not in results.methods:
+                continue
+            if method.role == "baseline" and method.name not in _PICTURED:
+                continue
             if progress is not None:
                 progress(done, len(chosen), f"pictures: {scan}, axis {axis}: {method.name}")
-            if method.name in results.methods:
-                try:
-                    restored[method.name] = method.restore(task, task.lr).volume
-                except Exception as error:  # it was scored and told before; a picture less
-                    logger.warning("%s: no picture of %s: %s", scan, method.name, error)
+            try:
+                restored[method.name] = method.restore(task, task.lr).volume
+            except Exception as error:  # it was scored and told before; a picture less
+                logger.warning("%s: no picture of %s: %s", scan, method.name, error)
         first = next(
             (m.name for m in evaluation.methods if m.role != "baseline" and m.name in restored),
             None,

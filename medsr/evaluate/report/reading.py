@@ -218,9 +218,10 @@ class Evaluation:
         return len(scale) == 3 and scale[0] == scale[1] == 1 < scale[2]
 
     def best(self, metric: str) -> str | None:
-        """The method with the best mean."""
+        """The method with the best mean; blocks, whose steps pass for sharp edges, never are."""
         info = self.info(metric)
-        means = {m.name: self.estimate(m.name, metric) for m in self.methods}
+        contenders = [m for m in self.methods if m.name != "nearest"]
+        means = {m.name: self.estimate(m.name, metric) for m in contenders}
         known = {name: estimate.mean for name, estimate in means.items() if estimate}
         return max(known, key=lambda name: info.key(known[name])) if len(known) > 1 else None
 
