@@ -18,7 +18,7 @@ from medsr.data.manifest import ScanRecord, select
 from medsr.data.overlap import refuse_training_patients, training_scans, training_warnings
 from medsr.degrade import Degradation, build_degradation
 from medsr.errors import CohortError, UsageError
-from medsr.evaluate import lesions, metrics, statistics
+from medsr.evaluate import inference, lesions, metrics, statistics
 from medsr.evaluate.about import repeating_command, versions
 from medsr.evaluate.baselines import BASELINES
 from medsr.evaluate.calibration import mean_calibrations
