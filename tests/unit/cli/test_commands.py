@@ -193,8 +193,35 @@ def test_evaluate_writes_results(sharp: Path, model: Path, tmp_path: Path) -> No
     assert "bspline" in result.output
     content = json.loads((tmp_path / "o" / "results.json").read_text(encoding="utf-8"))
     assert {row["axis"] for row in content["scans"]} == {"y", "z"}
-    assert content["summary"].keys() == {"linear", "bspline", "tiny"}
+    assert content["summary"].keys() == {"nearest", "linear", "bspline", "lanczos", "tv", "tiny"}
+    assert "the one patient scored" in result.output
+    assert "tiny" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert isinstance(call("evaluate", *options).exception, OutputExistsError)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (("--method", "other"), "NAME=DIR"),
+        (("--method", "linear=."), "taken"),
+        (("--baselines", "cubic"), "'cubic' is unknown"),
+        (("--parts", "lesion"), "'lesion' is unknown"),
+        (("--margin", "-1"), "zero or more"),
+        (("--pairs",), "leave them out"),
+        (("--pdf", "--no-report"), "leave out --no-report"),
+    ],
+)
+def test_evaluate_refuses_wrong_options_and_leaves_nothing(
+    wrong: tuple[str, ...], words: str, sharp: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cohort.csv").write_text(
+        "path,split,patient_id,modality\nsharp.nii.gz,dev,p1,MR\n", encoding="utf-8"
+    )
+    options = ("--cohort", tmp_path / "cohort.csv", "--split", "dev", "--scale", "1,1,4")
+    done = call("evaluate", *options, *wrong, "--out", tmp_path / "o")
+    assert isinstance(done.exception, UsageError)
+    assert words in str(done.exception)
+    assert not (tmp_path / "o").exists()
 
 
 RECIPE = """
