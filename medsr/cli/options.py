@@ -60,6 +60,21 @@ BackendName = Annotated[
     str, typer.Option("--backend", metavar="NAME", help="auto, torch, openvino or onnxruntime.")
 ]
 MaxMemory = Annotated[str | None, typer.Option("--max-memory", metavar="SIZE", help="Such as 4GB.")]
+Consistency = Annotated[
+    bool,
+    typer.Option(
+        "--consistency",
+        help="Change the result as little as possible so that degrading it gives the scan.",
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        metavar="T",
+        help="Of --consistency, in the scan's units. Default: 1 HU; 0.1 % of an MR's range.",
+    ),
+]
 AllowGaps = Annotated[
     bool,
     typer.Option("--allow-gaps", help="Resample uneven DICOM slices onto a regular grid."),
@@ -111,6 +126,17 @@ def allowed(*, gaps: bool, tilt: bool, duplicates: bool, few_slices: bool) -> tu
     """The options ``--allow-...`` as :func:`medsr.io.load` takes them."""
     given = {"gaps": gaps, "tilt": tilt, "duplicates": duplicates, "few-slices": few_slices}
     return tuple(name for name, wanted in given.items() if wanted)
+
+
+def consistent(wanted: bool, tolerance: float | None) -> bool | float:
+    """``--consistency`` and ``--tolerance`` as :func:`medsr.upscale` takes them.
+
+    Raises:
+        UsageError: There is a tolerance of nothing.
+    """
+    if tolerance is not None and not wanted:
+        raise UsageError("--tolerance is for --consistency, which is not given")
+    return wanted if tolerance is None else tolerance
 
 
 @cache

@@ -14,6 +14,7 @@ from medsr.cli.options import (
     AllowGaps,
     AllowTilt,
     BackendName,
+    Consistency,
     Deidentify,
     Device,
     DicomLayout,
@@ -25,7 +26,9 @@ from medsr.cli.options import (
     PrecisionOption,
     SeriesDescription,
     SeriesNumber,
+    Tolerance,
     allowed,
+    consistent,
     hush,
     parse_scale,
     parse_spacing,
@@ -96,21 +99,8 @@ def upscale_command(
             "a folder of maps.",
         ),
     ] = None,
-    consistency: Annotated[
-        bool,
-        typer.Option(
-            "--consistency",
-            help="Change the result as little as possible so that degrading it gives the scan.",
-        ),
-    ] = False,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            "--tolerance",
-            metavar="T",
-            help="Of --consistency, in the scan's units. Default: 1 HU; 0.1 % of an MR's range.",
-        ),
-    ] = None,
+    consistency: Consistency = False,
+    tolerance: Tolerance = None,
     series: Annotated[
         str | None,
         typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
@@ -146,8 +136,7 @@ def upscale_command(
     hush(quiet)
     if spacing is not None and scale is not None:
         raise UsageError("--spacing and --scale are both given; give one of them")
-    if tolerance is not None and not consistency:
-        raise UsageError("--tolerance is for --consistency, which is not given")
+    wish = consistent(consistency, tolerance)
     factors = None if scale is None else parse_scale(scale)
     wanted = "iso" if spacing is None else parse_spacing(spacing)
 
@@ -162,7 +151,7 @@ def upscale_command(
         "precision": precision.value,
         "backend": backend,
         "max_memory": max_memory,
-        "consistency": consistency if tolerance is None else tolerance,
+        "consistency": wish,
         "report": report,
         "preview": preview,
         "overwrite": overwrite,

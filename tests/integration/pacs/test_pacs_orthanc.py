@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,40 @@ def test_how_the_result_is_written_is_part_of_the_request(
         assert (image.SeriesNumber, image.SeriesDescription) == (77, "fine slices")
     assert enhanced[0].NumberOfFrames == 12
     assert enhanced[0].PixelData == b"".join(image.PixelData for image in classic)
+
+
+def test_consistency_is_part_of_the_request(
+    orthanc: Any,
+    study: Any,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--series", study.series, "--report", str(tmp_path / "report.json"), "--overwrite"]
+    assert call(orthanc.node, orthanc.node, study, model, *words, "--tolerance", "20") == 2
+    assert "--consistency" in capsys.readouterr().err
+    assert orthanc.series_of(study.uid) == [study.series]
+
+    known = shutil.copytree(model, tmp_path / "tiny")
+    spec = json.loads((known / "spec.json").read_text())
+    spec["trained_degradation"] = {"kind": "slice_profile", "thickness": 1.0}
+    (known / "spec.json").write_text(json.dumps(spec))
+    told = []
+    held, loosely = ["--consistency"], ["--consistency", "--tolerance", "20"]
+    for options in ([], held, loosely, loosely):
+        assert call(orthanc.node, orthanc.web, study, known, *words, "--quiet", *options) == 0
+        told.append(json.loads((tmp_path / "report.json").read_text()))
+    assert [each["status"] for each in told] == ["stored", "stored", "stored", "present"]
+    results = [each["target"]["series"] for each in told]
+    assert results[3] == results[2]
+    assert len(orthanc.series_of(study.uid)) == 4
+    for each in told[1:3]:
+        assert each["upscale"]["consistency"]["met"]
+    assert told[2]["upscale"]["consistency"]["tolerance"] == 20.0
+    plain, exact, loose = (orthanc.images(uid)[0] for uid in results[:3])
+    assert "consistent with the source" not in plain.DerivationDescription
+    assert "consistent with the source" in exact.DerivationDescription
+    assert "consistent with the source to 20" in loose.DerivationDescription
 
 
 @pytest.mark.parametrize("target", ["node", "web"])
