@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from markupsafe import Markup
 
 from medsr.evaluate.report.palette import colour, follow_theme, marker, placeholder
@@ -138,7 +139,8 @@ def swatch(of: Evaluation, method: Method, *, fixed: bool = False) -> Markup:
     style = MarkerStyle(marker(method))
     outlines = style.get_path().transformed(style.get_transform()).to_polygons()
     path = "".join(
-        "M" + "L".join(f"{x:.3f} {-y:.3f}" for x, y in outline) + "Z" for outline in outlines
+        "M" + "L".join(f"{x:.3f} {-y:.3f}" for x, y in np.asarray(outline, dtype=float)) + "Z"
+        for outline in outlines
     )
     accent = follow_theme(colour(method), of.methods, fixed=fixed)
     return Markup(

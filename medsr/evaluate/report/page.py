@@ -119,7 +119,8 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
     pictures = [draw_case(case, of) for case in cases]
     viewer = None if static else _viewer(cases, pictures, of)
     sections = _sections(pen, pictures, bool(tables.comparisons(of)))
-    css = _text("report.css") + _text("cases.css")
+    names = ("report.css", "cases.css", *(("paper.css",) if static else ()))
+    css = "".join(map(_text, names))
     environment.globals |= {
         "swatches": {method.name: pen.swatch(method) for method in of.methods},
         "ui_colour": _colour(of, static),
@@ -194,7 +195,9 @@ def _sections(pen: Pen, pictures: Sequence[CasePictures], compared: bool) -> lis
         words = "The same planes of one scan through every method, and where each one errs."
         found.append(Section("cases", "Pictures", "Look for yourself", words, "cases.html.j2"))
         words = "Four volumes, one crosshair, values in native units."
-        found.append(Section("viewer-part", "Viewer", "Walk through it", words, "viewer.html.j2"))
+        if not pen.fixed:
+            part = Section("viewer-part", "Viewer", "Walk through it", words, "viewer.html.j2")
+            found.append(part)
     found.append(Section("scans", "Scans", "Every row", "", "scans.html.j2"))
     words = "What a reader needs to repeat these figures, or to doubt them."
     found.append(Section("methods", "Methods", "How it was done", words, "methods.html.j2"))
@@ -290,6 +293,7 @@ def _colour(of: Evaluation, static: bool) -> Any:
 
 
 def _text(name: str) -> str:
+    """Return a file of the folder ``templates``."""
     return (files("medsr.evaluate.report") / "templates" / name).read_text(encoding="utf-8")
 
 

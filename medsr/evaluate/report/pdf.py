@@ -18,8 +18,6 @@ from medsr.io.atomic import atomic_file, check_output
 
 logger = logging.getLogger(__name__)
 
-_PAGE = "@page { size: A4; margin: 16mm 14mm } @page { @bottom-right { content: counter(page) } }"
-
 
 def check_pdf() -> None:
     """Refuse to write PDF before any work is spent, where packages are missing.
@@ -60,12 +58,12 @@ def write_pdf(
     """
     check_output(path, overwrite=overwrite)
     check_pdf()
-    from weasyprint import CSS, HTML
+    from weasyprint import HTML
     from weasyprint.urls import URLFetcher
 
     # What is not in the page itself is not fetched.
     fetcher = URLFetcher(allowed_protocols=("data",))
     page = HTML(string=render(data, cases, static=True), url_fetcher=fetcher)
     with atomic_file(path, overwrite=overwrite) as temporary:
-        page.write_pdf(temporary, stylesheets=[CSS(string=_PAGE)])
+        page.write_pdf(temporary)
     return path

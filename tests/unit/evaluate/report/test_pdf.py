@@ -24,7 +24,7 @@ def test_the_report_prints(
     path = write_pdf(evaluation(patients=2), [make_case()], tmp_path / "report.pdf")
     content = path.read_bytes()
     assert content.startswith(b"%PDF-")
-    assert content.count(b"/Type /Page") + content.count(b"/Type/Page") > 2 or len(content) > 50_000
+    assert len(content) > 50_000
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.pdf"]
 
 
