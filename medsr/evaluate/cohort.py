@@ -32,6 +32,7 @@ from medsr.evaluate.methods import (
     check_folders,
     choose_baselines,
     load_models,
+    take_inputs,
 )
 from medsr.evaluate.plan import Plan, Scale, default_kind
 from medsr.evaluate.results import REFERENCE_METHOD, Results
@@ -94,6 +95,9 @@ class Evaluation:
         Raises:
             CohortError: Nothing could be scored.
         """
+        if self.plan.write_inputs is not None:
+            names = (job.name for job in self.tasks.jobs)
+            take_inputs(self.plan.write_inputs, names, self.plan.others)
         runner = Runner(
             self.modality,
             self.methods,
@@ -128,6 +132,7 @@ class Evaluation:
             "seed": plan.seed,
             "parts": sorted(plan.parts),
             "scans": [f"{job.name} {job.record.path.name}" for job in self.tasks.jobs],
+            "inputs": None if plan.write_inputs is None else str(plan.write_inputs),
             "others": {name: str(path) for name, path in plan.others.items()},
             "robust": None if plan.robust is None else plan.robust.describe(self.modality),
         }

@@ -14,13 +14,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from medsr.errors import CohortError, InputNotFoundError, UsageError
+from medsr.errors import CohortError, InputNotFoundError, OutputExistsError, UsageError
 from medsr.evaluate.about import describe_model
 from medsr.evaluate.baselines import BASELINES, describe_baseline, resample, restore_baseline
+from medsr.evaluate.folder import make_folder
 from medsr.evaluate.tasks import Task, inside
 from medsr.infer.backends.load import load_model
 from medsr.infer.upscale import upscale
 from medsr.io import load, save
+from medsr.io.atomic import check_output
 from medsr.model import SRModel
 from medsr.volume import Modality, Volume
 
@@ -237,6 +239,34 @@ def write_input(task: Task, lr: Volume, folder: Path, variant: Variant = "") -> 
     # Nothing of the source's header: the grid is another one, and texts may name somebody.
     save(lr.replace(source=None), path, overwrite=True)
     return path
+
+
+def take_inputs(folder: Path, names: Iterable[str], others: Mapping[str, Path]) -> None:
+    """Make the folder of :func:`write_input`; what a stopped run wrote there may be there still.
+
+    Args:
+        folder: Its parent must exist.
+        names: Of the jobs whose scans will be written.
+        others: Folders with results of other tools.
+
+    Raises:
+        UsageError: It is one of those folders.
+        OutputExistsError: It holds other files, which might be replaced.
+        OutputNotWritableError: It cannot be made.
+    """
+    if any(folder.resolve() == other.resolve() for other in others.values()):
+        raise UsageError(f"--write-inputs {folder}: results are read from there; choose another")
+    if not folder.is_dir():
+        check_output(folder, overwrite=False)
+        make_folder(folder)
+        return
+    expected = {f"{name}{variant}.nii.gz" for name in names for variant in ("", "_lesions")}
+    strange = [path for path in folder.iterdir() if path.name not in expected]
+    if strange:
+        raise OutputExistsError(
+            f"--write-inputs {folder}: the folder holds {len(strange)} other files; choose a new "
+            "or empty one"
+        )
 
 
 def choose_baselines(names: Iterable[str]) -> tuple[Baseline, ...]:

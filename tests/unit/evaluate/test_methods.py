@@ -11,8 +11,14 @@ import pytest
 
 from medsr.data.manifest import ScanRecord
 from medsr.degrade import build_degradation
-from medsr.errors import CohortError, InputNotFoundError, UsageError
-from medsr.evaluate.methods import Folder, check_folders, choose_baselines, write_input
+from medsr.errors import CohortError, InputNotFoundError, OutputExistsError, UsageError
+from medsr.evaluate.methods import (
+    Folder,
+    check_folders,
+    choose_baselines,
+    take_inputs,
+    write_input,
+)
 from medsr.evaluate.tasks import Simulated, Task
 
 
@@ -82,3 +88,14 @@ def test_names_of_other_tools(tmp_path: Path) -> None:
         check_folders({"linear": tmp_path}, ["linear"])
     with pytest.raises(InputNotFoundError, match="no folder"):
         check_folders({"other": tmp_path / "absent"}, [])
+
+
+def test_inputs_replace_nothing_but_themselves(tmp_path: Path) -> None:
+    take_inputs(tmp_path / "in", ["a_axis-z"], {})
+    assert (tmp_path / "in").is_dir()
+    (tmp_path / "in" / "a_axis-z_lesions.nii.gz").write_bytes(b"older")
+    take_inputs(tmp_path / "in", ["a_axis-z"], {})
+    with pytest.raises(OutputExistsError, match="1 other files"):
+        take_inputs(tmp_path / "in", ["b_axis-z"], {})
+    with pytest.raises(UsageError, match="results are read from there"):
+        take_inputs(tmp_path / "in", ["a_axis-z"], {"tool": tmp_path / "x" / ".." / "in"})
