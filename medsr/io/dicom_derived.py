@@ -10,6 +10,8 @@ import copy
 import datetime
 import logging
 import re
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -205,10 +207,11 @@ def source_images(geometry: Geometry, reference: DicomReference, index: int) -> 
     last = len(reference.images) - 1
     low = int(np.clip(np.floor(places.min() + 1e-4), 0, last))
     high = int(np.clip(np.ceil(places.max() - 1e-4), 0, last))
-    return Sequence(_source_items(reference.images[low : max(low, high) + 1]))
+    near = reference.images[low : max(low, high) + 1]
+    return Sequence(_source_items(chain.from_iterable(near)))
 
 
-def _source_items(images: tuple[SourceImage, ...]) -> list[Dataset]:
+def _source_items(images: Iterable[SourceImage]) -> list[Dataset]:
     """One item per source file; the frames of a multi-frame file stand together."""
     items: dict[str, Dataset] = {}
     for image in images:
@@ -218,7 +221,7 @@ def _source_items(images: tuple[SourceImage, ...]) -> list[Dataset]:
         if image.frame is not None:
             earlier = item.get("ReferencedFrameNumber", [])
             listed = [earlier] if isinstance(earlier, int) else list(earlier)
-            # Planes that were resampled may come from one frame.
+            # Planes that were interpolated may come from one frame.
             item.ReferencedFrameNumber = list(dict.fromkeys([*listed, image.frame]))
         item.PurposeOfReferenceCodeSequence = [
             code("121322", "Source image for image processing operation")

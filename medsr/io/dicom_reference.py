@@ -17,6 +17,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
 from medsr.geometry import Geometry
+from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_pixels import native_padding
 from medsr.io.dicom_stack import Stack
 from medsr.volume import Modality
@@ -92,7 +93,8 @@ class DicomReference:
             functional groups.
         groups: of a multi-frame source, the functional groups that all its frames share (for
             windows: the middle frame's), but for those of place and values; None for others.
-        images: the source slices in array order along axis 2 of ``geometry``.
+        images: for each plane along axis 2 of ``geometry`` the source slice that it is, or the two
+            that it was interpolated between.
         geometry: grid of the source.
         modality: "CT" or "MR", by the source's SOP class.
         number_rises: whether InstanceNumber rises along axis 2.
@@ -106,7 +108,7 @@ class DicomReference:
 
     attributes: Dataset
     groups: Dataset | None
-    images: tuple[SourceImage, ...]
+    images: tuple[tuple[SourceImage, ...], ...]
     geometry: Geometry
     modality: Modality
     number_rises: bool
@@ -167,10 +169,7 @@ class CommonAttributes:
         return DicomReference(
             attributes=attributes,
             groups=groups,
-            images=tuple(
-                SourceImage(h.sop_class, h.sop_instance, None if h.frame is None else h.frame + 1)
-                for h in self._stack.planes
-            ),
+            images=tuple(tuple(map(_source_image, headers)) for headers in self._stack.planes),
             geometry=self._stack.geometry,
             modality=middle.modality,
             number_rises=(slices[0].number or 0) <= (slices[-1].number or 0),
@@ -181,6 +180,11 @@ class CommonAttributes:
             padding=native_padding(slices),
             lossy=self._lossy,
         )
+
+
+def _source_image(header: SliceHeader) -> SourceImage:
+    frame = None if header.frame is None else header.frame + 1
+    return SourceImage(header.sop_class, header.sop_instance, frame)
 
 
 def _lasting_elements(dataset: Dataset) -> Iterator[tuple[BaseTag, Any]]:

@@ -36,9 +36,11 @@ class Regridding:
     shifts: FloatArray
 
     @property
-    def nearest(self) -> list[int]:
-        """The slice that is nearest to each plane."""
-        return [int(place) for place in np.rint(self.places)]
+    def sources(self) -> list[tuple[int, ...]]:
+        """The slice that each plane is, or the two that it is interpolated between."""
+        return [
+            tuple(dict.fromkeys((math.floor(place), math.ceil(place)))) for place in self.places
+        ]
 
     def needed(self, start: int, stop: int) -> tuple[int, int]:
         """The range of slices that planes ``start`` to ``stop`` come from."""

@@ -63,11 +63,13 @@ class Stack:
     notes: tuple[str, ...] = ()
 
     @property
-    def planes(self) -> tuple[SliceHeader, ...]:
-        """The slice that each plane along array axis 2 is, or is nearest to."""
+    def planes(self) -> tuple[tuple[SliceHeader, ...], ...]:
+        """The slice that each plane along array axis 2 is, or the two that it lies between."""
         if self.regridding is None:
-            return self.slices
-        return tuple(self.slices[index] for index in self.regridding.nearest)
+            return tuple((header,) for header in self.slices)
+        return tuple(
+            tuple(self.slices[index] for index in indices) for indices in self.regridding.sources
+        )
 
 
 def regular_stack(slices: Slices, *, allow: frozenset[Allowance] = NOTHING) -> Stack:

@@ -167,7 +167,7 @@ def is_enhanced(reference: DicomReference, options: DicomOptions) -> bool:
     if _is_inverted(reference):
         return False
     enhanced = {EnhancedCTImageStorage, EnhancedMRImageStorage}
-    return all(image.sop_class in enhanced for image in reference.images)
+    return all(image.sop_class in enhanced for images in reference.images for image in images)
 
 
 def _is_inverted(reference: DicomReference) -> bool:

@@ -59,6 +59,26 @@ def test_missing_slices_are_interpolated_between_their_neighbours(
     assert volume.geometry.same_grid(full.geometry)
 
 
+def test_interpolated_planes_name_both_their_slices(tmp_path: Path, make_series: Make) -> None:
+    folder = make_series(tmp_path / "s", _smooth((9, 7, 10)))
+    for lost in (4, 7, 8):
+        (folder / f"slice{lost:03d}.dcm").unlink()
+    volume = io.load(folder, allow=["gaps"])
+    io.save(volume, tmp_path / "out")
+    number = {}
+    for file in folder.iterdir():
+        one = pydicom.dcmread(file)
+        number[one.SOPInstanceUID] = int(one.ImagePositionPatient[2])
+    named = {}
+    for file in (tmp_path / "out").iterdir():
+        one = pydicom.dcmread(file)
+        sources = [item.ReferencedSOPInstanceUID for item in one.SourceImageSequence]
+        named[int(one.ImagePositionPatient[2])] = sorted(number[uid] for uid in sources)
+    at = [int(40.0 + 2.5 * k) for k in range(10)]
+    between = {at[3]: [at[2], at[4]], at[6]: [at[5], at[8]], at[7]: [at[5], at[8]]}
+    assert named == {place: between.get(place, [place]) for place in at}
+
+
 def test_uneven_slices_agree_with_scipy_at_their_true_places(
     tmp_path: Path, make_series: Make
 ) -> None:
