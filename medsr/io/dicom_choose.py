@@ -309,7 +309,8 @@ def _without_copies(
     """
     kept: list[SliceHeader] = []
     copies = conflicts = 0
-    for group in place_groups(slices):
+    places = place_groups(slices)
+    for group in places:
         originals: list[SliceHeader] = []
         # In an order that no file name decides, so that "the first" is always the same.
         for header in group if len(group) == 1 else sorted(group, key=rank):
@@ -321,10 +322,10 @@ def _without_copies(
             elif lenient:
                 conflicts += 1
             else:
+                way_out = ", or pass --allow-duplicates to take the first"
                 raise DuplicateSlicesError(
                     f"{twin.label} and {header.label} claim one position and differ in their "
-                    "pixels; give one volume, not a mixture, or pass --allow-duplicates to take "
-                    "the first"
+                    "pixels; give one volume, not a mixture" + (way_out if len(places) > 1 else "")
                 )
         kept.extend(originals)
     if copies:

@@ -103,12 +103,13 @@ def contrast_groups(slices: Slices) -> list[tuple[str, list[SliceHeader]]]:
             "the first image of each position"
         )
     worst = max(overlaps, key=len)
+    way_out = ", or pass --allow-duplicates to take the first slice of each position"
     raise DuplicateSlicesError(
         f"{len(worst)} different slices claim one position ({worst[0].label} and "
         f"{worst[1].label}; {len(overlaps)} such position(s) among {len(slices)} slices); "
         + (f"they differ in {', '.join(names)}; " if names else "")
-        + "give one volume, not a time series or a mixture, or pass --allow-duplicates to take "
-        "the first slice of each position"
+        + "give one volume, not a time series or a mixture"
+        + (way_out if len(places) > 1 else "")
     )
 
 

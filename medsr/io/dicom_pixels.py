@@ -188,7 +188,10 @@ def _decode(dataset: FileDataset, header: SliceHeader) -> Array:
     """Stored values of one file: unused high bits cleared, the sign extended, padding one value."""
     present = [name for name in _PIXELS if name in dataset]
     if not present:
-        raise TruncatedPixelsError(f"{header.label}: the file has no pixel data; export it again")
+        # The parser drops encoded pixels whose end is missing.
+        raise TruncatedPixelsError(
+            f"{header.label}: the file has no pixel data, or they are cut short; export it again"
+        )
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         # Without a file meta group the encoding is what the parser found.
@@ -202,7 +205,7 @@ def _decode(dataset: FileDataset, header: SliceHeader) -> Array:
         mark_lossy(dataset)
         pixels = raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
         if raw.dtype.kind in "iu":
-            pixels = _used_bits(raw, dataset)
+            pixels = _used_bits(raw, dataset, header.label)
             if header.padding_rule is not None:
                 pixels = header.padding_rule.mark(pixels, raw)
     except MedsrError:
@@ -229,7 +232,7 @@ def _refuse_promises(dataset: FileDataset, header: SliceHeader, there: int) -> N
         )
 
 
-def _used_bits(pixels: Array, dataset: FileDataset) -> Array:
+def _used_bits(pixels: Array, dataset: FileDataset, label: str) -> Array:
     """Drop what overlays and careless writers leave above HighBit.
 
     Source: DICOM PS3.5 8.1.1, bits stored and high bit.
@@ -239,7 +242,7 @@ def _used_bits(pixels: Array, dataset: FileDataset) -> Array:
     high = int(dataset.get("HighBit", stored - 1))
     if not 0 < stored <= width or not stored - 1 <= high < width:
         raise CorruptFileError(
-            f"{stored} bits stored up to bit {high} do not fit into {width}; "
+            f"{label}: {stored} bits stored up to bit {high} do not fit into {width}; "
             "export the series again"
         )
     if stored == width:
