@@ -35,6 +35,8 @@ PROFILE = "DICOM PS3.15 Basic Application Confidentiality Profile, 2026c"
 
 # Text, free bytes and times.
 _TELLING = ("LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT", "AE", "UN", "OB", "DA", "DT", "TM")
+# Days since an event, which the profile's table passes over: dates in other words.
+_OFFSETS = (Tag("LongitudinalTemporalOffsetFromEvent"), Tag("LongitudinalTemporalEventType"))
 # Text that tells of the machine and the measurement, not of people and places.
 TECHNICAL_TEXT = frozenset(
     Tag(name)
@@ -138,6 +140,8 @@ class Deidentifier:
                 del dataset[tag]
             elif tag in self._actions:
                 self._actions[tag](dataset, element)
+            elif tag in _OFFSETS:
+                del dataset[tag]
             elif element.VR in _TELLING and tag not in TECHNICAL_TEXT:
                 del dataset[tag]
             elif element.VR == "SQ":

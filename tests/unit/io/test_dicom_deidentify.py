@@ -58,6 +58,20 @@ def edit(dataset: Dataset, k: int) -> None:
     dataset.PatientSex = "F"
 
 
+def test_days_since_an_event_go_as_dates_do(tmp_path: Path, make_series: Make) -> None:
+    def follow_up(dataset: Dataset, k: int) -> None:
+        dataset.LongitudinalTemporalOffsetFromEvent = 89.0
+        dataset.LongitudinalTemporalEventType = "REGISTRATION"
+
+    folder = make_series(tmp_path / "s", edit=follow_up)
+    save(load(folder), tmp_path / "out", dicom=DicomOptions(deidentify=True))
+    for file in (tmp_path / "out").iterdir():
+        one = pydicom.dcmread(file)
+        assert one.LongitudinalTemporalInformationModified == "REMOVED"
+        assert "LongitudinalTemporalOffsetFromEvent" not in one
+        assert "LongitudinalTemporalEventType" not in one
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_no_marker_and_no_identifier_is_left(
     tmp_path: Path, make_series: Make, layout: str
