@@ -90,7 +90,7 @@ class Deidentifier:
 
     def __init__(self) -> None:
         self._secret = _secret()
-        self._actions: dict[BaseTag, Action] = {}
+        self._actions: dict[BaseTag, Action] = dict.fromkeys(_OFFSETS, _remove)
         for names, action in (
             (("X_TAGS",), _remove),
             (("Z_TAGS", "X_Z_TAGS"), _empty),
@@ -140,8 +140,6 @@ class Deidentifier:
                 del dataset[tag]
             elif tag in self._actions:
                 self._actions[tag](dataset, element)
-            elif tag in _OFFSETS:
-                del dataset[tag]
             elif element.VR in _TELLING and tag not in TECHNICAL_TEXT:
                 del dataset[tag]
             elif element.VR == "SQ":
