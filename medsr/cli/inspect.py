@@ -16,6 +16,7 @@ from medsr.cli.options import (
     AllowTilt,
     allowed,
     write_json,
+    write_table,
 )
 from medsr.errors import SeveralSeriesError
 
@@ -80,22 +81,22 @@ def _show_list(volumes: tuple[ListedVolume, ...], *, as_json: bool) -> None:
     if as_json:
         write_json({"volumes": [volume.to_dict() for volume in volumes]})
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("no.", "series", "modality", "voxels", "spacing mm", "what it is"):
-        table.add_column(name, overflow="fold")
+    rows = []
     for volume in volumes:
         about = [volume.mark] if volume.mark else []
         if volume.fault is not None:
             about.append(f"cannot be read (exit code {volume.exit_code}): {volume.fault}")
-        table.add_row(
-            str(volume.number),
-            volume.series,
-            volume.modality,
-            _plain(volume.shape),
-            _plain(volume.spacing_mm),
-            "; ".join(about),
+        rows.append(
+            (
+                str(volume.number),
+                volume.series,
+                volume.modality,
+                _plain(volume.shape),
+                _plain(volume.spacing_mm),
+                "; ".join(about),
+            )
         )
-    Console().print(table, markup=False, highlight=False)
+    write_table(("no.", "series", "modality", "voxels", "spacing mm", "what it is"), rows)
 
 
 def _plain(value: object) -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from medsr.cli.options import write, write_json
+from medsr.cli.options import write, write_json, write_table
 
 if TYPE_CHECKING:
     from medsr.model import ModelSpec
@@ -27,23 +25,23 @@ def models_command(
     if not specs:
         write("no models ship with this installation; pass a model folder to --model")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "for", "scale", "role", "parameters", "in-plane mm", "slice mm"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("what it is", overflow="fold")
-    for spec in specs:
-        trained = spec.trained_spacing_mm
-        table.add_row(
+    headings = ("model", "for", "scale", "role", "parameters", "in-plane mm", "slice mm")
+    rows = [
+        (
             spec.name,
             "/".join(spec.modalities),
             " x ".join(map(str, spec.scale)),
             spec.role,
             f"{spec.parameters:,}",
-            _range(trained.in_plane),
-            _range(trained.slice),
-            spec.description,
+            _range(spec.trained_spacing_mm.in_plane),
+            _range(spec.trained_spacing_mm.slice),
         )
-    Console().print(table, markup=False, highlight=False)
+        for spec in specs
+    ]
+    write_table(headings, rows)
+    write("")
+    for spec in specs:
+        write(f"{spec.name}: {spec.description}")
 
 
 def _range(limits: tuple[float, float]) -> str:

@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
@@ -155,6 +155,18 @@ def write(text: str) -> None:
 def write_json(value: object) -> None:
     """Write a result to standard output as indented JSON."""
     write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def write_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write columns to standard output, a line for each row and nothing folded or cut.
+
+    UIDs can be copied from it, and other programs can read it, however narrow the terminal is.
+    """
+    lines = [headings, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        write("  ".join(cells).rstrip())
 
 
 def parse_scale(text: str) -> tuple[float, float, float]:

@@ -114,7 +114,9 @@ def test_inspect_prints_facts_and_json(thick: Path) -> None:
 
 def test_models_lists_specs(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "ROOT", model.parent)
-    assert "tiny" in call("models").output
+    lines = call("models").output.splitlines()
+    assert lines[1].split()[:2] == ["tiny", "MR"]
+    assert lines[-1] == "tiny: random weights, for tests"
     (spec,) = json.loads(call("models", "--json").output)
     assert (spec["name"], spec["scale"]) == ("tiny", [1, 1, 4])
     monkeypatch.setattr(zoo, "ROOT", model)

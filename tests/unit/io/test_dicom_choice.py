@@ -78,6 +78,11 @@ def test_inspect_lists_on_the_command_line(
 ) -> None:
     folder = make_series(tmp_path / "s", series="1.2.3")
     make_series(folder, np.ones((5, 5, 8), np.int16), series="1.2.4", prefix="b", modality="MR")
+    long = "1.2.826.0.1." + "7" * 52
+    make_series(tmp_path / "two" / "a", series=long)
+    make_series(tmp_path / "two" / "b", series="1.2.3")
+    told = CliRunner().invoke(app, ["inspect", str(tmp_path / "two")]).stdout
+    assert sum(long in line for line in told.splitlines()) == 1  # to be copied, in 80 columns
     run = CliRunner().invoke(app, ["inspect", str(folder), "--json"])
     assert run.exit_code == 0
     assert [each["series"] for each in json.loads(run.stdout)["volumes"]] == ["1.2.3", "1.2.4"]
