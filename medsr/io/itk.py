@@ -109,7 +109,9 @@ def read_planes(path: Path, info: ItkInfo, start: int, stop: int) -> npt.NDArray
     try:
         voxels = _voxel_bytes(info.text, start * plane_bytes, wanted)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise CorruptFileError(f"{path}: the voxels cannot be read ({error})") from error
+        raise CorruptFileError(
+            f"{path}: the voxels cannot be read ({error}); export it again"
+        ) from error
     if len(voxels) < wanted:
         raise CorruptFileError(
             f"{path}: {len(voxels)} of {wanted} bytes of voxels are there; it is truncated"

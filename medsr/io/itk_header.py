@@ -159,7 +159,7 @@ def _metaimage(path: Path, start: bytes) -> TextHeader:
         raise DimensionError(f"{path}: {channels} components a voxel; give one")
     kind = _META_TYPES.get(fields.get("ElementType", ""))
     if kind is None:
-        raise CorruptFileError(f"{path}: the ElementType is none of MetaImage's numbers")
+        raise CorruptFileError(f"{path}: no ElementType of MetaImage's; export it again")
     # "True" by the first letter, as MetaIO has it.
     flags = {name for name, value in fields.items() if value.upper()[:1] in ("T", "1")}
     if "BinaryData" in fields and "BinaryData" not in flags:
@@ -175,7 +175,7 @@ def _metaimage(path: Path, start: bytes) -> TextHeader:
     local = name.upper() == "LOCAL"
     offset: int | None = check.whole("HeaderSize", 1, missing=[0])[0]
     if offset is not None and (offset < -1 or (offset != 0 and (local or packed != "raw"))):
-        raise CorruptFileError(f"{path}: HeaderSize is {offset}")
+        raise CorruptFileError(f"{path}: HeaderSize is {offset}; export it again")
     return TextHeader(
         geometry,
         np.dtype(order + kind),
@@ -194,17 +194,17 @@ def _nrrd(path: Path, start: bytes) -> TextHeader:
     # A list of files may follow; one is refused by its first line.
     detached = re.search(r"^data ?file:[^\n]*", text, re.M | re.I)
     if end is None and detached is None:
-        raise CorruptFileError(f"{path}: the header has no end")
+        raise CorruptFileError(f"{path}: the header has no end; export it again")
     text = text[: detached.end()] if detached else text
     check = _Checked(path, _fields(path, text, ":", "NRRD"))
     fields = check.fields
     sizes = check.whole("sizes", check.axes("dimension"))
     kind = _NRRD_CODES.get(fields.get("type", "").lower())
     if kind is None:
-        raise CorruptFileError(f"{path}: the type is none of NRRD's numbers")
+        raise CorruptFileError(f"{path}: the type is none of NRRD's numbers; export it again")
     order = {"little": "<", "big": ">"}.get(fields.get("endian", "").lower())
     if order is None and kind[1] != "1":
-        raise CorruptFileError(f"{path}: the header does not say which byte comes first (endian)")
+        raise CorruptFileError(f"{path}: no endian says which byte comes first; export it again")
     packed = _NRRD_ENCODINGS.get(fields.get("encoding", "").lower())
     if packed is None:
         raise UnsupportedFormatError(f"{path}: this encoding is not read; save it as raw or gzip")
@@ -226,7 +226,7 @@ def _nrrd_grid(check: _Checked, sizes: list[int]) -> tuple[Geometry, tuple[str, 
     text = fields.get("space directions")
     vectors = None if text is None else _VECTOR.findall(text)
     if vectors is not None and (len(vectors) != axes or _VECTOR.sub("", text or "").strip()):
-        raise CorruptFileError(f"{check.path}: the space directions are no {axes} vectors")
+        raise CorruptFileError(f"{check.path}: not {axes} space directions; export it again")
     spatial = [
         k
         for k in range(axes)
@@ -258,11 +258,11 @@ def _nrrd_grid(check: _Checked, sizes: list[int]) -> tuple[Geometry, tuple[str, 
         return check.grid(sizes[:3], [1.0] * 3, rows, origin), tuple(notes)
     words = fields.get("spacings", "").split()
     if words and len(words) != axes:
-        raise CorruptFileError(f"{check.path}: there are {len(words)} spacings for {axes} axes")
+        raise CorruptFileError(f"{check.path}: spacings of not {axes} axes; export it again")
     try:
         spacing = [float(words[k]) for k in spatial] if words else [1.0] * 3
     except ValueError:
-        raise CorruptFileError(f"{check.path}: the spacings are no numbers") from None
+        raise CorruptFileError(f"{check.path}: a spacing is no number; export it again") from None
     notes = [_UNPLACED] if words else [_UNPLACED, _NO_SPACING]
     return check.grid(sizes[:3], spacing, np.eye(3), origin), tuple(notes)
 
@@ -299,9 +299,9 @@ def _fields(path: Path, text: str, mark: str, format: str) -> dict[str, str]:
         if not line.strip():
             continue
         if not found or "\0" in line:
-            raise CorruptFileError(f"{path}: a line of the header is no field of {format}")
+            raise CorruptFileError(f"{path}: a line is no field of {format}; export it again")
         if name in fields:
-            raise CorruptFileError(f"{path}: the header has a field twice")
+            raise CorruptFileError(f"{path}: the header has a field twice; export it again")
         fields[name] = value.strip()
     return fields
 
@@ -326,7 +326,7 @@ class _Checked:
         if name not in self.fields:
             if missing is not None:
                 return missing
-            raise CorruptFileError(f"{self.path}: the header has no {name}")
+            raise CorruptFileError(f"{self.path}: the header has no {name}; export it again")
         return self._parsed(name, self.fields[name].split(), count, int)
 
     def numbers(self, names: tuple[str, ...], count: int) -> list[float] | None:
@@ -352,7 +352,7 @@ class _Checked:
         try:
             return Geometry.from_lps(sizes, origin, spacing[:3], rows.T)
         except GeometryError as error:
-            raise GeometryError(f"{self.path}: {error}") from None
+            raise GeometryError(f"{self.path}: {error}; export it again") from None
 
     def _parsed(
         self, name: str, words: list[str], count: int, kind: Callable[[str], _Number]
@@ -363,9 +363,9 @@ class _Checked:
         except ValueError:
             values = []
         if len(values) != count or len(words) != count:
-            raise CorruptFileError(f"{self.path}: {name} is not {count} number(s)")
+            raise CorruptFileError(f"{self.path}: {name} is not {count} number(s); export it again")
         if not all(math.isfinite(value) for value in values):
-            raise GeometryError(f"{self.path}: {name} holds NaN or infinity")
+            raise GeometryError(f"{self.path}: {name} holds NaN or infinity; export it again")
         return values
 
     def sizes(self, values: list[int]) -> list[int]:
@@ -391,7 +391,7 @@ class _Checked:
             )
         data = self.path.parent / name
         if not data.is_file():
-            raise CorruptFileError(f"{self.path}: the file with the voxels is not beside it")
+            raise CorruptFileError(f"{self.path}: its file of voxels is not beside it; bring both")
         return data
 
 

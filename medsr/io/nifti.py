@@ -96,7 +96,9 @@ def read_nifti(path: Path) -> Volume:
             voxels = file.read(claimed)
             check_end(file, path)
     except DAMAGED as error:
-        raise CorruptFileError(f"{path}: the voxels cannot be read ({brief(error)})") from error
+        raise CorruptFileError(
+            f"{path}: the voxels cannot be read ({brief(error)}); export it again"
+        ) from error
     if len(voxels) < claimed:
         raise CorruptFileError(
             f"{path}: {len(voxels)} of {claimed} bytes of voxels are there; it is truncated"
@@ -135,11 +137,15 @@ def read_header(path: Path) -> NiftiInfo:
             f"{path}: the header is of no kind that medsr reads ({brief(error)})"
         ) from error
     except _UNREADABLE_HEADER as error:
-        raise CorruptFileError(f"{path}: the header cannot be read ({brief(error)})") from error
+        raise CorruptFileError(
+            f"{path}: the header cannot be read ({brief(error)}); export it again"
+        ) from error
     _check_scalar(dtype, None if is_mgh else int(header["datatype"]), path)
     shape = _check_shape(shape, path)
     if offset < int(header.template_dtype.itemsize):
-        raise CorruptFileError(f"{path}: the voxels are said to start inside the header ({offset})")
+        raise CorruptFileError(
+            f"{path}: the voxels are said to start inside the header ({offset}); export it again"
+        )
     claimed = offset + math.prod(shape) * dtype.itemsize
     compressed = path.name.lower().endswith((".gz", ".mgz"))
     inflation = DEFLATE if compressed else 1
@@ -198,7 +204,9 @@ def _nifti_header(path: Path) -> Any:
             "convert it to one .nii.gz"
         )
     if header_class is nib.Nifti2Header and bytes(header["eol_check"]) not in _EOL_CHECKS:
-        raise CorruptFileError(f"{path}: the file was changed by a transfer that took it for text")
+        raise CorruptFileError(
+            f"{path}: the file was changed by a transfer that took it for text; copy it again"
+        )
     return header
 
 
@@ -207,7 +215,9 @@ def _mgh_header(path: Path) -> Any:
     try:
         return MGHImage.from_filename(path).header
     except (MGHError, TypeError) as error:
-        raise CorruptFileError(f"{path}: the header cannot be read ({brief(error)})") from error
+        raise CorruptFileError(
+            f"{path}: the header cannot be read ({brief(error)}); export it again"
+        ) from error
 
 
 def _check_scalar(dtype: np.dtype[Any], code: int | None, path: Path) -> None:
@@ -240,7 +250,7 @@ def _geometry(shape: tuple[int, int, int], affine: npt.ArrayLike, path: Path) ->
     try:
         return Geometry(shape, np.asarray(affine, dtype=np.float64))
     except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from None
+        raise GeometryError(f"{path}: {error}; export it again") from None
 
 
 def _nifti_geometry(
@@ -267,7 +277,9 @@ def _nifti_geometry(
         try:
             found["qform"] = _geometry(shape, header.get_qform(), path)
         except (HeaderDataError, ValueError) as error:
-            raise GeometryError(f"{path}: invalid qform ({brief(error)})") from error
+            raise GeometryError(
+                f"{path}: invalid qform ({brief(error)}); export it again"
+            ) from error
     if len(found) == 2:
         _check_agreement(found["sform"], found["qform"], path)
     if not found:
