@@ -32,10 +32,13 @@ UNFINISHED = "unfinished"
 
 _FILES = (RESULTS_FILE, TABLE_FILE, LESIONS_FILE, ROBUSTNESS_FILE, REPORT_FILE, PDF_FILE)
 _SETTINGS = "settings.json"
+_WRITING = "writing"  # there as soon as the results beside it are those of the unfinished run
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that cannot take results, before any work is spent on them.
+
+    Results of a run that was stopped before its report was written may be replaced.
 
     Raises:
         OutputExistsError: It holds results already and ``overwrite`` is False, or is a file.
@@ -44,8 +47,9 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     if not folder.is_dir():
         check_output(folder, overwrite=False)
         return
+    replaceable = overwrite or (folder / UNFINISHED / _WRITING).is_file()
     for name in _FILES:
-        check_output(folder / name, overwrite=overwrite)
+        check_output(folder / name, overwrite=replaceable)
 
 
 def write_results(results: Results, folder: Path, *, overwrite: bool = False) -> Path:
@@ -139,6 +143,20 @@ class Unfinished:
             return
         with atomic_file(file, overwrite=True) as temporary:
             temporary.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def writing(self) -> bool:
+        """Note that the folder's results are this run's own from here on.
+
+        Returns:
+            Whether a stopped run of the same settings had come so far before.
+        """
+        if self._folder is None:
+            return False
+        note = self._folder / _WRITING
+        known = note.is_file()
+        with atomic_file(note, overwrite=True) as temporary:
+            temporary.write_text("", encoding="utf-8")
+        return known
 
     def clear(self) -> None:
         """Remove it all, once the results are written."""

@@ -60,6 +60,7 @@ def evaluate_into(
     evaluation = Evaluation(plan)
     unfinished = Unfinished(out, evaluation.settings, overwrite=overwrite)
     results = evaluation.run(unfinished, progress=progress)
+    overwrite = unfinished.writing() or overwrite
     path = write_results(results, out, overwrite=overwrite)
     if report:
         cases = _cases(evaluation, results, progress)

@@ -129,6 +129,27 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
     assert one["lesions"] == other["lesions"]
 
 
+def test_a_run_that_was_stopped_at_its_report_goes_on_too(plan: Plan, tmp_path: Path) -> None:
+    plan, out = replace(plan, parts=(), limit=2), tmp_path / "out"
+
+    def stop(done: int, total: int, what: str) -> None:
+        if what.startswith("pictures"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_into(plan, out, progress=stop)
+    before = rows(out)
+    with pytest.raises(OutputExistsError, match="other settings"):
+        evaluate_into(replace(plan, seed=1), out)
+    seen: list[str] = []
+    evaluate_into(plan, out, progress=lambda done, total, what: seen.append(what))
+    assert not any("reading" in what for what in seen)
+    assert (out / "report.html").is_file()
+    assert rows(out) == before
+    with pytest.raises(OutputExistsError, match="exists already"):
+        evaluate_into(plan, out)
+
+
 def test_what_fails_is_named_and_the_others_go_on(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
