@@ -14,7 +14,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from medsr.errors import CohortError, InputNotFoundError, OutputExistsError, UsageError
+from medsr.errors import (
+    CohortError,
+    InputNotFoundError,
+    MedsrError,
+    OutputExistsError,
+    UsageError,
+)
 from medsr.evaluate.about import describe_model
 from medsr.evaluate.baselines import BASELINES, describe_baseline, resample, restore_baseline
 from medsr.evaluate.folder import make_folder
@@ -31,6 +37,8 @@ Variant = Literal["", "lesions"]
 Role = Literal["baseline", "student", "teacher", "external"]
 
 CONSISTENT = "+consistency"
+# A margin around the scan is no harm; several times its extent is an affine that was lost.
+_LEAST_WITHIN = 0.5
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mgz")
 
 
@@ -191,10 +199,14 @@ class Folder:
 
         Raises:
             InputNotFoundError: There is no file for the task.
-            CohortError: The file does not cover the scan.
+            CohortError: The file cannot be read, or lies elsewhere than the scan.
         """
         path = self.find(task, variant)
-        volume = load(path, modality=self.modality)
+        try:
+            volume = load(path, modality=self.modality)
+        except MedsrError as error:
+            text = str(error).replace(str(path), path.name)
+            raise CohortError(f"{self.name}: {text}") from error
         grid = task.truth.geometry
         if volume.geometry.same_grid(grid):
             data = np.ascontiguousarray(volume.data, dtype=np.float32)
@@ -204,6 +216,13 @@ class Folder:
             raise CohortError(
                 f"{self.name}: {path.name} covers {float(there.mean()):.0%} of the scan; a result "
                 "must keep the physical extent of its input (affine included)"
+            )
+        within = float(inside(volume.geometry, lr.geometry).mean())
+        if within < _LEAST_WITHIN:
+            raise CohortError(
+                f"{self.name}: {path.name} reaches far beyond the scan, in which only "
+                f"{within:.0%} of it lie; a result must keep the physical extent of its input "
+                "(affine included)"
             )
         return Restored(resample(volume, grid, "bspline"))
 
@@ -218,9 +237,10 @@ class Folder:
             path = self.folder / f"{name}{suffix}"
             if path.is_file():
                 return path
+        without = "; --parts without lesions asks for none" if variant == "lesions" else ""
         raise InputNotFoundError(
             f"{self.name}: no file {name}.nii.gz in its folder; write the inputs with "
-            "--write-inputs and keep their names"
+            f"--write-inputs and keep their names{without}"
         )
 
 

@@ -69,9 +69,38 @@ def test_results_that_lost_the_affine_are_refused(task: Task, tmp_path: Path) ->
         Folder("other", tmp_path, "MR").restore(task, task.lr)
 
 
+def test_results_that_reach_far_beyond_the_scan_are_refused(task: Task, tmp_path: Path) -> None:
+    grid = task.truth.geometry
+    affine = grid.affine @ np.diag([3, 3, 3, 1])
+    affine[:3, 3] = grid.affine[:3, 3] - grid.affine[:3, :3] @ grid.shape
+    save(tmp_path / "scan_axis-y.nii.gz", task.truth.data, affine)
+    with pytest.raises(CohortError, match="reaches far beyond"):
+        Folder("other", tmp_path, "MR").restore(task, task.lr)
+
+
+def test_results_with_a_margin_around_the_scan_are_taken(task: Task, tmp_path: Path) -> None:
+    padded = np.pad(task.truth.data, 2)
+    affine = task.truth.geometry.affine.copy()
+    affine[:3, 3] -= 2 * affine[:3, :3].sum(axis=1)
+    save(tmp_path / "scan_axis-y.nii.gz", padded, affine)
+    restored = Folder("other", tmp_path, "MR").restore(task, task.lr)
+    scale = float(np.abs(task.truth.data).max())
+    np.testing.assert_allclose(restored.volume.data, task.truth.data, atol=1e-3 * scale)
+
+
 def test_missing_results_are_named_without_the_folder(task: Task, tmp_path: Path) -> None:
     with pytest.raises(InputNotFoundError, match=r"scan_axis-y_lesions\.nii\.gz") as caught:
         Folder("other", tmp_path, "MR").restore(task, task.lr, "lesions")
+    assert str(tmp_path) not in str(caught.value)
+    assert "--parts" in str(caught.value)
+
+
+def test_damaged_results_are_named_without_the_folder(task: Task, tmp_path: Path) -> None:
+    data = np.array(task.truth.data)
+    data[3:5] = np.nan
+    save(tmp_path / "scan_axis-y.nii.gz", data, task.truth.geometry.affine)
+    with pytest.raises(CohortError, match=r"^other: scan_axis-y\.nii\.gz: .*NaN") as caught:
+        Folder("other", tmp_path, "MR").restore(task, task.lr)
     assert str(tmp_path) not in str(caught.value)
 
 
