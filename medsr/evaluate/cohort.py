@@ -22,6 +22,7 @@ from medsr.evaluate import inference, lesions, metrics, statistics
 from medsr.evaluate.about import repeating_command, versions
 from medsr.evaluate.baselines import BASELINES
 from medsr.evaluate.calibration import mean_calibrations
+from medsr.evaluate.draws import build_drawn
 from medsr.evaluate.folder import Unfinished
 from medsr.evaluate.methods import (
     CONSISTENT,
@@ -194,15 +195,19 @@ class Evaluation:
     def _tasks(self) -> Tasks:
         if self.plan.scale is None:
             return RealPairs(self.records, self.modality)
-        return Simulated(
-            self.records, self.modality, self.plan.scale, self._degradation, self.plan.seed
-        )
+        scale, seed = self.plan.scale, self.plan.seed
+        if seed is None:
+            return Simulated(self.records, self.modality, scale, self._degradation)
+        degradation, drawn = build_drawn(self._kind, scale, self.modality)
+        return Simulated(self.records, self.modality, scale, degradation, seed, drawn)
 
     @cached_property
     def _degradation(self) -> Degradation[Any]:
-        scale = self.plan.scale or (1, 1, 1)
-        kind = self.plan.kind or default_kind(self.modality, scale)
-        return build_degradation(kind, scale)
+        return build_degradation(self._kind, self.plan.scale or (1, 1, 1))
+
+    @property
+    def _kind(self) -> str:
+        return self.plan.kind or default_kind(self.modality, self.plan.scale or (1, 1, 1))
 
     def _nothing(self) -> str:
         if self.plan.pairs:

@@ -8,8 +8,8 @@ are compared where both lie; the truth is never interpolated. Which methods rest
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from medsr.degrade import Degradation, degrade_volume
 from medsr.evaluate import metrics
 from medsr.evaluate.about import describe_degradation
 from medsr.evaluate.baselines import resample
+from medsr.evaluate.draws import in_native_units
 from medsr.geometry import Geometry
 from medsr.io import load
 from medsr.volume import Modality, Volume
@@ -129,6 +130,8 @@ class Simulated:
         degradation: How, with that factor.
         seed: Parameters and noise are drawn with it, another draw for every scan and axis; None
             takes the central parameters without noise.
+        drawn: From which ranges, to be told; see :mod:`medsr.evaluate.draws`. A range ``noise``
+            is over the data range of the truth.
     """
 
     def __init__(
@@ -138,8 +141,10 @@ class Simulated:
         scale: Scale,
         degradation: Degradation[Any],
         seed: int | None = None,
+        drawn: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self._modality: Modality = modality
+        self._drawn = dict(drawn or {})
         self._scale = scale
         self._degradation = degradation
         self._seed = seed
@@ -158,22 +163,25 @@ class Simulated:
             raise Unscorable(
                 f"{job.where}: fewer than {metrics.SSIM_WINDOW} voxels along an axis; not scored"
             )
-        params = self._params(job)
+        params = self._params(job, truth)
         lr = degrade_volume(truth, self._degradation, params)
         if job.axis is not None and lr.geometry.slice_axis() not in (None, 2):
             # Upscaling takes the thickest axis for the slice axis: another one here.
             raise Unscorable(
                 f"{job.where}: another axis is thicker even after degradation; not scored"
             )
-        return Task(job, lr, truth, degradation=self._degradation, params=params)
+        notes = {} if self._seed is None else {"drawn": asdict(params)}
+        return Task(job, lr, truth, degradation=self._degradation, params=params, notes=notes)
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Tasks`."""
         about = describe_degradation(self._degradation)
         if self._seed is not None:
             about["draw"] = (
-                f"parameters and noise drawn for every scan and axis from seed {self._seed}"
+                f"parameters and noise drawn for every scan and axis from seed {self._seed}; "
+                "what was drawn is under tasks"
             )
+            about["ranges"] = {name: list(ends) for name, ends in self._drawn.items()}
         return {
             "task": {
                 "kind": "simulated",
@@ -189,11 +197,15 @@ class Simulated:
             self._last = (record, load(record.path, modality=self._modality))
         return self._last[1]
 
-    def _params(self, job: Job) -> Any:
+    def _params(self, job: Job, truth: Volume) -> Any:
         if self._seed is None:
             return self._degradation.nominal()
         seed = seed_for(self._seed, job)
-        return self._degradation.sample(torch.Generator().manual_seed(seed))
+        params = self._degradation.sample(torch.Generator().manual_seed(seed))
+        if "noise" not in self._drawn:
+            return params
+        reference = metrics.reference_for(truth.data, self._modality)
+        return in_native_units(params, reference.data_range)
 
 
 class RealPairs:

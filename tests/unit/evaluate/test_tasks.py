@@ -12,6 +12,8 @@ import SimpleITK
 
 from medsr.data.manifest import ScanRecord
 from medsr.degrade import build_degradation, degrade_volume
+from medsr.evaluate.draws import build_drawn
+from medsr.evaluate.metrics import reference_for
 from medsr.evaluate.tasks import RealPairs, Simulated, Unscorable, displacement_mm, inside
 from medsr.geometry import Geometry
 from medsr.volume import Volume
@@ -50,6 +52,26 @@ def test_draws_differ_between_scans_and_axes_and_repeat(sharp: Path) -> None:
         np.testing.assert_array_equal(a.lr.data, b.lr.data)
         assert a.params == b.params != c.params
     assert "seed 7" in tasks.describe()["degradation"]["draw"]
+
+
+@pytest.mark.parametrize("kind", ["slice_profile", "kspace", "ct_slab"])
+def test_a_seed_changes_scans_within_what_is_told(sharp: Path, kind: str) -> None:
+    degradation, drawn = build_drawn(kind, (1, 1, 4), "MR")
+    tasks = Simulated([record(sharp)], "MR", (1, 1, 4), degradation, 7, drawn)
+    plain = Simulated([record(sharp)], "MR", (1, 1, 4), build_degradation(kind, (1, 1, 4)))
+    task, still = tasks.open(tasks.jobs[2]), plain.open(plain.jobs[2])
+    span = reference_for(still.truth.data, "MR").data_range
+    off = np.abs(np.asarray(task.lr.data) - still.lr.data).max() / span
+    assert 0.001 < off < 0.5
+    assert 0 < task.params.sigma <= 0.03 * span
+    assert task.notes["drawn"]["sigma"] == task.params.sigma
+    told = tasks.describe()["degradation"]["ranges"]
+    assert told["noise"] == [0.0, 0.03]
+    if kind != "kspace":
+        assert told["thickness"] == [0.8, 1.2]
+        assert 0.8 <= task.params.thickness <= 1.2
+        assert task.params.thickness != 1
+    assert still.notes == {}
 
 
 def test_degrading_another_truth_takes_the_same_parameters(sharp: Path) -> None:

@@ -1,0 +1,57 @@
+"""What a seeded evaluation draws about the nominal degradation: thickness of slices, and noise.
+
+Without a seed every scan is degraded alike and without noise. How parameters are drawn from these
+ranges is the degradation's business (``medsr.degrade``), for which scan with which seed that of
+``tasks``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from medsr.degrade import Degradation, build_degradation
+from medsr.volume import Modality
+
+THICKNESS = (0.8, 1.2)
+"""Of slices, over their separation: from a gap of a fifth to an overlap of a fifth."""
+NOISE: dict[Modality, tuple[float, float]] = {"MR": (0.0, 0.03), "CT": (0.0, 0.01)}
+"""Standard deviation over the data range of the metrics; 0.01 of it is 20 HU."""
+
+_OPTIONS = {
+    "slice_profile": ("thickness", "noise"),
+    "ct_slab": ("thickness", "noise"),
+    "kspace": ("noise",),
+}
+
+
+def ranges(kind: str, modality: Modality) -> dict[str, tuple[float, float]]:
+    """Options of a degradation to draw from; none for one of a plugin, which has its own.
+
+    Args:
+        kind: As for :func:`medsr.degrade.build_degradation`.
+        modality: Of the scans.
+
+    Returns:
+        Such as ``{"thickness": (0.8, 1.2), "noise": (0.0, 0.03)}``, noise over the data range.
+    """
+    known = {"thickness": THICKNESS, "noise": NOISE[modality]}
+    return {name: known[name] for name in _OPTIONS.get(kind, ())}
+
+
+def build_drawn(
+    kind: str, scale: tuple[int, int, int], modality: Modality
+) -> tuple[Degradation[Any], dict[str, tuple[float, float]]]:
+    """Build a degradation that draws from :func:`ranges`, and say which they are."""
+    options = ranges(kind, modality)
+    return build_degradation(kind, scale, **options), options
+
+
+def in_native_units(params: Any, data_range: float) -> Any:
+    """Drawn parameters with the noise in units of the scan.
+
+    Args:
+        params: Of a degradation of :func:`build_drawn`.
+        data_range: Of the truth, native units.
+    """
+    return replace(params, sigma=params.sigma * data_range)
