@@ -196,9 +196,9 @@ def test_a_degradation_that_leads_elsewhere_is_refused(thick: Volume) -> None:
 
 def test_an_unknown_baseline_is_refused(thick: Volume) -> None:
     with pytest.raises(UsageError, match="nearest, linear, bspline, lanczos, tv"):
-        restore_baseline("nearest", thick, thick.geometry)
+        restore_baseline("cubic", thick, thick.geometry)
     with pytest.raises(UsageError, match="unknown"):
-        describe_baseline("nearest")
+        describe_baseline("cubic")
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
