@@ -163,9 +163,15 @@ def evaluate_command(
             _print_robustness(results)
         write(f"written: {path}")
     if results.failed:
+        count = len(results.failed)
+        what = (
+            "scan or restoration failed and is"
+            if count == 1
+            else ("scans or restorations failed and are")
+        )
         raise ScansFailedError(
-            f"{len(results.failed)} restorations failed and are listed in the results under "
-            '"failed"; the same command with --overwrite tries them again'
+            f'{count} {what} listed in the results under "failed"; the same command with '
+            "--overwrite tries again"
         )
 
 

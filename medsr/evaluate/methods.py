@@ -139,6 +139,7 @@ class Model:
         about = describe_model(self.model)
         if self.consistent:
             about["what"] += " Projected so that degrading it returns the scan."
+            about["projects"] = self.name.removesuffix(CONSISTENT)
         return {**about, "consistency": self.consistent}
 
     def restore(self, task: Task, lr: Volume, variant: Variant = "") -> Restored:

@@ -5,6 +5,7 @@ Nothing is read here; a plan meets its cohort and its models in ``cohort``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ class Plan:
         unknown = [part for part in self.parts if part not in PARTS]
         if unknown:
             raise UsageError(f"part {unknown[0]!r} is unknown; there are {', '.join(PARTS)}")
-        if self.margin_db < 0:
+        if not 0 <= self.margin_db < math.inf:
             raise UsageError(f"margin {self.margin_db:g} dB: give zero or more")
         if self.pairs:
             simulated = self.scale, self.kind, self.seed, self.robust

@@ -2,8 +2,9 @@
 
 Patients are the unit throughout (``by_patient``); the numbers come from ``inference``. Which
 comparisons there are is fixed here, before any result is seen: every model and every other tool
-against the reference, every student against every teacher, and, described without a test, every
-model and other tool against the other baselines.
+against the reference, every student against every teacher (projected onto the scan or not, but
+alike), and, described without a test, every model and other tool against the other baselines, and
+every projected model against itself as it was.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class _Analysis:
 
     rows: Sequence[Row]
     roles: Mapping[str, str]
+    projects: Mapping[str, str]
     reference: str
     primary: str
     margin: float
@@ -100,11 +102,15 @@ class _Analysis:
                     yield _Pair(method, self.reference, "reference")
         for student in self.with_role("student"):
             for teacher in self.with_role("teacher"):
-                yield _Pair(student, teacher, "teacher")
+                if (student in self.projects) == (teacher in self.projects):
+                    yield _Pair(student, teacher, "teacher")
         for method in self.with_role("student", "teacher", "external"):
             for baseline in self.with_role("baseline"):
                 if self.reference not in (method, baseline):
                     yield _Pair(method, baseline, "described")
+        for method, plain in self.projects.items():
+            if method in self.roles and plain in self.roles:
+                yield _Pair(method, plain, "described")
 
     def metrics(self) -> tuple[str, ...]:
         """Metrics that occur, the primary one first."""
@@ -288,7 +294,8 @@ def analyse(
     Args:
         cases: One row a scan, axis and method.
         methods: Their ``role`` by name: ``baseline``, ``student``, ``teacher`` or ``external``;
-            a method without one counts as external.
+            a method without one counts as external. One whose result was projected onto the scan
+            names the method as it was in ``projects``.
         reference: What every model and other tool is compared with.
         primary: The metric that decides.
         margin: How much worse than its teacher a student may be and still count as non-inferior,
@@ -317,6 +324,9 @@ def analyse(
     analysis = _Analysis(
         rows=cases,
         roles={name: str(methods.get(name, {}).get("role", "external")) for name in with_rows},
+        projects={
+            name: str(about["projects"]) for name, about in methods.items() if "projects" in about
+        },
         reference=reference,
         primary=primary,
         margin=margin,

@@ -24,7 +24,7 @@ from medsr.evaluate.report.reading import (
 )
 
 FEW_PATIENTS = 6
-"""Below this many, no two-sided signed-rank test over patients can reach p < 0.05."""
+"""Below this many, no two-sided sign-flip test over patients can reach p < 0.05."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ def warnings(of: Evaluation) -> list[str]:
         found.append("One patient only: no intervals, no tests, no claim about others.")
     elif 1 < of.patients < FEW_PATIENTS:
         found.append(
-            f"Only {of.patients} patients: intervals are rough, and no paired test over so few "
-            "can reach p < 0.05."
+            f"Only {of.patients} patients: intervals are rough, and a test by flipping signs over "
+            "so few cannot reach p < 0.05."
         )
     failed = of.data.get("failed") or []
     if failed:
@@ -292,14 +292,13 @@ def _lesions(of: Evaluation) -> Answer | None:
     if mine is None:
         return None
     diameter, kept = mine
-    detail = f"of the contrast of lesions {diameter:g} mm across survives {lead.title}"
+    share = f"{text(100 * kept, 0)} %"
+    detail = f"{lead.title} keeps {share} of the contrast of lesions {diameter:g} mm across"
     tone = "good" if kept >= 0.5 else "bad"
     if theirs is not None and theirs[0] == diameter:
-        detail += f", {text(100 * theirs[1], 0)} % {of.method(of.reference).title}"
+        detail += f", {of.method(of.reference).title} {text(100 * theirs[1], 0)} %"
         tone = "good" if kept > theirs[1] else "bad"
-    return Answer(
-        "What happens to small lesions?", f"{text(100 * kept, 0)} % kept", f"{detail}.", tone
-    )
+    return Answer("What happens to small lesions?", f"{share} kept", f"{detail}.", tone)
 
 
 def _smallest(entries: list[Mapping[str, Any]]) -> tuple[float, float] | None:

@@ -209,6 +209,8 @@ def test_evaluate_writes_results(sharp: Path, model: Path, tmp_path: Path) -> No
         (("--baselines", "cubic"), "'cubic' is unknown"),
         (("--parts", "lesion"), "'lesion' is unknown"),
         (("--margin", "-1"), "zero or more"),
+        (("--margin", "nan"), "zero or more"),
+        (("--margin", "inf"), "zero or more"),
         (("--pairs",), "leave them out"),
         (("--pdf", "--no-report"), "leave out --no-report"),
     ],

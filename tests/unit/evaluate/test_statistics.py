@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,29 @@ def test_holm_is_over_the_methods_that_are_compared(block: dict[str, Any]) -> No
     assert [entry["p_corrected"] for entry in family] == pytest.approx([3 * 2 / 2**7] * 3)
     alone = chosen(block, "small", "large", "psnr")
     assert alone["p_corrected"] == alone["p"] < 0.1
+
+
+def test_projected_models_are_compared_with_their_like() -> None:
+    twins = {"small": "small+consistency", "large": "large+consistency"}
+    rows = cohort()
+    rows += [replace(row, method=twins[row.method]) for row in rows if row.method in twins]
+    methods = METHODS | {new: {**METHODS[old], "projects": old} for old, new in twins.items()}
+    found = analyse(rows, methods, resamples=999)
+    among = {
+        (row["method"], row["against"])
+        for row in found["comparisons"]
+        if row["metric"] == "psnr" and row["against"] in {*twins, *twins.values()}
+    }
+    assert among == {
+        ("small", "large"),
+        ("small+consistency", "large+consistency"),
+        ("small+consistency", "small"),
+        ("large+consistency", "large"),
+    }
+    same = chosen(found, "small+consistency", "small", "psnr")
+    assert (same["difference"], same["equal"], same["p"]) == (0, 7, None)
+    assert len(found["non_inferiority"]) == 2
+    assert chosen(found, "small", "large", "psnr")["p_corrected"] <= 2 * 0.1
 
 
 def test_the_sign_of_better_follows_the_metric(block: dict[str, Any]) -> None:
