@@ -9,9 +9,8 @@ products. How far any result is from its scan is measured in ``medsr.evaluate.co
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -138,6 +137,16 @@ def nominal_degradation(spec: ModelSpec, modality: Modality) -> Degradation[Any]
     return build_degradation(str(kind), spec.scale, **options)
 
 
+@dataclass(frozen=True)
+class _Factors:
+    """What a projection multiplies by; see :meth:`Projection._factors`."""
+
+    turn: list[FloatArray | None]
+    up: list[FloatArray | None]
+    weight: FloatArray
+    out_of_reach: float
+
+
 class Projection:
     """The projection between two grids of the same extent.
 
@@ -175,31 +184,36 @@ class Projection:
         }
         found = degradation.operators(fine, coarse, params)
         matrices = [None if d is None else np.asarray(d.numpy(), np.float64) for d in found]
+        self._matrices = matrices
         self._down = [None if d is None else d.astype(np.float32) for d in matrices]
-        self._factor(matrices)
 
-    def _factor(self, matrices: Sequence[NDArray[np.float64] | None]) -> None:
+    @cached_property
+    def _factors(self) -> _Factors:
         """Split D = U S Wᵀ along each axis; D Dᵀ has the eigenvectors U and eigenvalues S²."""
-        self._turn: list[FloatArray | None] = []
-        self._up: list[FloatArray | None] = []
+        turn: list[FloatArray | None] = []
+        up: list[FloatArray | None] = []
         powers: list[NDArray[np.float64]] = []
-        for matrix, size in zip(matrices, self.coarse, strict=True):
+        for matrix, size in zip(self._matrices, self.coarse, strict=True):
             if matrix is None:
-                self._turn.append(None)
-                self._up.append(None)
+                turn.append(None)
+                up.append(None)
                 powers.append(np.ones(size))
                 continue
             left, strengths, right = np.linalg.svd(matrix, full_matrices=False)
-            self._turn.append(np.ascontiguousarray(left.T, dtype=np.float32))
-            self._up.append(np.ascontiguousarray(right.T * strengths, dtype=np.float32))
+            turn.append(np.ascontiguousarray(left.T, dtype=np.float32))
+            up.append(np.ascontiguousarray(right.T * strengths, dtype=np.float32))
             powers.append(np.square(strengths))
         power = reduce(np.multiply.outer, powers)
         # A constant keeps its amplitude, so in these norms its eigenvalue is the ratio of voxels.
         floor = np.prod(self.coarse) / np.prod(self.fine) / GAIN_LIMIT**2
         reached = power >= floor
-        self.out_of_reach = 1.0 - float(reached.mean())
         weight = np.where(reached, 1.0 / np.maximum(power, floor), power / floor**2)
-        self._weight = weight.astype(np.float32)
+        return _Factors(turn, up, weight.astype(np.float32), 1.0 - float(reached.mean()))
+
+    @property
+    def out_of_reach(self) -> float:
+        """Share of the scan's components that the degradation all but erases."""
+        return self._factors.out_of_reach
 
     def degrade(self, sr: NDArray[Any]) -> FloatArray:
         """Bring a fine image to the coarse grid, without noise.
@@ -241,19 +255,19 @@ class Projection:
         scan = np.asarray(lr, dtype=np.float32)
         aim = np.float32(_AIM * tolerance)
         difference = scan - self.degrade(sr)
-        before = _residual(difference, counted)
+        before = residual_of(difference, counted)
         for _ in range(_PASSES):
             if np.abs(difference).max() <= tolerance:
                 break
             self._add(sr, difference - np.clip(difference, -aim, aim))
             difference = scan - self.degrade(sr)
-        return before, _residual(difference, counted)
+        return before, residual_of(difference, counted)
 
     def _add(self, sr: FloatArray, residual: FloatArray) -> None:
         """Add to the image what a residual on the coarse grid asks for."""
-        change = apply_rows(residual, self._turn)
-        change *= self._weight
-        along_x, *rest = self._up
+        change = apply_rows(residual, self._factors.turn)
+        change *= self._factors.weight
+        along_x, *rest = self._factors.up
         for part in self._parts():
             rows = change[part] if along_x is None else np.tensordot(along_x[part], change, axes=1)
             sr[part] += apply_rows(rows, [None, *rest])
@@ -363,7 +377,8 @@ def check_whole(planned: Planned | None) -> None:
         )
 
 
-def _residual(difference: NDArray[Any], counted: BoolArray | None) -> Residual:
+def residual_of(difference: NDArray[Any], counted: BoolArray | None) -> Residual:
+    """How large differences are where they count."""
     chosen = difference if counted is None else difference[counted]
     if not chosen.size:
         return Residual(0.0, 0.0)

@@ -16,7 +16,7 @@ from medsr.model import Normaliser
 from medsr.volume import Volume
 
 if TYPE_CHECKING:
-    from medsr.infer.consistency import ConsistencyReport, Planned
+    from medsr.infer.consistency import ConsistencyReport, Planned, Residual
 
 
 def restore(
@@ -58,6 +58,31 @@ def restore(
         padding.give_back(volume.data, sigma, 0.0)
     # Without the source there is no stored type to round to.
     return after, after.replace(data=sigma, source=None), report
+
+
+def look(
+    after: Volume,
+    volume: Volume,
+    frame: prepare.Frame,
+    decision: Decision,
+    padding: Padding | None = None,
+    made_consistent: ConsistencyReport | None = None,
+) -> tuple[Residual | None, str | None]:
+    """How far a result, degraded again, is from its scan, and a warning where it is too far."""
+    from medsr.infer import doubt
+
+    lr = frame.canonical_data(volume.data)
+    seen = lr if padding is None else padding.removed(lr)
+    counted = None if padding is None else ~padding.mask(lr)
+    modality = prepare.modality_of(volume)
+    if made_consistent is None:
+        sr = frame.canonical_data(after.data)
+        residual = doubt.measure(sr, seen, decision, modality, counted)
+    else:
+        residual = made_consistent.before
+    if residual is None:
+        return None, None
+    return residual, doubt.words(residual, seen if counted is None else seen[counted], modality)
 
 
 def _fitted(data: FloatArray, target: Geometry, *, order: int) -> FloatArray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from medsr.infer.outputs import Outputs, derive
 from medsr.infer.padding import find_padding
 from medsr.infer.report import Stopwatch, build_report
 from medsr.infer.resample import FloatArray
-from medsr.infer.restore import restore
+from medsr.infer.restore import look, restore
 from medsr.io.allow import parse_allowances
 from medsr.io.slabs import MemorySlabs
 from medsr.model import Normaliser, SRModel
@@ -268,6 +268,7 @@ class Upscaler:
             after, sigma, made_consistent = restore(
                 answers, volume, frame, normaliser, decision, padding, projection
             )
+            residual, doubt = look(after, volume, frame, decision, padding, made_consistent)
 
         report = self._report(volume, after.geometry, decision, plan.as_dict(), engine)
         if made_consistent is not None:
@@ -275,6 +276,11 @@ class Upscaler:
             if not made_consistent.met:
                 logger.warning(made_consistent.warning())
                 report["warnings"].append(made_consistent.warning())
+        if residual is not None:
+            report["residual"] = asdict(residual)
+        if doubt is not None:
+            logger.warning(doubt)
+            report["warnings"].append(doubt)
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
         request = None if outputs is None else outputs.request
