@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from medsr.evaluate.inference import cautious_interval
 from medsr.evaluate.results import CaseResult
 from medsr.evaluate.statistics import WORST_ROWS, analyse
 
@@ -165,17 +166,25 @@ def test_non_inferiority_of_a_metric_that_should_be_low() -> None:
 
 def test_non_inferiority_keeps_its_promise_on_seven_patients(rng: np.random.Generator) -> None:
     """A student that is worse by exactly the margin passes in about 2.5 of 100 studies."""
-    passed = 0
-    for _ in range(120):
-        rows = []
-        for number, gap in enumerate(rng.normal(-0.1, 0.05, 7)):
-            for method, psnr in (("large", 30.0), ("small", 30.0 + gap)):
-                rows.append(
-                    CaseResult(f"p{number}", f"s{number}", "x", method, {"psnr": psnr}, 0.0)
-                )
-        (found,) = analyse(rows, METHODS, resamples=199)["non_inferiority"]
-        passed += found["non_inferior"]
-    assert passed <= stats.binom.ppf(0.999, 120, 0.025)
+    studies, passed = 400, 0
+    for _ in range(studies):
+        ends = cautious_interval(rng.normal(-0.1, 0.05, 7).tolist(), resamples=199)
+        assert ends is not None
+        passed += ends[0] > -0.1
+    assert passed <= stats.binom.ppf(0.999, studies, 0.025)
+
+
+def test_non_inferiority_goes_by_that_interval() -> None:
+    gaps = (-0.08, -0.02, -0.05, 0.01, -0.06, -0.03, -0.04)
+    rows = [
+        CaseResult(f"p{number}", f"s{number}", "x", method, {"psnr": psnr}, 0.0)
+        for number, gap in enumerate(gaps)
+        for method, psnr in (("large", 30.0), ("small", 30.0 + gap))
+    ]
+    (found,) = analyse(rows, METHODS, resamples=199, seed=5)["non_inferiority"]
+    ends = cautious_interval(gaps, resamples=199, seed=5)
+    assert (found["low"], found["high"]) == pytest.approx(ends)
+    assert found["non_inferior"] is True
 
 
 def test_the_worst_rows_come_first(block: dict[str, Any]) -> None:
