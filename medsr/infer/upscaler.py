@@ -35,7 +35,7 @@ from medsr.infer.outputs import Outputs, derive
 from medsr.infer.padding import find_padding
 from medsr.infer.report import Stopwatch, build_report
 from medsr.infer.resample import FloatArray
-from medsr.infer.restore import look, restore
+from medsr.infer.restore import restore
 from medsr.io.allow import parse_allowances
 from medsr.io.slabs import MemorySlabs
 from medsr.model import Normaliser, SRModel
@@ -265,10 +265,8 @@ class Upscaler:
             del lr, sr
 
         with watch.stage("restore"):
-            after, sigma, made_consistent = restore(
-                answers, volume, frame, normaliser, decision, padding, projection
-            )
-            residual, doubt = look(after, volume, frame, decision, padding, made_consistent)
+            restored = restore(answers, volume, frame, normaliser, decision, padding, projection)
+        after, sigma, made_consistent = restored.after, restored.sigma, restored.consistency
 
         report = self._report(volume, after.geometry, decision, plan.as_dict(), engine)
         if made_consistent is not None:
@@ -276,11 +274,11 @@ class Upscaler:
             if not made_consistent.met:
                 logger.warning(made_consistent.warning())
                 report["warnings"].append(made_consistent.warning())
-        if residual is not None:
-            report["residual"] = asdict(residual)
-        if doubt is not None:
-            logger.warning(doubt)
-            report["warnings"].append(doubt)
+        if restored.residual is not None:
+            report["residual"] = asdict(restored.residual)
+        if restored.doubt is not None:
+            logger.warning(restored.doubt)
+            report["warnings"].append(restored.doubt)
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
         request = None if outputs is None else outputs.request
