@@ -19,7 +19,7 @@ from medsr.data.overlap import refuse_training_patients, training_scans, trainin
 from medsr.degrade import Degradation, build_degradation
 from medsr.errors import CohortError, UsageError
 from medsr.evaluate import inference, lesions, metrics, statistics
-from medsr.evaluate.about import repeating_command, versions
+from medsr.evaluate.about import versions
 from medsr.evaluate.baselines import BASELINES
 from medsr.evaluate.calibration import mean_calibrations
 from medsr.evaluate.draws import build_drawn
@@ -172,7 +172,7 @@ class Evaluation:
     def _about(self) -> dict[str, Any]:
         plan = self.plan
         return {
-            "command": repeating_command(plan, self.modality),
+            "command": plan.command(self.modality),
             "versions": versions(),
             "machine": {
                 "processor": platform.machine(),

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medsr.errors import UsageError
-from medsr.evaluate.about import MARGIN_DB
 from medsr.evaluate.baselines import BASELINES
 from medsr.evaluate.robustness import Disturbances
 from medsr.evaluate.runner import PARTS
 from medsr.volume import Modality
 
 Scale = tuple[int, int, int]
+
+MARGIN_DB = 0.1
+"""By how much a student's PSNR may lie below its teacher's, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,32 @@ class Plan:
                 "take another split, or pass --allow-train"
             )
 
+    def command(self, modality: Modality) -> str:
+        """Return the command that repeats it; folders of one machine are left out.
+
+        Args:
+            modality: Of the scans that were found.
+        """
+        words = ["medsr evaluate", *(f"--model {_shown(model)}" for model in self.models)]
+        words += [f"--method {name}=DIR" for name in self.others]
+        words += [f"--cohort {Path(self.cohort).name}", f"--split {self.split}"]
+        if self.scale is not None:
+            words += [f"--scale {','.join(map(str, self.scale))}"]
+        words += ["--pairs"] if self.pairs else []
+        words += [f"--modality {modality.lower()}"]
+        words += [f"--kind {self.kind}"] if self.kind is not None else []
+        words += [f"--seed {self.seed}"] if self.seed is not None else []
+        if set(self.baselines) | {"bspline"} != set(BASELINES):
+            words += [f"--baselines {','.join(self.baselines) or 'bspline'}"]
+        if set(self.parts) != set(PARTS):
+            words += [f"--parts {','.join(part for part in PARTS if part in self.parts) or 'none'}"]
+        words += ["--consistency"] if self.consistency else []
+        words += [f"--margin {self.margin_db:g}"] if self.margin_db != MARGIN_DB else []
+        words += [f"--limit {self.limit}"] if self.limit is not None else []
+        words += ["--robust"] if self.robust is not None else []
+        words += ["--allow-train"] if self.allow_train else []
+        return " ".join([*words, "--out DIR"])
+
 
 def check_scale(scale: Scale) -> None:
     """Refuse a scale that is neither through-plane nor isotropic.
@@ -123,3 +151,9 @@ def default_kind(modality: Modality, scale: Scale) -> str:
     if modality == "CT":
         return "ct_slab"
     return "kspace" if scale[0] == scale[2] else "slice_profile"
+
+
+def _shown(model: str | Path) -> str:
+    """A model's name, or its folder's; the folder of a run is told from others of its kind."""
+    path = Path(model)
+    return f"{path.parent.name}/{path.name}" if path.name == "model" else path.name
