@@ -1,22 +1,15 @@
-"""int8 by NNCF and OpenVINO: integer ranges chosen on patches, kernels with VNNI or AMX.
-
-The libraries are imported when they are used. Both report their use to their maker unless they run
-in continuous integration; medsr handles patient data and tells them that they do.
-"""
+"""int8 by NNCF and OpenVINO: integer ranges chosen on patches, kernels with VNNI or AMX."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medsr.compress.openvino_library import import_openvino, openvino_core, undisturbed
 from medsr.errors import MissingExtraError, ModelFileError
 from medsr.networks import SRNetwork
 
@@ -48,14 +41,13 @@ class OpenVinoRunner:
         openvino.save_model(self.graph, folder / GRAPH_FILE, compress_to_fp16=False)
 
     def _compile(self) -> Any:
-        openvino = import_openvino()
         settings = {
             # For the layers that stay in float: the same numbers on every processor.
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        return openvino.Core().compile_model(self.graph, "CPU", settings).create_infer_request()
+        return openvino_core().compile_model(self.graph, "CPU", settings).create_infer_request()
 
 
 class OpenVinoBackend:
@@ -102,12 +94,12 @@ class OpenVinoBackend:
             MissingExtraError: The extra ``openvino`` is not installed.
             ModelFileError: The files are damaged.
         """
-        openvino = import_openvino()
+        core = openvino_core()
         try:
             # From memory: a mapped file could not be replaced while it is in use.
             graph = (folder / GRAPH_FILE).read_bytes()
             weights = (folder / WEIGHTS_FILE).read_bytes()
-            return OpenVinoRunner(openvino.Core().read_model(graph, weights))
+            return OpenVinoRunner(core.read_model(graph, weights))
         except RuntimeError as error:
             raise ModelFileError(
                 f"{folder / GRAPH_FILE}: damaged int8 model; copy it again or quantise once more"
@@ -128,23 +120,6 @@ class _Residual(nn.Module):
         return self.network.residual(folded)
 
 
-def import_openvino() -> Any:
-    """Return the module ``openvino``, which is enough to run a model.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        with undisturbed():
-            import openvino
-    except ImportError as error:
-        raise MissingExtraError(
-            "openvino is not installed, and this model or backend needs it; "
-            "pip install 'medsr[openvino]'"
-        ) from error
-    return openvino
-
-
 def _libraries() -> tuple[Any, Any]:
     """OpenVINO and NNCF."""
     try:
@@ -156,22 +131,3 @@ def _libraries() -> tuple[Any, Any]:
             "int8 needs openvino and nncf, which are not installed; pip install 'medsr[compress]'"
         ) from error
     return openvino, nncf
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Keep the libraries from reporting their use and from writing to standard output."""
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before

@@ -67,7 +67,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "nilearn": ("demo.py",),
     "torch_pruning": ("compress/prune.py",),
     "nncf": ("compress/openvino_int8.py",),
-    "openvino": ("compress/openvino_int8.py", "infer/backends/openvino.py"),
+    "openvino": (
+        "compress/openvino_library.py",
+        "compress/openvino_int8.py",
+        "infer/backends/openvino.py",
+    ),
     "onnx": (),
     "onnxruntime": ("infer/backends/onnxruntime.py",),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medsr.compress.openvino_int8 import import_openvino, undisturbed
+from medsr.compress.openvino_library import import_openvino, openvino_core, undisturbed
 from medsr.errors import BackendError
 from medsr.infer.backends.base import CPU, Runner, require
 from medsr.infer.backends.tile import TileRunner, computed_by, conversion, delegate
@@ -34,8 +34,7 @@ class OpenVinoBackend:
         if device.type != "cpu":
             return f"it is used on the processor only, not on {device}; use backend torch"
         if precision == "bf16":
-            openvino = import_openvino()
-            if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
                 return "this processor does not compute in bf16; use precision fp32"
         return None
 
@@ -82,7 +81,7 @@ def _compile(
         # Several processes side by side would all be bound to the same first cores.
         "ENABLE_CPU_PINNING": False,
     }
-    request: Any = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    request: Any = openvino_core().compile_model(graph, "CPU", settings).create_infer_request()
 
     def run(block: Tensor) -> Tensor:
         # Both ends share memory with torch: the result holds until the next run.

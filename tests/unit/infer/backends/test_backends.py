@@ -247,13 +247,8 @@ def test_openvino_says_that_the_processor_has_no_bf16(monkeypatch: pytest.Monkey
         def get_property(self, device: str, name: str) -> list[str]:
             return ["FP32", "INT8"]
 
-    class Library:
-        @staticmethod
-        def Core() -> Core:  # noqa: N802
-            return Core()
-
     usable("openvino")
-    monkeypatch.setattr(openvino_backend, "import_openvino", Library)
+    monkeypatch.setattr(openvino_backend, "openvino_core", Core)
     with pytest.raises(BackendError, match="does not compute in bf16"):
         BACKENDS["openvino"].prepare(Foreign(), TILE, precision="bf16")
     assert why_not(BACKENDS["openvino"], "fp32") is None
