@@ -33,9 +33,10 @@ class OpenVinoBackend:
         """Say what is missing: bf16 on processors that emulate it, and every GPU."""
         if device.type != "cpu":
             return f"it is used on the processor only, not on {device}; use backend torch"
-        if precision == "bf16":
-            if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-                return "this processor does not compute in bf16; use precision fp32"
+        if precision == "bf16" and "BF16" not in openvino_core().get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
+            return "this processor does not compute in bf16; use precision fp32"
         return None
 
     def prepare(
