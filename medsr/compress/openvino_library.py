@@ -62,17 +62,23 @@ def _core_of(openvino: Any) -> Any:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep the libraries from reporting, from writing to standard output, and off signals."""
+    """Keep the libraries from reporting and printing, and off signals and other people's logging.
+
+    OpenVINO's converter changes the root logger, and leaves it so where it fails.
+    """
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    root, nncf = logging.getLogger(), logging.getLogger("nncf")
+    level, nncf_level = root.level, nncf.level
+    filters, handlers = list(root.filters), list(root.handlers)
+    nncf.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), _own_signal_stack():
             yield
     finally:
-        logger.setLevel(level)
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
+        nncf.setLevel(nncf_level)
         if before is None:
             del os.environ["CI"]
         else:
