@@ -15,6 +15,7 @@ import torch
 from medsr.degrade.base import Degradation, Separable, Triple
 from medsr.degrade.ct_slab import CTSlab, CTSlabParams
 from medsr.degrade.kspace import KSpaceCrop, KSpaceParams
+from medsr.degrade.mixture import Mixture, MixtureParams
 from medsr.degrade.slice_profile import SliceProfile, SliceProfileParams
 from medsr.errors import UsageError
 from medsr.plugins import check_options, look_up
@@ -24,6 +25,7 @@ DEGRADATIONS: dict[str, type[Any]] = {
     "slice_profile": SliceProfile,
     "kspace": KSpaceCrop,
     "ct_slab": CTSlab,
+    "mixture": Mixture,
 }
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "Degradation",
     "KSpaceCrop",
     "KSpaceParams",
+    "Mixture",
+    "MixtureParams",
     "Separable",
     "SliceProfile",
     "SliceProfileParams",

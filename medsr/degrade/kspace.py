@@ -115,6 +115,9 @@ class KSpaceCrop:
         noise: Standard deviation of the real and the imaginary part in units of the scan, one
             number or ``[low, high]``.
         mirror: See :func:`crop_matrix`; for patches, where a periodic object would jump.
+        reach: Coarse voxels around a training patch that are thrown away. The response falls as
+            one over the distance, so no number makes a patch equal to its scan; fewer let
+            smaller scans take part.
     """
 
     def __init__(
@@ -123,7 +126,11 @@ class KSpaceCrop:
         window: str = "none",
         noise: float | tuple[float, float] = 0.0,
         mirror: bool = False,
+        reach: int = 8,
     ):
+        if reach < 0 or int(reach) != reach:
+            raise ValueError(f"reach is {reach}; it must be a whole number from 0")
+        self.reach = int(reach)
         self.factor = as_triple(factor)
         self.noise = as_range(noise, "noise")
         self.window = window
@@ -132,16 +139,13 @@ class KSpaceCrop:
 
     @property
     def margin(self) -> Triple:
-        """Eight coarse voxels: beyond them, a mirrored patch differs little from the scan.
-
-        The response falls as one over the distance, so no margin makes a patch exact.
-        """
-        x, y, z = (8 * f if f > 1 else 0 for f in self.factor)
+        """The ``reach``; beyond eight coarse voxels a mirrored patch is close to its scan."""
+        x, y, z = (self.reach * f if f > 1 else 0 for f in self.factor)
         return (x, y, z)
 
     def for_patches(self) -> KSpaceCrop:
         """Return the same degradation with mirrored borders."""
-        return KSpaceCrop(self.factor, self.window, self.noise, mirror=True)
+        return KSpaceCrop(self.factor, self.window, self.noise, mirror=True, reach=self.reach)
 
     def sample(self, generator: torch.Generator | None = None) -> KSpaceParams:
         """Draw noise level and noise seed."""

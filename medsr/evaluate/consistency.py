@@ -16,7 +16,8 @@ from medsr.degrade import Degradation, Separable, degrade_volume
 from medsr.errors import UsageError
 from medsr.evaluate.metrics import reference_for
 from medsr.geometry import Geometry
-from medsr.infer.consistency import Projection, make_consistent
+from medsr.infer.consistency import make_consistent
+from medsr.infer.projection import Projection
 from medsr.volume import Volume
 
 Restore = Callable[[Volume, Geometry], Volume]

@@ -1,62 +1,35 @@
 """Data consistency: a result that, degraded again, is the scan it came from.
 
-Here is the projection: of all images that degrade to the scan (to a tolerance), the one nearest to
-the network's result. Built-in degradations are linear and one matrix along each axis
-(:class:`medsr.degrade.Separable`), so it is exact, needs no iteration, and is a few small matrix
-products. How far any result is from its scan is measured in ``medsr.evaluate.consistency``.
+Of all images that degrade to the scan (to a tolerance) the one nearest to the network's result is
+taken, by :mod:`medsr.infer.projection`. How far any result is from its scan is measured in
+``medsr.evaluate.consistency``.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, is_dataclass
-from functools import cached_property, reduce
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medsr.degrade import DEGRADATIONS, Degradation, Separable, build_degradation
+from medsr.degrade import Degradation, Mixture, build_degradation
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.decide import Decision
 from medsr.infer.prepare import parse_tolerance
-from medsr.infer.resample import FloatArray, apply_rows
+from medsr.infer.projection import BoolArray, Projection, Residual, Shape, residual_of
+from medsr.infer.resample import FloatArray
 from medsr.intensity import Intensity
 from medsr.model import ModelSpec
 from medsr.volume import Modality, Volume
-
-Shape = tuple[int, int, int]
-BoolArray = NDArray[np.bool_]
 
 CT_TOLERANCE_HU = 1.0
 """Default tolerance for CT: the step in which scanners store HU."""
 
 MR_TOLERANCE = 1e-3
 """Default tolerance for MR, of the scan's 99.5th percentile of the foreground."""
-
-GAIN_LIMIT = 10.0
-"""Nothing of a residual comes back magnified more than this, relative to a constant.
-
-Where a degradation all but erases a pattern (a soft in-plane kernel, widely overlapping slices, a
-window over k-space), meeting the scan there would blow up its noise.
-"""
-
-_AIM = 0.99  # of the tolerance, so that rounding does not overstep it
-_PASSES = 3  # the first is exact but for float32 rounding and what GAIN_LIMIT holds back
-_CHUNK = 1 << 24  # fine voxels that are worked on at once
-
-
-@dataclass(frozen=True)
-class Residual:
-    """How far a result, degraded again, is from its scan, over the voxels that hold data.
-
-    Attributes:
-        rms: Root mean square, native units.
-        largest: Largest absolute difference, native units.
-    """
-
-    rms: float
-    largest: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +44,7 @@ class ConsistencyReport:
         after: Residual of the projected result, before it is rounded to a file's type.
         met: Whether ``after.largest`` is within the tolerance.
         out_of_reach: Share of the scan's components that the degradation all but erases, so that
-            they are corrected only as far as :data:`GAIN_LIMIT` allows; mostly 0.
+            they are corrected only as far as ``projection.GAIN_LIMIT`` allows; mostly 0.
         seconds: What it took.
     """
 
@@ -119,11 +92,19 @@ def default_tolerance(lr: NDArray[Any], modality: Modality | None) -> float:
     return MR_TOLERANCE * Intensity.for_modality("MR").fit(lr).divisor
 
 
-def nominal_degradation(spec: ModelSpec, modality: Modality) -> Degradation[Any]:
-    """Return the degradation that a model was trained on, for scans of a modality.
+def projections(
+    spec: ModelSpec, modality: Modality, fine: Shape, coarse: Shape
+) -> tuple[Projection, ...]:
+    """Return the projection for each degradation that a model was trained on, nominal first.
+
+    Args:
+        spec: Of the model.
+        modality: Of the scan.
+        fine: Voxels of the result.
+        coarse: Voxels of the scan, axes alike.
 
     Raises:
-        UsageError: The spec does not name it, or what it names is not installed.
+        UsageError: The spec names no degradation, or the grids or the degradation do not allow it.
     """
     options = dict(spec.trained_degradation)
     options = dict(options.pop("by_modality", {}).get(modality) or options)
@@ -134,148 +115,36 @@ def nominal_degradation(spec: ModelSpec, modality: Modality) -> Degradation[Any]
             f"model {spec.name} does not say how its training scans were degraded, which "
             "consistency needs; do without it"
         )
-    return build_degradation(str(kind), spec.scale, **options)
+    whole = build_degradation(str(kind), spec.scale, **options)
+    parts = whole.parts if isinstance(whole, Mixture) else [whole]
+    found: list[Projection] = []
+    for part in parts:
+        projection = Projection(part, fine, coarse)
+        if all(projection.described != known.described for known in found):
+            found.append(projection)
+    return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Factors:
-    """What a projection multiplies by; see :meth:`Projection._factors`."""
+def nearest(
+    candidates: Sequence[Projection],
+    sr: NDArray[Any],
+    lr: NDArray[Any],
+    counted: BoolArray | None = None,
+) -> tuple[Projection, Residual]:
+    """Return the degradation under which a result comes nearest to its scan, and how near.
 
-    turn: list[FloatArray | None]
-    up: list[FloatArray | None]
-    weight: FloatArray
-    out_of_reach: float
-
-
-class Projection:
-    """The projection between two grids of the same extent.
+    Nobody says how a scan's slices were made. A model that was trained on several kinds restores
+    each as what it takes it for, and degraded in that way the result fits best.
 
     Args:
-        degradation: What made the coarse grid of the fine one; noise is left out.
-        fine: Voxels of the result.
-        coarse: Voxels of the scan, axes alike.
-        params: Of the degradation; nominal when not given.
-
-    Raises:
-        UsageError: The grids or the degradation do not allow it.
+        candidates: Those that the model was trained on.
+        sr: ``(X, Y, Z)`` result, native units.
+        lr: The scan.
+        counted: Voxels of the scan that hold data.
     """
-
-    def __init__(
-        self, degradation: Degradation[Any], fine: Shape, coarse: Shape, params: Any = None
-    ) -> None:
-        if any(n < m for n, m in zip(fine, coarse, strict=True)):
-            raise UsageError(
-                f"a grid of {fine} voxels is along some axis coarser than the scan's {coarse}; "
-                "consistency needs one that is nowhere coarser"
-            )
-        params = degradation.nominal() if params is None else params
-        known = is_dataclass(params) and not isinstance(params, type)
-        kind = _kind(degradation)
-        if not isinstance(degradation, Separable):
-            raise UsageError(
-                f"degradation {kind} is not known as one matrix along each axis (it has no "
-                "method operators), which consistency needs; do without it"
-            )
-        self.fine, self.coarse = fine, coarse
-        self.described: dict[str, Any] = {
-            "kind": kind,
-            "factor": [round(n / m, 6) for n, m in zip(fine, coarse, strict=True)],
-            "parameters": asdict(params) if known else {},
-        }
-        found = degradation.operators(fine, coarse, params)
-        matrices = [None if d is None else np.asarray(d.numpy(), np.float64) for d in found]
-        self._matrices = matrices
-        self._down = [None if d is None else d.astype(np.float32) for d in matrices]
-
-    @cached_property
-    def _factors(self) -> _Factors:
-        """Split D = U S Wᵀ along each axis; D Dᵀ has the eigenvectors U and eigenvalues S²."""
-        turn: list[FloatArray | None] = []
-        up: list[FloatArray | None] = []
-        powers: list[NDArray[np.float64]] = []
-        for matrix, size in zip(self._matrices, self.coarse, strict=True):
-            if matrix is None:
-                turn.append(None)
-                up.append(None)
-                powers.append(np.ones(size))
-                continue
-            left, strengths, right = np.linalg.svd(matrix, full_matrices=False)
-            turn.append(np.ascontiguousarray(left.T, dtype=np.float32))
-            up.append(np.ascontiguousarray(right.T * strengths, dtype=np.float32))
-            powers.append(np.square(strengths))
-        power = reduce(np.multiply.outer, powers)
-        # A constant keeps its amplitude, so in these norms its eigenvalue is the ratio of voxels.
-        floor = np.prod(self.coarse) / np.prod(self.fine) / GAIN_LIMIT**2
-        reached = power >= floor
-        weight = np.where(reached, 1.0 / np.maximum(power, floor), power / floor**2)
-        return _Factors(turn, up, weight.astype(np.float32), 1.0 - float(reached.mean()))
-
-    @property
-    def out_of_reach(self) -> float:
-        """Share of the scan's components that the degradation all but erases."""
-        return self._factors.out_of_reach
-
-    def degrade(self, sr: NDArray[Any]) -> FloatArray:
-        """Bring a fine image to the coarse grid, without noise.
-
-        Args:
-            sr: ``(X, Y, Z)`` on the fine grid, native units.
-
-        Returns:
-            Float32 array on the coarse grid.
-        """
-        along_x, *rest = self._down
-        lr = np.zeros(self.coarse, dtype=np.float32)
-        for part in self._parts():
-            rows = apply_rows(sr[part], [None, *rest])
-            if along_x is None:
-                lr[part] = rows
-            else:
-                lr += np.tensordot(along_x[:, part], rows, axes=1)
-        return lr
-
-    def project(
-        self, sr: FloatArray, lr: NDArray[Any], tolerance: float, counted: BoolArray | None = None
-    ) -> tuple[Residual, Residual]:
-        """Change an image, in place, so that degrading it gives the scan to a tolerance.
-
-        Differences below the tolerance stay; larger ones are reduced to it. Where the degradation
-        erases nothing, the change is the smallest (in sum of squares) that leaves just those
-        differences: x + Dᵀ (D Dᵀ)⁻¹ r, r being what a difference exceeds the tolerance by.
-
-        Args:
-            sr: ``(X, Y, Z)`` on the fine grid, native units; changed.
-            lr: The scan, native units.
-            tolerance: Largest absolute difference allowed, native units, above zero.
-            counted: Voxels of the scan that hold data, for the residuals.
-
-        Returns:
-            The residuals before and after.
-        """
-        scan = np.asarray(lr, dtype=np.float32)
-        aim = np.float32(_AIM * tolerance)
-        difference = scan - self.degrade(sr)
-        before = residual_of(difference, counted)
-        for _ in range(_PASSES):
-            if np.abs(difference).max() <= tolerance:
-                break
-            self._add(sr, difference - np.clip(difference, -aim, aim))
-            difference = scan - self.degrade(sr)
-        return before, residual_of(difference, counted)
-
-    def _add(self, sr: FloatArray, residual: FloatArray) -> None:
-        """Add to the image what a residual on the coarse grid asks for."""
-        change = apply_rows(residual, self._factors.turn)
-        change *= self._factors.weight
-        along_x, *rest = self._factors.up
-        for part in self._parts():
-            rows = change[part] if along_x is None else np.tensordot(along_x[part], change, axes=1)
-            sr[part] += apply_rows(rows, [None, *rest])
-
-    def _parts(self) -> list[slice]:
-        """Slices along X that bound the memory in use."""
-        step = max(1, _CHUNK // (self.fine[1] * self.fine[2]))
-        return [slice(k, min(k + step, self.fine[0])) for k in range(0, self.fine[0], step)]
+    scan = np.asarray(lr, dtype=np.float32)
+    tried = [(one, residual_of(scan - one.degrade(sr), counted)) for one in candidates]
+    return min(tried, key=lambda pair: pair[1].rms)
 
 
 def make_consistent(
@@ -306,7 +175,7 @@ def make_consistent(
     if not lr.geometry.resize(sr.shape).same_grid(sr.geometry, tol_mm=1e-2):
         raise UsageError("the result does not cover the same space as the scan; nothing was done")
     projection = Projection(degradation, sr.shape, lr.shape, params)
-    planned = Planned(projection, None if tolerance is None else parse_tolerance(tolerance))
+    planned = Planned((projection,), None if tolerance is None else parse_tolerance(tolerance))
     data = np.array(sr.data, dtype=np.float32, order="C")
     report = planned.apply(data, lr.data, modality=lr.modality)
     return sr.replace(data=data), report
@@ -314,9 +183,9 @@ def make_consistent(
 
 @dataclass(frozen=True)
 class Planned:
-    """A projection that was found possible, with its tolerance; None for the default one."""
+    """Projections that were found possible, with the tolerance; None for the default one."""
 
-    projection: Projection
+    candidates: tuple[Projection, ...]
     tolerance: float | None
 
     def apply(
@@ -329,18 +198,21 @@ class Planned:
     ) -> ConsistencyReport:
         """Project an image in place; arguments as for :meth:`Projection.project`."""
         started = time.perf_counter()
+        projection = self.candidates[0]
+        if len(self.candidates) > 1:
+            projection, _ = nearest(self.candidates, sr, lr, counted)
         tolerance = self.tolerance
         if tolerance is None:
             tolerance = default_tolerance(lr if counted is None else lr[counted], modality)
-        before, after = self.projection.project(sr, lr, tolerance, counted)
+        before, after = projection.project(sr, lr, tolerance, counted)
         return ConsistencyReport(
-            degradation=self.projection.described,
+            degradation=projection.described,
             tolerance=tolerance,
             units="HU" if modality == "CT" else "arbitrary",
             before=before,
             after=after,
             met=after.largest <= tolerance,
-            out_of_reach=round(self.projection.out_of_reach, 6),
+            out_of_reach=round(projection.out_of_reach, 6),
             seconds=round(time.perf_counter() - started, 3),
         )
 
@@ -351,7 +223,7 @@ def plan(wanted: bool | float, decision: Decision, modality: Modality) -> Planne
     Args:
         wanted: True, or the tolerance in native units; False for none.
         decision: Model and grids. The degradation is that of the model's training at its central
-            parameters.
+            parameters; where it learnt from several, the one that fits the result best.
         modality: What the scan is.
 
     Raises:
@@ -359,9 +231,10 @@ def plan(wanted: bool | float, decision: Decision, modality: Modality) -> Planne
     """
     if wanted is False:
         return None
-    degradation = nominal_degradation(decision.model.spec, modality)
-    projection = Projection(degradation, decision.target.shape, decision.grid.shape)
-    return Planned(projection, parse_tolerance(wanted))
+    candidates = projections(
+        decision.model.spec, modality, decision.target.shape, decision.grid.shape
+    )
+    return Planned(candidates, parse_tolerance(wanted))
 
 
 def check_whole(planned: Planned | None) -> None:
@@ -375,17 +248,3 @@ def check_whole(planned: Planned | None) -> None:
             "the result is larger than memory and would be written by slabs, and consistency needs "
             "it whole; raise the limit, ask for a coarser grid, or do without consistency"
         )
-
-
-def residual_of(difference: NDArray[Any], counted: BoolArray | None) -> Residual:
-    """How large differences are where they count."""
-    chosen = difference if counted is None else difference[counted]
-    if not chosen.size:
-        return Residual(0.0, 0.0)
-    rms = float(np.sqrt(np.square(chosen, dtype=np.float64).mean()))
-    return Residual(rms, float(np.abs(chosen).max()))
-
-
-def _kind(degradation: Degradation[Any]) -> str:
-    names = {cls: name for name, cls in DEGRADATIONS.items()}
-    return names.get(type(degradation), type(degradation).__name__)

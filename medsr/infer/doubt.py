@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medsr.errors import UsageError
-from medsr.infer.consistency import Projection, Residual, nominal_degradation, residual_of
+from medsr.infer.consistency import nearest, projections
 from medsr.infer.decide import Decision
+from medsr.infer.projection import Residual
 from medsr.intensity import Intensity
 from medsr.volume import Modality
 
@@ -37,6 +38,8 @@ def measure(
 ) -> Residual | None:
     """Degrade a result as its model's training scans were, and compare it with the scan.
 
+    Where they were degraded in several ways, the one that fits best counts.
+
     Args:
         sr: ``(X, Y, Z)`` result in canonical order, native units.
         lr: The scan alike, as the network saw it.
@@ -49,11 +52,12 @@ def measure(
         grid asked for allows no comparison.
     """
     try:
-        degradation = nominal_degradation(decision.model.spec, modality)
-        projection = Projection(degradation, decision.target.shape, decision.grid.shape)
+        candidates = projections(
+            decision.model.spec, modality, decision.target.shape, decision.grid.shape
+        )
     except UsageError:
         return None
-    return residual_of(np.asarray(lr, dtype=np.float32) - projection.degrade(sr), counted)
+    return nearest(candidates, sr, lr, counted)[1]
 
 
 def words(residual: Residual, lr: npt.NDArray[Any], modality: Modality) -> str | None:

@@ -17,7 +17,8 @@ from medsr.model import Normaliser
 from medsr.volume import Volume
 
 if TYPE_CHECKING:
-    from medsr.infer.consistency import ConsistencyReport, Planned, Residual
+    from medsr.infer.consistency import ConsistencyReport, Planned
+    from medsr.infer.projection import Residual
 
 
 @dataclass(frozen=True)

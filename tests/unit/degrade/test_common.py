@@ -24,6 +24,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ct_slab", {"factor": (1, 1, 4)}),
     ("ct_slab", {"factor": (1, 1, 3), "thickness": 1.7, "psf_voxels": 2.0}),
     ("ct_slab", {"factor": (2, 1, 4), "thickness": 0.5}),
+    ("mixture", {"factor": (1, 1, 4), "of": [{"kind": "ct_slab"}, {"kind": "slice_profile"}]}),
 ]
 IDS = [f"{kind}-{index}" for index, (kind, _) in enumerate(CASES)]
 

@@ -19,6 +19,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("kspace", {"factor": (1, 2, 3), "window": "hamming", "mirror": True}),
     ("ct_slab", {"factor": (1, 1, 4)}),
     ("ct_slab", {"factor": (2, 1, 3), "thickness": 1.7, "psf_voxels": 2.0}),
+    ("mixture", {"factor": (1, 1, 3), "of": [{"kind": "slice_profile", "thickness": 0.8}]}),
 ]
 IDS = [f"{kind}-{index}" for index, (kind, _) in enumerate(CASES)]
 

@@ -15,11 +15,13 @@ from medsr import zoo
 from medsr.degrade import Degradation, build_degradation, degrade_volume
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
-from medsr.infer import consistency
-from medsr.infer.consistency import GAIN_LIMIT, Projection, make_consistent
+from medsr.infer import consistency, projection
+from medsr.infer.consistency import Planned, make_consistent, nearest, projections
 from medsr.infer.outputs import derive, describe_error
 from medsr.infer.prepare import parse_tolerance
+from medsr.infer.projection import GAIN_LIMIT, Projection
 from medsr.io.dicom_derived import set_derivation
+from medsr.model import ModelSpec
 from medsr.volume import Volume
 
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -102,16 +104,16 @@ def test_grids_that_no_factor_reaches(
 ) -> None:
     coarse = (9, 8, 10)
     degradation = build_degradation(kind, factor=(1, 1, 4))
-    projection = Projection(degradation, fine, coarse)
+    planned = Projection(degradation, fine, coarse)
     sr = (100 * rng.standard_normal(fine)).astype(np.float32)
     lr = (100 * rng.standard_normal(coarse)).astype(np.float32)
-    before, after = projection.project(sr, lr, tolerance=1.0)
+    before, after = planned.project(sr, lr, tolerance=1.0)
     assert before.largest > 50
     assert after.largest <= 1.0
-    assert np.abs(projection.degrade(sr) - lr).max() <= 1.0
+    assert np.abs(planned.degrade(sr) - lr).max() <= 1.0
     # A constant stays what it is.
     flat = np.full(fine, 7.5, np.float32)
-    projection.project(flat, np.full(coarse, 7.5, np.float32), tolerance=1e-2)
+    planned.project(flat, np.full(coarse, 7.5, np.float32), tolerance=1e-2)
     assert flat == pytest.approx(7.5, abs=1e-3)
 
 
@@ -121,7 +123,7 @@ def test_work_in_parts_gives_the_same(
     degradation = build_degradation("kspace", factor=(2, 2, 2))
     _, lr, result = _pair(rng, degradation)
     whole, _ = make_consistent(result, lr, degradation)
-    monkeypatch.setattr(consistency, "_CHUNK", 3 * result.shape[1] * result.shape[2])
+    monkeypatch.setattr(projection, "_CHUNK", 3 * result.shape[1] * result.shape[2])
     parts, _ = make_consistent(result, lr, degradation)
     assert parts.data == pytest.approx(whole.data, abs=1e-2)
 
@@ -219,3 +221,55 @@ def test_refusals(rng: np.random.Generator) -> None:
     )
     with pytest.raises(UsageError, match="same space"):
         make_consistent(moved, lr, degradation)
+
+
+MIXED: dict[str, Any] = {
+    "kind": "mixture",
+    "factor": [1, 1, 4],
+    "of": [
+        {"kind": "slice_profile", "thickness": [0.95, 1.05], "share": 2},
+        {"kind": "slice_profile", "thickness": [0.6, 1.3], "noise": [0.0, 0.03]},
+        {"kind": "ct_slab", "thickness": [0.7, 1.1]},
+        {"kind": "kspace"},
+    ],
+}
+
+
+def _mr_z4() -> ModelSpec:
+    return next(spec for spec in zoo.specs() if spec.name == "mr-z4")
+
+
+@pytest.mark.parametrize("kind", ["slice_profile", "ct_slab", "kspace"])
+def test_of_several_degradations_the_one_that_fits_is_taken(
+    kind: str, rng: np.random.Generator
+) -> None:
+    degradation = build_degradation(kind, factor=(1, 1, 4))
+    truth, lr, _ = _pair(rng, degradation, "MR")
+    near = np.asarray(truth.data + 3 * rng.standard_normal(truth.shape), dtype=np.float32)
+    spec = dataclasses.replace(_mr_z4(), trained_degradation=MIXED)
+    known = projections(spec, "MR", truth.shape, lr.shape)
+    # Two parts differ in what they draw and not in their centre.
+    assert [one.described["kind"] for one in known] == ["slice_profile", "ct_slab", "kspace"]
+    found, residual = nearest(known, near, lr.data)
+    assert found.described["kind"] == kind
+    assert residual.rms < 3
+    for one in known:
+        difference = lr.data - one.degrade(near)
+        assert residual.rms <= np.sqrt(np.square(difference).mean()) * 1.0001
+    report = Planned(known, 0.1).apply(near, lr.data, modality="MR")
+    assert report.degradation["kind"] == kind
+    assert report.met
+    assert np.abs(degrade_volume(truth.replace(data=near), degradation).data - lr.data).max() <= 0.1
+
+
+def test_only_voxels_with_data_say_which_degradation_fits(rng: np.random.Generator) -> None:
+    degradation = build_degradation("ct_slab", factor=(1, 1, 4))
+    truth, lr, _ = _pair(rng, degradation, "MR")
+    other = degrade_volume(truth, build_degradation("kspace", factor=(1, 1, 4))).data
+    counted = np.zeros(lr.shape, bool)
+    counted[:2] = True
+    scan = np.where(counted, lr.data, other)
+    spec = dataclasses.replace(_mr_z4(), trained_degradation=MIXED)
+    known = projections(spec, "MR", truth.shape, lr.shape)
+    assert nearest(known, truth.data, scan)[0].described["kind"] == "kspace"
+    assert nearest(known, truth.data, scan, counted)[0].described["kind"] == "ct_slab"
