@@ -108,7 +108,7 @@ def measure(
 def _peak(arguments: list[str]) -> int:
     """Largest resident memory, in bytes, of this Python run with some arguments."""
     command = [sys.executable, "-c", _MEASURE, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return int(json.loads(done.stdout.splitlines()[-1])["peak"])
 
 

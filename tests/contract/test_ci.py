@@ -53,7 +53,7 @@ def run(place: Path, *, good: int, **more: str) -> subprocess.CompletedProcess[s
         **more,
     }
     return subprocess.run(
-        ["bash", str(place / ".ci" / "run")], env=environment, capture_output=True, text=True
+        ["bash", str(place / ".ci" / "run")], env=environment, capture_output=True, encoding="utf-8"
     )
 
 
@@ -118,7 +118,7 @@ def test_a_judge_that_is_there_is_not_skipped(
             "MEDSR_TESTS_REQUIRE": required,
         },
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert words in done.stdout, done.stdout
     assert ("says that orthanc is there" in done.stdout) == bool(required)

@@ -139,7 +139,7 @@ def run_shell(code: str, folder: Path) -> None:
         cwd=folder,
         env={**os.environ, "PATH": path, "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"

@@ -159,7 +159,7 @@ def _modules_loaded_by(code: str, folder: Path) -> set[str]:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert result.returncode == 0, result.stderr

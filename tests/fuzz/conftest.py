@@ -139,7 +139,9 @@ def _child(folder: Path, build: Build, use: Use) -> Iterator[Judge]:
     def judge(edits: Edits) -> Verdict:
         if not children or children[-1].poll() is not None:
             children.append(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+                )
             )
         child = children[-1]
         assert child.stdin is not None

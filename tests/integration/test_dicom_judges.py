@@ -65,7 +65,7 @@ def program(name: str) -> str:
 def errors_of(file: Path) -> frozenset[str]:
     """What dciodvfy calls an error, without the numbers of items."""
     done = subprocess.run(
-        [program("dciodvfy"), str(file)], capture_output=True, text=True, errors="replace"
+        [program("dciodvfy"), str(file)], capture_output=True, encoding="utf-8", errors="replace"
     )
     lines = (done.stdout + done.stderr).splitlines()
     return frozenset(re.sub(r"\d+", "#", line) for line in lines if line.startswith("Error"))

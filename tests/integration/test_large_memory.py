@@ -45,7 +45,7 @@ sys.stdout.write(f"{before} {limit} {most}")
 
 def test_the_limit_is_kept(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", CODE, str(Path(__file__).parent), str(tmp_path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     before, limit, peak = map(int, done.stdout.split()[-3:])
     # The result takes 44 MB as float32 and the usual way three times as much; 96 MB are reserved.

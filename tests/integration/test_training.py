@@ -342,7 +342,7 @@ def test_two_processes_share_the_work(world: Path, tmp_path: Path) -> None:
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         start_new_session=True,  # so that the second process can be ended with the first
     )
     try:

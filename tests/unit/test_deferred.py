@@ -17,7 +17,7 @@ assert "nibabel" in sys.modules and "pydicom" not in sys.modules
 
 def run(code: str, folder: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, encoding="utf-8", check=False
     )
     assert result.returncode == 0, result.stderr
 

@@ -175,7 +175,6 @@ def test_ctrl_c_leaves_nothing(orthanc: Any, study: Any, model: Path, tmp_path: 
         [sys.executable, "-c", AT_WORK, str(working), *words, "--report", str(report)],
         env={**os.environ, "TMPDIR": str(scratch)},
         stderr=subprocess.PIPE,
-        text=True,
         encoding="utf-8",
     )
     end = time.monotonic() + 120

@@ -303,7 +303,7 @@ def test_a_wrong_recipe_is_one_line_on_standard_error(tmp_path: Path) -> None:
     wrong = "terms: [{name: fog}]\nloop: {precision: bf16}\n"  # of which Fabric has a word to say
     recipe.write_text(RECIPE + wrong, encoding="utf-8")
     words = [sys.executable, "-m", "medsr", "distill", str(recipe), "--out", str(tmp_path / "run")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == RecipeError.exit_code
     (line,) = done.stderr.splitlines()
     assert line.startswith("medsr: recipe: terms.0: distillation term 'fog' is unknown")

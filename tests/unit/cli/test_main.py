@@ -191,7 +191,6 @@ def test_help_and_version_load_nothing_heavy() -> None:
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
-        text=True,
         encoding="utf-8",
         check=False,
     )
@@ -200,9 +199,11 @@ def test_help_and_version_load_nothing_heavy() -> None:
 
 def test_module_and_codes_of_the_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "medsr"]
-    good = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    good = subprocess.run(
+        [*command, "--version"], capture_output=True, encoding="utf-8", check=False
+    )
     assert (good.returncode, good.stdout) == (0, f"medsr {__version__}\n")
     missing = [*command, "inspect", str(tmp_path / "absent.nii")]
-    bad = subprocess.run(missing, capture_output=True, text=True, check=False)
+    bad = subprocess.run(missing, capture_output=True, encoding="utf-8", check=False)
     assert bad.returncode == 11
     assert bad.stderr.count("\n") == 1

@@ -65,6 +65,9 @@ def test_there_is_one_core() -> None:
 @pytest.mark.parametrize("use", [RUN, QUANTISE], ids=["run", "quantise"])
 def test_a_signal_is_still_heard(use: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN + use + END], capture_output=True, text=True, check=False
+        [sys.executable, "-c", BEGIN + use + END],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

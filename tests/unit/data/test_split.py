@@ -70,7 +70,9 @@ def test_another_process_gives_the_same_split() -> None:
         "people = [ScanRecord(Path(f'{n}'), 'all', f'T1w-{n}', 'MR', 'T1w') for n in range(20)]\n"
         "print(','.join(split_patients(people, FRACTIONS).values()))\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert found.stdout.strip().split(",") == [*split_patients(people(20), FRACTIONS).values()]
 
 

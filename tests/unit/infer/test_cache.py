@@ -52,7 +52,9 @@ def test_the_key_is_the_same_in_another_process() -> None:
         "import torch; torch.set_num_threads(1)\n"
         "from medsr.infer import cache; print(cache.machine_key('test', a=1, b=[2]))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert found.stdout.strip() == cache.machine_key("test", b=[2], a=1)
 
 

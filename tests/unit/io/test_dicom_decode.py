@@ -171,7 +171,9 @@ def test_the_validator_takes_what_is_said_of_the_loss(
     options = DicomOptions.of(layout)
     io.save(io.load(folder), tmp_path / "out", format="dicom", dicom=options)
     for file in (tmp_path / "out").iterdir():
-        done = subprocess.run([validator, str(file)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [validator, str(file)], capture_output=True, encoding="utf-8", check=False
+        )
         told = (done.stdout + done.stderr).splitlines()
         assert any("CTImage" in line or "EnhancedCT" in line for line in told)
         assert not [line for line in told if "Lossy" in line]

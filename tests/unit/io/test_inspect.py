@@ -86,7 +86,9 @@ def test_inspection_imports_neither_torch_nor_monai(tmp_path: Path) -> None:
         f"print(medsr.io.inspect({str(path)!r}, with_range=True).shape)\n"
         "print(sorted({'torch', 'monai', 'SimpleITK'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout.splitlines() == [str(SHAPE), "[]"]
 
 

@@ -53,7 +53,9 @@ def test_running_int8_needs_openvino_alone(folder: Path) -> None:
         f"model = load_model(Path({str(folder)!r}))\n"
         "print(tuple(model.module(torch.rand(1, 1, 4, 4, 4)).shape), 'monai' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert found.stdout.strip() == "(1, 1, 4, 4, 16) False"
 
 
