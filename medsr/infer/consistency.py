@@ -133,8 +133,8 @@ def nearest(
 ) -> tuple[Projection, Residual]:
     """Return the degradation under which a result comes nearest to its scan, and how near.
 
-    Nobody says how a scan's slices were made. A model that was trained on several kinds restores
-    each as what it takes it for, and degraded in that way the result fits best.
+    Nobody says how a scan's slices were made, and a model that was trained on several kinds hedges
+    between them: the one that fits best need not be the one that was. It tells whether any fits.
 
     Args:
         candidates: Those that the model was trained on.
@@ -175,7 +175,7 @@ def make_consistent(
     if not lr.geometry.resize(sr.shape).same_grid(sr.geometry, tol_mm=1e-2):
         raise UsageError("the result does not cover the same space as the scan; nothing was done")
     projection = Projection(degradation, sr.shape, lr.shape, params)
-    planned = Planned((projection,), None if tolerance is None else parse_tolerance(tolerance))
+    planned = Planned(projection, None if tolerance is None else parse_tolerance(tolerance))
     data = np.array(sr.data, dtype=np.float32, order="C")
     report = planned.apply(data, lr.data, modality=lr.modality)
     return sr.replace(data=data), report
@@ -183,9 +183,9 @@ def make_consistent(
 
 @dataclass(frozen=True)
 class Planned:
-    """Projections that were found possible, with the tolerance; None for the default one."""
+    """A projection that was found possible, with its tolerance; None for the default one."""
 
-    candidates: tuple[Projection, ...]
+    projection: Projection
     tolerance: float | None
 
     def apply(
@@ -198,21 +198,18 @@ class Planned:
     ) -> ConsistencyReport:
         """Project an image in place; arguments as for :meth:`Projection.project`."""
         started = time.perf_counter()
-        projection = self.candidates[0]
-        if len(self.candidates) > 1:
-            projection, _ = nearest(self.candidates, sr, lr, counted)
         tolerance = self.tolerance
         if tolerance is None:
             tolerance = default_tolerance(lr if counted is None else lr[counted], modality)
-        before, after = projection.project(sr, lr, tolerance, counted)
+        before, after = self.projection.project(sr, lr, tolerance, counted)
         return ConsistencyReport(
-            degradation=projection.described,
+            degradation=self.projection.described,
             tolerance=tolerance,
             units="HU" if modality == "CT" else "arbitrary",
             before=before,
             after=after,
             met=after.largest <= tolerance,
-            out_of_reach=round(projection.out_of_reach, 6),
+            out_of_reach=round(self.projection.out_of_reach, 6),
             seconds=round(time.perf_counter() - started, 3),
         )
 
@@ -223,7 +220,7 @@ def plan(wanted: bool | float, decision: Decision, modality: Modality) -> Planne
     Args:
         wanted: True, or the tolerance in native units; False for none.
         decision: Model and grids. The degradation is that of the model's training at its central
-            parameters; where it learnt from several, the one that fits the result best.
+            parameters; where it learnt from several, the first.
         modality: What the scan is.
 
     Raises:
@@ -231,10 +228,10 @@ def plan(wanted: bool | float, decision: Decision, modality: Modality) -> Planne
     """
     if wanted is False:
         return None
-    candidates = projections(
+    nominal, *_ = projections(
         decision.model.spec, modality, decision.target.shape, decision.grid.shape
     )
-    return Planned(candidates, parse_tolerance(wanted))
+    return Planned(nominal, parse_tolerance(wanted))
 
 
 def check_whole(planned: Planned | None) -> None:
