@@ -118,8 +118,7 @@ def adapt(
     Args:
         model: Name of a shipped model, or a model folder.
         cohort: Manifest or lock file of sharp scans from the scanner.
-        overrides: ``key=value`` changes of the recipe, such as
-            ``degradation.options.thickness=1.2``.
+        overrides: ``key=value`` changes of the recipe, such as ``patches.batch=2``.
         split: Split to learn from.
         held_out: Split to check on; by default ``dev``, ``validation`` or ``val``, else another
             split, else one patient of ``split`` is kept back where it has three or more.
