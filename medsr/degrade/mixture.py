@@ -7,8 +7,10 @@ has never seen it restores wrongly, so it is trained on all of them, each with i
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -73,9 +75,8 @@ class Mixture:
     def sample(self, generator: torch.Generator | None = None) -> MixtureParams:
         """Draw a part by the shares, then its parameters."""
         drawn = uniform(0.0, sum(self.shares), generator)
-        number = 0
-        while number < len(self.parts) - 1 and drawn >= sum(self.shares[: number + 1]):
-            number += 1
+        # The last bound is left out: rounding may draw just it.
+        number = bisect(list(accumulate(self.shares))[:-1], drawn)
         return MixtureParams(number, self.parts[number].sample(generator))
 
     def nominal(self) -> MixtureParams:
