@@ -6,9 +6,11 @@ order (in-plane, in-plane, slice), and small option parsers. Reading files is ``
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from medsr.errors import DimensionError, GeometryError, UsageError
 from medsr.geometry import Geometry
 from medsr.io.checks import check_finite, check_slices, guess_modality
 from medsr.volume import Modality, Source, Volume, units_of
+
+logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 """Values of ``backend``; those of ``medsr.infer.backends``, whose table needs torch, and auto."""
@@ -148,6 +152,21 @@ def check(volume: Volume, *, few: bool = False) -> None:
     """
     check_slices(volume.geometry, "the scan", few=few)
     check_finite(volume.data, "the scan")
+
+
+def warn_of_doubts(volume: Volume, scan: object) -> None:
+    """Log what a file's reader had to decide, once the file is taken.
+
+    Readers of DICOM log it themselves, and who hands over a volume has its notes already.
+
+    Args:
+        volume: What was read.
+        scan: What the user gave; a file is called by the name that was given.
+    """
+    source = volume.source
+    if isinstance(scan, (str, Path)) and source is not None and source.format != "dicom":
+        for note in source.notes:
+            logger.warning("%s: %s", scan, note)
 
 
 @dataclass(frozen=True)

@@ -200,12 +200,14 @@ class Upscaler:
                 with watch.stage("load"):
                     large = open_large(Path(scan), self.modality, series, self.allow)
                     outputs.check_source(large.volume)
+                    prepare.warn_of_doubts(large.volume, scan)
                 return Read(large.volume, watch, large)
         with watch.stage("load"):
             volume = self._load(scan, affine, array_spacing, series)
             prepare.check(volume, few="few-slices" in self.allow)
             if outputs is not None:
                 outputs.check_source(volume)
+            prepare.warn_of_doubts(volume, scan)
         return Read(volume, watch)
 
     def compute(

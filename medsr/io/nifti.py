@@ -56,6 +56,7 @@ _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _COLOUR_CODES = (128, 2304)  # NIFTI_TYPE_RGB24, NIFTI_TYPE_RGBA32
 _LABELS, _STATISTICS = 1002, range(2, 25)  # NIFTI_INTENT_*
 _EOL_CHECKS = (b"\r\n\x1a\n", bytes(4))  # NIfTI-2 standard, eol_check
+_MGH_FLAG_AT = 28  # bytes before goodRASFlag, a 16-bit integer
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
@@ -130,6 +131,7 @@ def read_header(path: Path) -> NiftiInfo:
         dtype = np.dtype(header.get_data_dtype())
         shape = tuple(int(n) for n in header.get_data_shape())
         offset = int(header.get_data_offset())
+        doubts = _mgh_doubts(path) if is_mgh else ()
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputNotFoundError(f"{path}: {error.strerror or 'cannot be opened'}") from error
     except (HeaderDataError, KeyError) as error:
@@ -152,8 +154,6 @@ def read_header(path: Path) -> NiftiInfo:
     check_claimed_bytes(claimed, path.stat().st_size, str(path), inflation=inflation)
     if is_mgh:
         geometry = _geometry(shape, header.get_affine(), path)
-        # Without the flag nibabel takes FreeSurfer's default: coronal slices around the origin.
-        doubts = () if int(header["goodRASFlag"]) == 1 else (_UNPLACED,)
         return NiftiInfo("mgz", geometry, dtype, 1.0, 0.0, header, doubts)
     slope, intercept, scaling_notes = _scaling(header, path)
     geometry, place_notes = _nifti_geometry(header, shape, path)
@@ -218,6 +218,17 @@ def _mgh_header(path: Path) -> Any:
         raise CorruptFileError(
             f"{path}: the header cannot be read ({brief(error)}); export it again"
         ) from error
+
+
+def _mgh_doubts(path: Path) -> tuple[str, ...]:
+    """What an MGZ file does not say of its place; nibabel's header has forgotten that it does not.
+
+    Without the flag it takes FreeSurfer's default: voxels of 1 mm, coronal slices, centred.
+    """
+    with open_to_read(path) as file:
+        flag = file.read(_MGH_FLAG_AT + 2)[_MGH_FLAG_AT:]
+    is_set = int.from_bytes(flag, "big", signed=True) == 1
+    return () if is_set else (f"goodRASFlag is not set, so voxels of 1 mm were taken; {_UNPLACED}",)
 
 
 def _check_scalar(dtype: np.dtype[Any], code: int | None, path: Path) -> None:
