@@ -7,8 +7,10 @@ the files is neither kept nor written, since it may name people.
 
 from __future__ import annotations
 
+import binascii
 import bz2
 import contextlib
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ import SimpleITK
 from medsr.errors import CorruptFileError
 from medsr.geometry import Geometry
 from medsr.io.checks import BZIP2, DEFLATE, check_claimed_bytes
-from medsr.io.itk_header import NRRD_SUFFIXES, TextHeader, read_text_header
+from medsr.io.itk_fields import TextHeader
+from medsr.io.itk_header import NRRD_SUFFIXES, read_text_header
 from medsr.io.quantise import (
     Scaling,
     Stored,
@@ -129,6 +132,9 @@ def _voxel_bytes(text: TextHeader, start: int, count: int) -> bytes | memoryview
             file.seek(first + start)
             return file.read(count)
         file.seek(text.offset or 0)
+        if text.encoding in ("text", "hex"):
+            unpack = _from_text if text.encoding == "text" else _from_hex
+            return unpack(file.read(), text)[start : start + count]
         packed: Any
         if text.encoding == "deflate":
             packed = zlib.decompressobj(_ZLIB_OR_GZIP)
@@ -149,6 +155,24 @@ def _voxel_bytes(text: TextHeader, start: int, count: int) -> bytes | memoryview
         return memoryview(found)[start : start + count]
 
 
+def _from_text(written: bytes, text: TextHeader) -> bytes:
+    """Numbers that are written as words, as the bytes that they stand for."""
+    words = written.replace(b",", b" ").split()[: math.prod(text.geometry.shape)]
+    if text.dtype.kind == "f":
+        return np.array(words, dtype=np.float64).astype(text.dtype).tobytes()
+    numbers = [int(word) for word in words]
+    limits = np.iinfo(text.dtype)
+    if numbers and not limits.min <= min(numbers) <= max(numbers) <= limits.max:
+        raise ValueError(f"a number is none of {text.dtype.name}")
+    return np.array(numbers, dtype=text.dtype).tobytes()
+
+
+def _from_hex(written: bytes, text: TextHeader) -> bytes:
+    """Bytes that are written as pairs of hexadecimal digits."""
+    digits = b"".join(written.split())[: 2 * text.voxel_bytes]
+    return binascii.unhexlify(digits)
+
+
 def _is_hungry(packed: Any) -> bool:
     """Whether a decompressor wants more of the file."""
     return bool(getattr(packed, "needs_input", True))
@@ -166,7 +190,8 @@ def read_header(path: Path) -> ItkInfo:
         (text.offset or 0) + text.voxel_bytes,
         text.data_file.stat().st_size,
         str(path),
-        inflation={"raw": 1, "deflate": DEFLATE, "bzip2": BZIP2}[text.encoding],
+        # A number takes two characters at least, but for the last one.
+        inflation={"deflate": DEFLATE, "bzip2": BZIP2, "text": 8}.get(text.encoding, 1),
     )
     return ItkInfo("nrrd" if path.suffix.lower() in NRRD_SUFFIXES else "mha", text)
 

@@ -90,7 +90,9 @@ def propose(rng: np.random.Generator, kind: str, propose_spoil: Callable[..., Ed
         if edits[-1][0] != "drop":
             edits[-1].append(_value(rng, kind, name, fields.get(name, "")))
     if rng.random() < 0.3:
-        edits.append(["deflate"])
+        edits.append(
+            [str(rng.choice(["deflate"] if kind == "mha" else ["deflate", "text", "hex"]))]
+        )
     if rng.random() < 0.4:
         edits += propose_spoil(rng, within=float(rng.choice([0.4, 1.0])))
     return edits
@@ -132,6 +134,12 @@ def build(edits: Edits, folder: Path, kind: str) -> Path:
                 fields["CompressedData"] = "True"
             else:
                 fields["encoding"] = "gzip"
+        elif edit == "text":
+            voxels = " ".join(map(str, range(210))).encode()
+            fields["encoding"] = "text"
+        elif edit == "hex":
+            voxels = VOXELS.hex().encode()
+            fields["encoding"] = "hex"
     last = (
         [("ElementDataFile", fields.pop("ElementDataFile"))] if "ElementDataFile" in fields else []
     )

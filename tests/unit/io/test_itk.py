@@ -23,10 +23,8 @@ from medsr.errors import (
     MedsrError,
     NonFiniteError,
     TooFewSlicesError,
-    UnsupportedFormatError,
 )
 from medsr.geometry import Geometry
-from medsr.io.slabs import open_slabs
 from medsr.volume import Source, Volume
 
 sitk = SimpleITK
@@ -276,37 +274,6 @@ def test_nrrds_with_an_axis_that_is_none_of_space(
         image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection()
     )
     assert volume.geometry.same_grid(expected)
-
-
-@pytest.mark.parametrize("ending", ["nhdr", "mhd"])
-def test_voxels_in_another_file_must_lie_in_the_same_folder(tmp_path: Path, ending: str) -> None:
-    (tmp_path / "a").mkdir()
-    raw = tmp_path / "a" / "a.raw"
-    raw.write_bytes(counting().tobytes(order="F"))
-    here = tmp_path / "a" / f"a.{ending}"
-
-    def name(data: str, path: Path = here) -> Path:
-        if ending == "mhd":
-            text = metaimage(path, b"").read_text().replace("LOCAL", data)
-        else:
-            text = nrrd(path, b"").read_text().rstrip("\n") + f"\ndata file: {data}\n"
-        path.write_text(text)
-        return path
-
-    np.testing.assert_array_equal(io.load(name("a.raw")).data, counting())
-    np.testing.assert_array_equal(open_slabs(here).read(2, 4), counting()[:, :, 2:4])
-    with pytest.raises(UnsupportedFormatError, match="another folder"):
-        io.load(name(str(raw)))
-    with pytest.raises(UnsupportedFormatError, match="another folder"):
-        io.load(name("../a/a.raw"))
-    for several in ("LIST", "a%d.raw 1 7 1"):
-        with pytest.raises(UnsupportedFormatError, match="several files"):
-            io.load(name(several))
-    with pytest.raises(CorruptFileError, match="not beside it"):
-        io.load(name("b.raw"))
-    raw.write_bytes(raw.read_bytes()[:-2])
-    with pytest.raises(CorruptFileError, match="420 bytes but the file has 418"):
-        io.load(name("a.raw"))
 
 
 def test_metaimages_in_either_byte_order_and_from_the_end_of_a_file(tmp_path: Path) -> None:
