@@ -120,7 +120,7 @@ class MissingDecoderError(InputError):
 
 
 class NotHounsfieldError(InputError):
-    """CT images of other values than Hounsfield units (effective atomic number, density)."""
+    """CT images of other values than Hounsfield units (perfusion, atomic number, density)."""
 
     exit_code = 26
 

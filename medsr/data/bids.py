@@ -18,6 +18,7 @@ from medsr.data.manifest import UNSPLIT, ScanRecord
 from medsr.errors import CohortError, MedsrError
 from medsr.io import inspect
 from medsr.io.bids import BidsName, is_dataset, read_sidecar
+from medsr.io.foreign import is_lost_link
 from medsr.volume import Modality
 
 MR_SUFFIXES = frozenset(
@@ -58,7 +59,7 @@ def read_bids(folder: str | Path) -> tuple[ScanRecord, ...]:
     root = Path(folder)
     sites = _sites(root / "participants.tsv")
     records: list[ScanRecord] = []
-    absent = 0
+    absent = _lost_folders(root)
     for subject in sorted(path for path in root.glob("sub-*") if path.is_dir()):
         for path, name, modality in _scans(subject):
             if not path.exists():
@@ -67,8 +68,8 @@ def read_bids(folder: str | Path) -> tuple[ScanRecord, ...]:
             records.append(_record(path, name, modality, subject.name, sites, len(records) + 1))
     if absent:
         raise CohortError(
-            f"{root}: {absent} scans are links to files that are not there; fetch them, for "
-            "example with datalad get, and read the dataset again"
+            f"{root}: {absent} scans are links to files or folders that are not there; fetch them, "
+            "for example with datalad get, and read the dataset again"
         )
     if not records:
         raise CohortError(
@@ -76,6 +77,20 @@ def read_bids(folder: str | Path) -> tuple[ScanRecord, ...]:
             "dataset, or a CSV manifest"
         )
     return tuple(records)
+
+
+def _lost_folders(root: Path) -> int:
+    """How many subjects, sessions and folders of scans are links to nothing."""
+    levels = {
+        "sub-*": ("sub-*",),
+        "sub-*/*": ("ses-*", "anat", "ct"),
+        "sub-*/ses-*/*": ("anat", "ct"),
+    }
+    return sum(
+        is_lost_link(path) and any(path.match(name) for name in names)
+        for level, names in levels.items()
+        for path in root.glob(level)
+    )
 
 
 def _scans(subject: Path) -> Iterator[tuple[Path, BidsName, Modality]]:

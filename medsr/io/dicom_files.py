@@ -1,25 +1,19 @@
-"""Reading the headers of DICOM files, and the files whole.
+"""The CT and MR slices among files, and what is to be said of the others.
 
-Here lives what tells a DICOM file from any other and a readable image from the rest. Where the
-files lie is in ``dicom_sources``; grouping into volumes is in ``dicom_groups``; decoding pixels is
-in ``dicom_pixels``.
+Here lives what tells a readable image from the rest. Where the files lie is in ``dicom_sources``,
+how one is opened in ``dicom_open``; grouping into volumes is in ``dicom_groups``.
 """
 
 from __future__ import annotations
 
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
-import pydicom
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
 from medsr.errors import (
     ColourError,
@@ -38,25 +32,20 @@ from medsr.io.dicom_damage import (
     left_out_note,
 )
 from medsr.io.dicom_header import (
-    HEADER_TAGS,
     MULTI_FRAME,
     READABLE,
     SliceHeader,
     is_colour,
     slice_headers,
 )
+from medsr.io.dicom_open import damaged as damaged_error
+from medsr.io.dicom_open import has_dicom_start, read_header, sop_class_of
 from medsr.io.dicom_quiet import quiet
 from medsr.io.dicom_sources import DicomFile, is_directory, list_files
+from medsr.io.dicom_stray import Stray, look_at, may_be_slice, place_of, stray_notes
 from medsr.io.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
-
-MOST_INFLATED_BYTES = 2**30
-"""What one deflated file may become."""
-
-_MAGIC_AT = 128
-_START_BYTES = 1024  # holds the file meta information
-_INFLATE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -100,18 +89,27 @@ def is_dicom(path: Path) -> bool:
         ArchiveError: if an archive cannot be used.
     """
     if path.is_dir() or is_archive(path):
-        return any(_has_dicom_start(file) for file in list_files(path).files)
-    return _has_dicom_start(DicomFile(path))
+        return any(has_dicom_start(file) for file in list_files(path).files)
+    return has_dicom_start(DicomFile(path))
 
 
 @quiet
 def series_of(path: Path) -> str | None:
-    """SeriesInstanceUID of a file with a CT or MR slice; "" where the file is damaged.
+    """SeriesInstanceUID of a file with a CT or MR slice; "" where it may be one and is damaged.
 
     Returns:
         None for every other file, one that may not be read included.
     """
     return _series_of(DicomFile(path))
+
+
+@quiet
+def is_packed(path: Path) -> bool:
+    """Whether a file is a tar archive with DICOM in it, packed or not."""
+    try:
+        return look_at(DicomFile(path)).archive
+    except InputError:
+        return False
 
 
 @quiet
@@ -128,10 +126,10 @@ def holds_slices(archive: Path) -> bool:
 
 def _series_of(file: DicomFile) -> str | None:
     try:
-        header = _read_header(file)
+        header = read_header(file)
         if header is None:
-            return None
-        sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
+            return "" if may_be_slice(look_at(file)) else None
+        sop_class = sop_class_of(header)
         series = str(header.get("SeriesInstanceUID", ""))
     except InputNotFoundError:
         return None
@@ -182,30 +180,14 @@ def count_voxels(path: Path) -> int:
     if path.is_dir() or is_archive(path) or is_directory(path):
         files = list(list_files(path).files)
     else:
-        files = [DicomFile(file) for file in sorted(path.parent.iterdir()) if file.is_file()]
+        files = _siblings(path)
     for file in files:
         with suppress(Exception):  # a damaged file is judged where it is read
-            header = _read_header(file)
+            header = read_header(file)
             if header is not None and "Rows" in header:
                 frames = int(header.get("NumberOfFrames") or 1)
                 return len(files) * frames * int(header.Rows) * int(header.get("Columns") or 0)
     return 0
-
-
-def read_dataset(file: DicomFile) -> FileDataset:
-    """The whole file, pixel data included.
-
-    Raises:
-        CorruptFileError: if it cannot be parsed.
-        ArchiveError: if it cannot be unpacked.
-    """
-    try:
-        with file.open(whole=True) as stream:
-            return pydicom.dcmread(stream, force=True)
-    except MedsrError:
-        raise
-    except Exception as error:  # pydicom lets many kinds through for damaged files
-        raise _damaged(file, error) from None
 
 
 def _refuse_without_slices(found: FoundSlices) -> None:
@@ -215,6 +197,8 @@ def _refuse_without_slices(found: FoundSlices) -> None:
             "give the series of grey-level images"
         )
     lost = "".join(f"; {remark}" for remark in found.remarks)
+    if set(found.other_objects) == {MediaStorageDirectoryStorage.name} and lost:
+        raise NotAnImageError(f"no image but an index of images{lost}; give the whole medium")
     if found.other_objects:
         listed = ", ".join(f"{count} x {name}" for name, count in found.other_objects.items())
         raise NotAnImageError(
@@ -233,36 +217,41 @@ def _all_below(path: Path) -> FoundSlices:
 def _beside(path: Path) -> FoundSlices:
     """The series of one file: the file alone where it is multi-frame and whole."""
     file = DicomFile(path)
-    first = _read_header(file)
+    first = read_header(file)
     if first is None:
         raise UnsupportedFormatError(f"{path.name} is not a DICOM file")
     try:
         series = str(first.get("SeriesInstanceUID", ""))
         whole = str(first.get("SOPClassUID")) in MULTI_FRAME and not first.get("ConcatenationUID")
     except Exception as error:  # values are parsed on access, and fail in many ways
-        raise _damaged(file, error) from None
+        raise damaged_error(file, error) from None
     if whole or not series:
         return _read_headers([file], series=series)
-    siblings = sorted(entry for entry in path.parent.iterdir() if entry.is_file())
-    found = _read_headers(map(DicomFile, siblings), series=series)
+    found = _read_headers(_siblings(path), series=series)
     if not found.slices:
         return found
     may_be, cannot = damage_of_series(found.damaged, found.slices, found.slices)
     if may_be:
         raise may_be[0].error
     remarks = (left_out_note(cannot),) if cannot else ()
-    return replace(found, damaged=(), remarks=remarks)
+    return replace(found, damaged=(), remarks=(*found.remarks, *remarks))
+
+
+def _siblings(path: Path) -> list[DicomFile]:
+    """The files of its folder, links to nothing included."""
+    return [DicomFile(entry) for entry in sorted(path.parent.iterdir()) if not entry.is_dir()]
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What one file holds: slices, or the name of another kind of object, or nothing."""
+    """What one file holds: slices, or the name of another kind of object, or no DICOM."""
 
     slices: tuple[SliceHeader, ...] = ()
     other: str = ""
     colour: bool = False
-    is_dicom: bool = True
     damaged: DamagedFile | None = None
+    stray: Stray | None = None
+    unclassed: bool = False
 
 
 def _read_headers(
@@ -270,16 +259,29 @@ def _read_headers(
 ) -> FoundSlices:
     slices: list[SliceHeader] = []
     damaged: list[DamagedFile] = []
+    strays: list[Stray] = []
     others: Counter[str] = Counter()
-    not_dicom = colour = 0
+    colour = unclassed = 0
     for content in ordered_map(lambda file: _content_or_damage(file, series), files):
         slices.extend(content.slices)
-        not_dicom += series is None and not content.is_dicom
         colour += content.colour
+        unclassed += content.unclassed
         if content.other:
             others[content.other] += 1
         if content.damaged is not None:
             damaged.append(content.damaged)
+        if content.stray is not None:
+            strays.append(content.stray)
+    taken = {place_of(header.file) for header in slices}
+    names = {(header.file.folder, header.file.own_name) for header in slices}
+    barring = [stray for stray in strays if may_be_slice(stray, taken, names)]
+    damaged += (DamagedFile(stray.file, stray.error) for stray in barring)
+    damaged.sort(key=lambda each: each.file.number)
+    others_left = [stray for stray in strays if stray not in barring]
+    not_dicom = 0 if series is not None else len(others_left)
+    remarks = (*remarks, *stray_notes(others_left))
+    if unclassed:
+        remarks = (*remarks, f"{unclassed} file(s) without SOPClassUID, taken for what they hold")
     return FoundSlices(tuple(slices), not_dicom, others, colour, remarks, tuple(damaged))
 
 
@@ -296,95 +298,24 @@ def _content_or_damage(file: DicomFile, series: str | None) -> _Content:
 
 def _content_of(file: DicomFile, series: str | None) -> _Content:
     """Look into one file; with ``series``, into a file of that series only."""
-    header = _read_header(file)
+    header = read_header(file)
     if header is None:
-        return _Content(is_dicom=False)
+        return _Content(stray=look_at(file))
     try:
         if series and header.get("SeriesInstanceUID") != series:
             return _Content()
-        sop_class = str(header.get("SOPClassUID") or _media_class(header) or "")
+        sop_class = sop_class_of(header)
         if not sop_class:
             raise CorruptFileError(
-                f"{file.name}: SOPClassUID is missing; the file is cut short or damaged, "
-                "export it again or take it out of the folder"
+                f"{file.name}: SOPClassUID is missing, and nothing else says what it is (Modality, "
+                "Rows, ImagePositionPatient); export it again or take it out of the folder"
             )
         if sop_class in READABLE:
-            return _Content(tuple(slice_headers(header, file)))
+            unclassed = not header.get("SOPClassUID")
+            header.SOPClassUID = sop_class
+            return _Content(tuple(slice_headers(header, file)), unclassed=unclassed)
         return _Content(other=UID(sop_class).name, colour=is_colour(header))
     except MedsrError:
         raise
     except Exception as error:  # values are parsed on access, and fail in many ways
-        raise _damaged(file, error) from None
-
-
-def _read_header(file: DicomFile) -> FileDataset | None:
-    """The attributes that matter, without pixel data; None if the file is not DICOM."""
-    if not _has_dicom_start(file):
-        return None
-    try:
-        with file.open() as stream:
-            _check_inflation(stream, file)
-            return pydicom.dcmread(
-                stream, stop_before_pixels=True, force=True, specific_tags=list(HEADER_TAGS)
-            )
-    except MedsrError:
-        raise
-    except InvalidDicomError:
-        return None
-    except Exception as error:  # pydicom lets many kinds through for damaged files
-        raise _damaged(file, error) from None
-
-
-def _media_class(header: FileDataset) -> str | None:
-    """The SOP class of a file whose data set has none, such as a DICOMDIR."""
-    meta: Dataset = header.file_meta
-    value = meta.get("MediaStorageSOPClassUID")
-    return None if value is None or str(value) in READABLE else str(value)
-
-
-def _damaged(file: DicomFile, error: Exception) -> CorruptFileError:
-    # The library's own text may quote attribute values, so only its kind is passed on.
-    return CorruptFileError(
-        f"{file.name}: the DICOM file cannot be parsed ({type(error).__name__}); export it again"
-    )
-
-
-def _has_dicom_start(file: DicomFile) -> bool:
-    """Whether the file begins as DICOM: the magic word, or a bare group-8 element without it."""
-    if file.member is None and not file.path.is_file():
-        return False
-    with file.open() as stream:
-        try:
-            start = stream.read(_MAGIC_AT + 4)
-        except Exception as error:  # a damaged archive or disk fails in many ways
-            raise _damaged(file, error) from None
-    if start[_MAGIC_AT:] == b"DICM":
-        return True
-    # Old files lack the preamble: (0008,00xx) as first element, by a known VR or a short length.
-    if len(start) < 16 or start[:2] != b"\x08\x00" or start[3] != 0 or start[2] > 0x20:
-        return False
-    return start[4:6] in (b"UL", b"CS", b"UI", b"DA", b"SH") or start[5:8] == b"\x00\x00\x00"
-
-
-def _check_inflation(stream: BinaryIO, file: DicomFile) -> None:
-    """Refuse a deflated file that would not fit into memory; the stream stands at its start again.
-
-    Source: DICOM PS3.5 A.5; PS3.10 7.1, FileMetaInformationGroupLength.
-    """
-    start = stream.read(_START_BYTES)
-    stream.seek(0)
-    if DeflatedExplicitVRLittleEndian.encode("ascii") not in start:
-        return
-    # 4 bytes of tag, VR and length come before the value, which counts from its own end.
-    stream.seek(_MAGIC_AT + 16 + int.from_bytes(start[_MAGIC_AT + 12 : _MAGIC_AT + 16], "little"))
-    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    packed = stream.read(_INFLATE_BYTES)
-    while packed and not inflater.eof:
-        inflated += len(inflater.decompress(packed, _INFLATE_BYTES))
-        packed = inflater.unconsumed_tail or stream.read(_INFLATE_BYTES)
-        if inflated > MOST_INFLATED_BYTES:
-            raise CorruptFileError(
-                f"{file.name}: the deflated file grows beyond {MOST_INFLATED_BYTES >> 30} GiB; "
-                "it is damaged or made to fill the memory"
-            )
-    stream.seek(0)
+        raise damaged_error(file, error) from None

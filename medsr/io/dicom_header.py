@@ -13,7 +13,7 @@ from typing import Any
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from medsr.errors import CorruptFileError
+from medsr.errors import CorruptFileError, MissingGeometryError
 from medsr.io.dicom_padding import PaddingRule, padding_rule
 from medsr.io.dicom_scaling import SCALING_TAGS, Rescale, rescale_of
 from medsr.io.dicom_sources import DicomFile
@@ -58,12 +58,15 @@ _FRAME_CONTRAST = (
     ("FrameContentSequence", "FrameAcquisitionNumber"),
 )
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence")
+_MOSAICS = {"MOSAIC", "VFRAME"}
+"""What ImageType says of many slices tiled in one picture: Siemens' word and United Imaging's."""
 _SIEMENS_CREATOR = (0x0019, 0x0010)
 _SIEMENS_IMAGES_IN_MOSAIC = (0x0019, 0x100A)
 
 HEADER_TAGS: list[Any] = [
     "SOPClassUID",
     "SOPInstanceUID",
+    "Modality",
     "SeriesInstanceUID",
     "InstanceNumber",
     "Rows",
@@ -176,12 +179,18 @@ def slice_headers(dataset: Dataset, file: DicomFile) -> list[SliceHeader]:
 
     Raises:
         CorruptFileError: if an attribute that every image has is absent or malformed.
+        MissingGeometryError: if nothing is said of the frames of an enhanced file.
     """
     if str(dataset.SOPClassUID) not in MULTI_FRAME:
         return [_header(dataset, file, None, dataset, _flat(dataset))]
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     count = number(dataset, "NumberOfFrames", int, file.name) or 1
+    if not frames:
+        raise MissingGeometryError(
+            f"{file.name}: {count} frame(s) and no functional groups of them: nothing says where "
+            "they lie; export the series again"
+        )
     if len(frames) != count:
         raise CorruptFileError(
             f"{file.name}: {count} frames are announced and {len(frames)} are described; "
@@ -225,10 +234,16 @@ def _header(
     where = file.name
     rows, columns = (number(dataset, name, int, where) for name in ("Rows", "Columns"))
     instance, series = dataset.get("SOPInstanceUID"), dataset.get("SeriesInstanceUID")
-    if not (rows and columns and instance and series) or rows < 0 or columns < 0:
+    if not (rows and columns) or rows < 0 or columns < 0:
         raise CorruptFileError(
-            f"{where}: Rows, Columns, SOPInstanceUID or SeriesInstanceUID is missing; "
-            "the file is cut short or damaged, export it again"
+            f"{where}: Rows or Columns is missing; the file is cut short or no image, export it "
+            "again or take it out of the folder"
+        )
+    if not (instance and series):
+        name = "SOPInstanceUID" if series else "SeriesInstanceUID"
+        raise CorruptFileError(
+            f"{where}: {name} is missing, without which files are not known apart or together; "
+            "export it again from its scanner or archive"
         )
     modality = READABLE[str(dataset.SOPClassUID)]
     dtype = _dtype(dataset, where)
@@ -269,7 +284,7 @@ def _kind(dataset: Dataset, group: Callable[[str], Dataset]) -> str:
     values = [*listed(dataset.get("ImageType")), *(v for t in frame_types for v in listed(t))]
     image_type = [str(part).upper() for part in values]
     siemens = "SIEMENS MR HEADER" in str(dataset.get(_SIEMENS_CREATOR, ""))
-    if "MOSAIC" in image_type or (siemens and _SIEMENS_IMAGES_IN_MOSAIC in dataset):
+    if _MOSAICS & set(image_type) or (siemens and _SIEMENS_IMAGES_IN_MOSAIC in dataset):
         return "mosaic"
     return "localizer" if "LOCALIZER" in image_type else "slice"
 

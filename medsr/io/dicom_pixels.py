@@ -19,8 +19,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medsr.errors import CorruptFileError, MedsrError, TruncatedPixelsError
 from medsr.io.dicom_decode import decode, mark_lossy, require_decoder
-from medsr.io.dicom_files import read_dataset
 from medsr.io.dicom_header import SliceHeader
+from medsr.io.dicom_open import read_dataset
 from medsr.io.dicom_stack import Stack
 from medsr.io.parallel import ordered_map
 

@@ -18,7 +18,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from medsr.errors import CorruptFileError, NotHounsfieldError
-from medsr.io.dicom_values import number
+from medsr.io.dicom_values import listed, number
 
 Group = Callable[[str], Dataset]
 
@@ -31,7 +31,8 @@ _SAME_SCALE = 1e-5  # relative
 # RescaleType of images that CT models understand. Without one CT is in Hounsfield units, and
 # archives that convert images write US where they do not know.
 # Source: DICOM PS3.3 C.8.2.1 (CT image), C.11.1.1.2 (defined terms).
-HOUNSFIELD_TYPES = ("HU", "HU_MOD", "US")
+_UNSPECIFIED = "US"
+HOUNSFIELD_TYPES = ("HU", "HU_MOD", _UNSPECIFIED)
 _OTHER_TYPES = {
     "ED": "electron densities",
     "EDW": "electron densities relative to water",
@@ -40,6 +41,27 @@ _OTHER_TYPES = {
     "PCT": "percentages",
     "Z_EFF": "effective atomic numbers",
 }
+
+# What ImageType or FrameType says of maps that were computed of CT and that no RescaleType need
+# tell from Hounsfield units.
+# Source: DICOM PS3.3 C.8.16.1 (image type of enhanced CT), and the words of perfusion programs.
+_MAPS = {
+    "CBF": "blood flow",
+    "RCBF": "blood flow",
+    "CBV": "blood volume",
+    "RCBV": "blood volume",
+    "MTT": "mean transit time",
+    "RMTT": "mean transit time",
+    "TTP": "time to peak",
+    "TMAX": "time to maximum",
+    "TTD": "time to drain",
+    "PERMEABILITY": "permeability",
+    "EFF_ATOMIC_NUM": "effective atomic numbers",
+    "ELECTRON_DENSITY": "electron densities",
+    "MAT_FRACTIONAL": "shares of a material",
+}
+_HOUNSFIELD_UNIT = "[hnsf'U]"
+"""Source: UCUM, the unified code for units of measure."""
 
 SCALING_TAGS: tuple[Any, ...] = (
     "RescaleSlope",
@@ -61,6 +83,8 @@ class Rescale:
         stated: whether RescaleSlope and RescaleIntercept are there.
         kind: RescaleType, such as "HU"; empty if absent.
         per_real: native units in one unit of what the scanner measured (Philips); None if unknown.
+        other: what CT values are that are no Hounsfield units, as far as the header tells without
+            RescaleType; empty if it does not say so.
     """
 
     slope: float = 1.0
@@ -68,6 +92,7 @@ class Rescale:
     stated: bool = False
     kind: str = ""
     per_real: float | None = None
+    other: str = ""
 
     def times(self, factor: float) -> Rescale:
         """The same in other native units."""
@@ -113,7 +138,11 @@ def rescale_of(group: Group, frame: Dataset, *, modality: str, where: str) -> Re
             f"{where}: RescaleSlope or RescaleIntercept is not finite; export the series again"
         )
     private = _philips_slope(frame, where)
-    return dataclasses.replace(found, per_real=private and found.slope * private)
+    return dataclasses.replace(
+        found,
+        per_real=private and found.slope * private,
+        other=_other_quantity(group, found) if modality == "CT" else "",
+    )
 
 
 def hounsfield_notes(scalings: Sequence[Rescale]) -> tuple[str, ...]:
@@ -145,7 +174,12 @@ def hounsfield_notes(scalings: Sequence[Rescale]) -> tuple[str, ...]:
             f"the header says (RescaleType) that the CT values are no Hounsfield units{named}, "
             "and CT models expect those; give the series of the same acquisition that is in HU"
         )
-    if "US" in kinds:
+    if maps := sorted({scaling.other for scaling in scalings} - {""}):
+        raise NotHounsfieldError(
+            f"the header says that the CT values are no Hounsfield units but {maps[0]}, and CT "
+            "models expect those; give the series of the same acquisition that is in HU"
+        )
+    if _UNSPECIFIED in kinds:
         return ("RescaleType says US (unspecified); the CT values are taken as Hounsfield units",)
     return ()
 
@@ -175,6 +209,43 @@ def _real_world(group: Group, where: str) -> tuple[float | None, float | None]:
     slope = number(items[0], "RealWorldValueSlope", float, where)
     intercept = number(items[0], "RealWorldValueIntercept", float, where)
     return (slope, intercept) if slope and intercept is not None else (None, None)
+
+
+def _other_quantity(group: Group, found: Rescale) -> str:
+    """What CT values are where they cannot be Hounsfield units, whatever RescaleType says.
+
+    Three kinds of evidence count: ImageType names a map; the real world values have other units;
+    and where the rescale is of no stated kind, nothing that is stored could lie below water, as
+    air and fat do.
+    """
+    top = group("ImageType")
+    types = [*listed(top.get("ImageType")), *listed(_frame_type(group))]
+    for word in (str(part).strip().upper() for part in types[2:]):
+        if word in _MAPS:
+            return f"{_MAPS[word]} ({word})"
+    units = _units(group) - {"", "1"}  # 1 is no unit
+    if units and _HOUNSFIELD_UNIT not in units:
+        return "values in other units (RealWorldValueMappingSequence)"
+    unspecified = found.kind.strip().upper() == _UNSPECIFIED
+    if unspecified and top.get("PixelRepresentation") == 0 and found.slope > 0 <= found.intercept:
+        return "values of an unspecified kind (US) that are never below 0"
+    return ""
+
+
+def _frame_type(group: Group) -> Any:
+    return group("CTImageFrameTypeSequence").get("FrameType")
+
+
+def _units(group: Group) -> set[str]:
+    """UCUM codes of the units of real world values."""
+    place = group("RealWorldValueMappingSequence")
+    items = list(place.get("RealWorldValueMappingSequence") or [place])
+    codes = [code for item in items for code in item.get("MeasurementUnitsCodeSequence") or []]
+    return {
+        str(code.get("CodeValue", "")).strip()
+        for code in codes
+        if str(code.get("CodingSchemeDesignator", "")).strip() == "UCUM"
+    }
 
 
 def _philips_slope(frame: Dataset, where: str) -> float | None:

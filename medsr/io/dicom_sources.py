@@ -6,7 +6,6 @@ messages. What the files hold is read in ``dicom_files``.
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -18,6 +17,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medsr.errors import CorruptFileError, InputNotFoundError
 from medsr.io.dicom_archive import Archive, is_archive, leads_out
+from medsr.io.walk import walk
 
 _DICOMDIR = "DICOMDIR"
 _MAGIC_AT = 128
@@ -44,6 +44,11 @@ class DicomFile:
     def name(self) -> str:
         """What a message calls it: its number, since archives name files after patients."""
         return f"file {self.number} in the order of names" if self.number else self.path.name
+
+    @property
+    def own_name(self) -> str:
+        """Its name in its folder, which no message repeats."""
+        return self.path.name if self.member is None else PurePath(self.member.filename).name
 
     @property
     def folder(self) -> PurePath:
@@ -177,8 +182,9 @@ def _files_below(folder: Path) -> list[Path]:
             f"a folder below {folder.name} cannot be read: {error.strerror}"
         ) from None
 
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders.sort()
-        found.extend(Path(place, name) for name in sorted(names))
-    return found
+    def order(file: Path) -> list[tuple[bool, str]]:
+        *folders, name = file.relative_to(folder).parts
+        return [*((True, part) for part in folders), (False, name)]
+
+    found = (place / name for place, _, names in walk(folder, onerror=refuse) for name in names)
+    return sorted(found, key=order)

@@ -21,6 +21,7 @@ from medsr.errors import (
 from medsr.geometry import Geometry
 from medsr.io.allow import parse_allowances
 from medsr.io.checks import MIN_SLICES
+from medsr.io.foreign import LOST_LINK, fault_of, is_lost_link
 from medsr.volume import Modality, SourceFormat, Units, units_of
 
 SUFFIXES: dict[str, SourceFormat] = {
@@ -151,7 +152,8 @@ def format_of(path: Path) -> SourceFormat:
         UnsupportedFormatError: if it is of no format that medsr reads.
     """
     if not path.exists():
-        raise InputNotFoundError(f"{path}: no such file or folder")
+        what = LOST_LINK if is_lost_link(path) else "no such file or folder"
+        raise InputNotFoundError(f"{path}: {what}")
     if path.is_dir():
         return "dicom"
     suffix = suffix_of(path)
@@ -165,7 +167,9 @@ def format_of(path: Path) -> SourceFormat:
 
     if is_dicom(path):
         return "dicom"
-    raise UnsupportedFormatError(f"{path}: the format is not known; medsr reads {READABLE}")
+    with path.open("rb") as stream:
+        what = fault_of(stream) or f"the format is not known; medsr reads {READABLE}"
+    raise UnsupportedFormatError(f"{path}: {what}")
 
 
 def inspect(

@@ -6,17 +6,19 @@ scan is ``medsr.io.load``'s work; upscaling what was found is ``medsr.infer.fold
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from medsr.errors import InputError
+from medsr.io.foreign import is_lost_link
 from medsr.io.inspect import SUFFIXES, suffix_of
+from medsr.io.walk import walk
 from medsr.volume import SourceFormat
 
 ARCHIVE_SUFFIX = ".zip"
+_TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class FoundScan:
         path: the file, DICOM folder or archive, for :func:`medsr.io.load`.
         format: kind of file.
         series: SeriesInstanceUID of its first slice, for DICOM; "" where that cannot be told.
-        kind: "file", "folder" or "archive"; "damaged" for a DICOM file that cannot be read and
-            lies where no slice can be.
+        kind: "file", "folder" or "archive"; "damaged" for what cannot be read as it is (a DICOM
+            file, a tar archive, a link to nothing) and lies where no slice can be.
     """
 
     name: str
@@ -45,7 +47,8 @@ def find_scans(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[FoundSca
     A scan is a file with an ending that medsr reads, or a folder with a CT or MR slice directly in
     it, whatever else that folder holds, or a zip archive with one in it. Of a folder whose only
     slices are damaged, the first of those is listed, so that reading it says why; so is an archive
-    that cannot be opened. Hidden files and folders, links to folders and everything
+    that cannot be opened, a tar archive of DICOM, and a link to nothing that may be one to a
+    folder. Links to folders are followed, each folder once. Hidden files and folders and everything
     else (sidecar files, other DICOM objects) are passed over.
 
     Args:
@@ -85,11 +88,11 @@ def count_scans(
 def _walk(folder: Path, leave_out: Sequence[Path]) -> Iterator[FoundScan]:
     """Yield scans folder by folder."""
     closed = {path.resolve() for path in leave_out}
+    closed -= {folder.resolve(), *folder.resolve().parents}  # these would leave nothing
     unreadable: list[str] = []
-    for place, folders, names in os.walk(folder, onerror=lambda e: unreadable.append(e.filename)):
-        here = Path(place)
-        folders[:] = sorted(n for n in folders if _is_open(here / n, closed))
-        files = [here / name for name in sorted(names) if not name.startswith(".")]
+    for here, folders, names in walk(folder, onerror=lambda e: unreadable.append(e.filename)):
+        folders[:] = [name for name in folders if _is_open(here / name, closed)]
+        files = [here / name for name in names if not name.startswith(".")]
         others = [file for file in files if suffix_of(file) is None]
         series, damaged = _series_among(file for file in others if not _is_zip(file))
         if series is not None:
@@ -104,13 +107,18 @@ def _walk(folder: Path, leave_out: Sequence[Path]) -> Iterator[FoundScan]:
                 yield FoundScan(_name(file, folder), file, SUFFIXES[suffix])
             elif _is_zip(file) and _is_scan(file):
                 yield FoundScan(_name(file, folder), file, "dicom", kind="archive")
+            elif _is_barred(file) and file != damaged:
+                yield FoundScan(_name(file, folder), file, "dicom", kind="damaged")
     for place in unreadable:
         # Reading it fails, and says why.
         yield FoundScan(_name(Path(place), folder), Path(place), "dicom", kind="folder")
 
 
 def _is_open(folder: Path, closed: set[Path]) -> bool:
-    return not folder.name.startswith(".") and folder.resolve() not in closed
+    if folder.name.startswith("."):
+        return False
+    real = folder.resolve()
+    return closed.isdisjoint((real, *real.parents))
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -133,6 +141,21 @@ def _series_among(files: Iterator[Path]) -> tuple[str | None, Path | None]:
 
 def _is_zip(file: Path) -> bool:
     return file.name.lower().endswith(ARCHIVE_SUFFIX)
+
+
+def _is_barred(file: Path) -> bool:
+    """Whether a file stands for a scan that cannot be read as it is.
+
+    That is a tar archive of DICOM, or a link to nothing without an ending: to a folder, or to a
+    file of DICOM.
+    """
+    if is_lost_link(file):
+        return not file.suffix
+    if not file.name.lower().endswith(_TAR_SUFFIXES):
+        return False
+    from medsr.io.dicom_files import is_packed
+
+    return is_packed(file)
 
 
 def _is_scan(archive: Path) -> bool:

@@ -98,6 +98,26 @@ def test_links_to_files_that_were_not_fetched_are_told(bids: Path) -> None:
         read_cohort(bids)
 
 
+@pytest.mark.parametrize("place", ["sub-77", "sub-02/ses-z", "sub-02/ct", "sub-02/ses-z/anat"])
+def test_links_to_folders_that_were_not_fetched_are_told(bids: Path, place: str) -> None:
+    (bids / "sub-02" / "notes").symlink_to("nothing")  # no place of scans
+    read_cohort(bids)
+    (bids / place).parent.mkdir(exist_ok=True)
+    (bids / place).symlink_to(bids.parent / "annex" / "nothing")
+    with pytest.raises(CohortError, match=r"1 scans are links.*datalad get"):
+        read_cohort(bids)
+
+
+def test_linked_subjects_are_read(bids: Path) -> None:
+    subjects = {record.patient_id for record in read_cohort(bids)}
+    before = [record.path.relative_to(bids) for record in read_cohort(bids)]
+    for subject in subjects:
+        (bids.parent / f"store-{subject}").mkdir()
+        (bids / subject).rename(bids.parent / f"store-{subject}" / "x")
+        (bids / subject).symlink_to(Path("..") / f"store-{subject}" / "x")
+    assert [record.path.relative_to(bids) for record in read_cohort(bids)] == before
+
+
 def test_a_damaged_header_is_named_by_its_place(bids: Path) -> None:
     (bids / "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz").write_bytes(b"no scan")
     with pytest.raises(CohortError, match="scan 3 of the dataset") as caught:

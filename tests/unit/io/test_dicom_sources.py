@@ -15,7 +15,7 @@ from pydicom.fileset import FileSet
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medsr import errors, io
-from medsr.io import dicom_archive, dicom_files
+from medsr.io import dicom_archive, dicom_open
 from medsr.io.dicom_read import is_dicom, read_dicom
 
 Make = Callable[..., Path]
@@ -193,6 +193,6 @@ def test_a_deflated_bomb_is_refused(
     pack = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     body = zlib.decompress(start[begin:], -zlib.MAX_WBITS) + bytes(8 << 20)
     victim.write_bytes(start[:begin] + pack.compress(body) + pack.flush())
-    monkeypatch.setattr(dicom_files, "MOST_INFLATED_BYTES", 4 << 20)
+    monkeypatch.setattr(dicom_open, "MOST_INFLATED_BYTES", 4 << 20)
     with pytest.raises(errors.CorruptFileError, match="grows beyond"):
         read_dicom(folder)

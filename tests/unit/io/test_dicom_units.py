@@ -252,3 +252,97 @@ def test_an_enhanced_source_that_is_shown_inverted_gives_single_frames(
     assert {pydicom.dcmread(f).PhotometricInterpretation for f in (tmp_path / "out").iterdir()} == {
         "MONOCHROME1"
     }
+
+
+def _map_of(
+    word: str = "", *, kind: str | None = None, units: str = ""
+) -> Callable[[Dataset, int], None]:
+    def edit(dataset: Dataset, k: int) -> None:
+        if word:
+            dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL", word]
+        if kind is not None:
+            dataset.RescaleType = kind
+        if units:
+            code, mapping = Dataset(), Dataset()
+            code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = units, "UCUM", units
+            mapping.MeasurementUnitsCodeSequence = [code]
+            mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = 1.0, 0.0
+            dataset.RealWorldValueMappingSequence = [mapping]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (_map_of("CBF"), r"blood flow \(CBF\)"),
+        (_map_of("RCBV", kind="US"), r"blood volume \(RCBV\)"),
+        (_map_of("TMAX", kind="HU"), "time to maximum"),
+        (_map_of("MTT"), "mean transit time"),
+        (_map_of(units="ml/(100.g.min)"), "other units"),
+    ],
+)
+def test_maps_computed_of_ct_are_refused_whatever_their_rescale_says(
+    tmp_path: Path, make_series: Make, edit: Callable[[Dataset, int], None], words: str
+) -> None:
+    folder = make_series(tmp_path / "s", edit=edit)
+    for read in (io.load, io.inspect):
+        with pytest.raises(errors.NotHounsfieldError, match=words):
+            read(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "dtype", "rescale"),
+    [
+        (_map_of("PERFUSION"), "int16", (1.0, -1024.0)),  # the dynamic images, not a map of them
+        (_map_of("AVERAGE", kind="US"), "uint16", (1.0, -1024.0)),  # kept by a converter
+        (_map_of(kind="US"), "int16", (1.0, 0.0)),  # stored as Hounsfield units
+        (_map_of(units="[hnsf'U]"), "uint16", (1.0, -1024.0)),
+        (_map_of(units="1"), "uint16", (1.0, -1024.0)),
+        (_map_of(kind="HU"), "uint16", (1.0, 0.0)),  # its word is taken
+    ],
+)
+def test_ct_that_may_be_in_hounsfield_units_is_read(
+    tmp_path: Path,
+    make_series: Make,
+    edit: Callable[[Dataset, int], None],
+    dtype: str,
+    rescale: tuple[float, float],
+) -> None:
+    stored = np.random.default_rng(1).integers(0, 2000, (9, 7, 6)).astype(dtype)
+    folder = make_series(tmp_path / "s", stored, rescale=rescale, edit=edit)
+    assert io.load(folder).units == "HU"
+    assert np.array_equal(io.load(folder).data, by_itk(folder))
+
+
+def test_unspecified_values_that_are_never_below_water_are_refused(
+    tmp_path: Path, make_series: Make
+) -> None:
+    stored = np.random.default_rng(1).integers(0, 2000, (9, 7, 6)).astype(np.uint16)
+    folder = make_series(tmp_path / "s", stored, rescale=(0.1, 0.0), edit=_map_of(kind="US"))
+    with pytest.raises(errors.NotHounsfieldError, match="never below 0"):
+        io.load(folder)
+
+
+@pytest.mark.parametrize("place", ["ImageType", "FrameType"])
+def test_an_enhanced_map_of_perfusion_is_refused(
+    tmp_path: Path, make_series: Make, place: str
+) -> None:
+    write_dicom(read_dicom(make_series(tmp_path / "s")), tmp_path / "frames", options=ENHANCED)
+    (file,) = (tmp_path / "frames").iterdir()
+    one, words = pydicom.dcmread(file), ["DERIVED", "PRIMARY", "PERFUSION", "RCBF"]
+    shared = one.SharedFunctionalGroupsSequence[0]
+    shared.PixelValueTransformationSequence[0].RescaleType = "US"
+    one.save_as(file)
+    assert io.load(file).units == "HU"
+    if place == "ImageType":
+        one.ImageType = words
+    else:
+        item = Dataset()
+        item.FrameType = words
+        shared.CTImageFrameTypeSequence = [item]
+        for frame in one.PerFrameFunctionalGroupsSequence:
+            frame.pop("CTImageFrameTypeSequence", None)
+    one.save_as(file)
+    with pytest.raises(errors.NotHounsfieldError, match=r"blood flow \(RCBF\)"):
+        io.load(file)

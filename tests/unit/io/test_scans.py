@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from medsr.errors import ArchiveError, CorruptFileError, InputNotFoundError
+from medsr.errors import ArchiveError, CorruptFileError, InputError, InputNotFoundError
 from medsr.io import load
 from medsr.io.scans import count_scans, find_scans
 
@@ -174,3 +176,73 @@ def test_a_folder_that_may_not_be_read_is_listed(tmp_path: Path) -> None:
             load(found[0].path)
     finally:
         (tmp_path / "closed").chmod(0o755)
+
+
+def test_linked_folders_are_followed_once_and_never_in_circles(
+    make_series: Callable[..., Path], tmp_path: Path
+) -> None:
+    store, scans = tmp_path / "store", tmp_path / "scans"
+    make_series(store / "one", series="1.1")
+    touch(store, "two/anat/x.nii", "two/again.txt")
+    touch(scans, "sub-00/x.nii", "results/r.nii")
+    (scans / "sub-01").symlink_to(store / "one")
+    (scans / "sub-02").symlink_to(Path("..") / "store" / "two")
+    (scans / "zz").symlink_to(store / "two" / "anat")  # visited below sub-02
+    (scans / "a-copy").symlink_to("sub-00")  # a folder keeps its own name
+    (scans / "up").symlink_to(tmp_path)
+    (scans / "here").symlink_to(".")
+    (scans / "old").symlink_to("results")
+    (store / "two" / "loop").symlink_to(store / "two")
+    (scans / "self").symlink_to("self")
+    found = find_scans(scans, leave_out=[scans / "results"])
+    assert [(scan.name, scan.kind) for scan in found] == [
+        ("self", "damaged"),
+        ("sub-00/x.nii", "file"),
+        ("sub-01", "folder"),
+        ("sub-02/anat/x.nii", "file"),
+    ]
+    assert load(found[2].path).shape == (9, 7, 6)
+
+
+def test_a_series_below_a_link_is_read_once(
+    make_series: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_series(tmp_path / "store" / "ct", series="1.1")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "b").symlink_to(tmp_path / "store")
+    (tmp_path / "study" / "a").symlink_to(tmp_path / "store" / "ct")
+    (tmp_path / "store" / "ct" / "loop").symlink_to(tmp_path / "study")
+    volume = load(tmp_path / "study")
+    assert volume.shape == (9, 7, 6)
+    assert volume.source is not None
+    assert volume.source.notes == ()
+    assert count_scans(tmp_path / "study") == "one"
+
+
+def test_links_to_nothing_and_packed_series_are_listed(
+    make_series: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_series(tmp_path / "ok", series="1.1")
+    touch(tmp_path, "sub-00/x.nii")
+    (tmp_path / "sub-01").symlink_to(tmp_path / "gone")
+    (tmp_path / "sub-02.nii.gz").symlink_to(tmp_path / "gone")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone")
+    series = make_series(tmp_path / "series")
+    (tmp_path / "p").mkdir()
+    with tarfile.open(tmp_path / "p" / "s.tar.gz", "w:gz") as archive:
+        archive.add(series, arcname="s")
+    with tarfile.open(tmp_path / "p" / "code.tar", "w") as archive:
+        archive.add(__file__, arcname="code.py")
+    (tmp_path / "q").mkdir()
+    packed = gzip.compress((series / "slice001.dcm").read_bytes())
+    (tmp_path / "q" / "i1.dcm.gz").write_bytes(packed)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "error.dcm").write_bytes(b"<html>404</html>")
+    shutil.rmtree(series)
+    found = {scan.name: scan for scan in find_scans(tmp_path)}
+    damaged = {"sub-01", "p/s.tar.gz", "q/i1.dcm.gz", "r/error.dcm"}
+    assert set(found) == damaged | {"ok", "sub-00/x.nii", "sub-02.nii.gz"}
+    assert {name for name, scan in found.items() if scan.kind == "damaged"} == damaged
+    for name in (*damaged, "sub-02.nii.gz"):
+        with pytest.raises(InputError, match=r"missing|unpack|web page"):
+            load(found[name].path)
