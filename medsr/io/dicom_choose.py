@@ -7,10 +7,12 @@ since people write names and dates into them.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +30,17 @@ from medsr.io.dicom_damage import damage_of_series, left_out_note, refusal
 from medsr.io.dicom_files import FoundSlices, find_slices
 from medsr.io.dicom_groups import (
     MINIMUM_SLICES,
-    contrast_groups,
     first_of_each_place,
     natural,
     place_groups,
     plane_groups,
     rank,
+    same_plane,
 )
 from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_pixels import native_padding, native_plane
 from medsr.io.dicom_scaling import hounsfield_notes, on_one_scale
+from medsr.io.dicom_split import contrast_groups, interleaved_groups
 from medsr.io.dicom_stack import Stack, regular_stack
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,11 @@ class Candidate:
     number: int = 0
     fault: InputError | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID."""
+        return self.slices[0].series
 
     @property
     def line(self) -> str:
@@ -98,7 +106,7 @@ def choose_stack(
     """
     found = find_slices(path)
     notes = list(found.notes)
-    candidates = list_candidates(found.slices, allow, picked=series)
+    candidates = list_candidates(found.slices, allow)
     chosen = _pick(candidates, series, notes, found)
     if found.damaged and series is None:
         raise refusal(found.damaged, chosen.slices, found.slices)
@@ -121,30 +129,22 @@ def check_damage(chosen: Candidate, found: FoundSlices) -> tuple[str, ...]:
 
 
 def list_candidates(
-    slices: Sequence[SliceHeader],
-    allow: frozenset[Allowance] = NOTHING,
-    *,
-    picked: str | None = None,
+    slices: Sequence[SliceHeader], allow: frozenset[Allowance] = NOTHING
 ) -> list[Candidate]:
     """All volumes among slices, numbered by rising SeriesInstanceUID.
 
     Args:
         slices: what :func:`find_slices` found.
         allow: as for :func:`choose_stack`.
-        picked: as ``series`` of :func:`choose_stack`; one that names a volume of a series bears
-            with what would bar the series as a whole.
     """
     by_series: dict[str, list[SliceHeader]] = defaultdict(list)
     for header in slices:
         by_series[header.series].append(header)
-    by_name = picked is not None and (picked.isdecimal() or ":" in picked)
-    found: list[Candidate] = []
-    for uid, group in sorted(by_series.items(), key=lambda item: natural(item[0])):
-        try:
-            found.extend(_volumes_of(uid, group, allow, mixed=by_name))
-        except InputError as error:
-            # A bad series beside good ones must not bar the good ones.
-            found.append(Candidate(uid, tuple(group), fault=error))
+    found = [
+        volume
+        for uid, group in sorted(by_series.items(), key=lambda item: natural(item[0]))
+        for volume in _volumes_of(uid, group, allow)
+    ]
     return [replace(each, number=number) for number, each in enumerate(found, start=1)]
 
 
@@ -180,17 +180,27 @@ def _pick(
 ) -> Candidate:
     if series is not None:
         return _named(candidates, series, found)
-    sound = [each for each in candidates if each.fault is None]
-    usable = [each for each in sound if each.usable]
-    if len(usable) == 1 and len(sound) == len(candidates):
+    if len(candidates) == 1:
+        return candidates[0]
+    if len({each.uid for each in candidates}) == 1:
+        _refuse_mixed(candidates)
+    usable = [each for each in candidates if each.usable]
+    sound = all(each.fault is None for each in candidates)
+    if len(usable) == 1 and sound and not _strays(usable[0], candidates):
         for other in candidates:
             if other is not usable[0]:
                 notes.append(f"passed over {other.line}, which is no volume")
                 logger.warning("%s", notes[-1])
         return usable[0]
-    if len(candidates) == 1:
-        return candidates[0]
     raise _several(candidates)
+
+
+def _strays(chosen: Candidate, candidates: Sequence[Candidate]) -> bool:
+    """Whether images of a volume's own series were left aside."""
+    return any(
+        each is not chosen and each.uid == chosen.uid and each.slices[0].kind == "slice"
+        for each in candidates
+    )
 
 
 def _named(candidates: list[Candidate], series: str, found: FoundSlices) -> Candidate:
@@ -198,11 +208,12 @@ def _named(candidates: list[Candidate], series: str, found: FoundSlices) -> Cand
     named = [each for each in candidates if series in (each.key, str(each.number))]
     if named:
         return named[0]
-    same = [each for each in candidates if each.key.partition(":")[0] == series]
-    usable = [each for each in same if each.usable]
-    if len(usable) == 1:
-        return usable[0]
+    same = [each for each in candidates if each.uid == series]
     if same:
+        _refuse_mixed(same)
+        usable = [each for each in same if each.usable]
+        if len(usable) == 1 and not _strays(usable[0], same):
+            return usable[0]
         raise _several(same)
     for each in found.damaged:
         if each.series == series:
@@ -220,7 +231,7 @@ def _several(candidates: list[Candidate]) -> SeveralSeriesError:
         for each in candidates[:_LISTED_VOLUMES]
     ]
     more = f"; and {len(candidates) - len(lines)} more" if len(candidates) > len(lines) else ""
-    series = {each.key.partition(":")[0] for each in candidates}
+    series = {each.uid for each in candidates}
     overlap = len(series) == 1 and all(each.mark for each in candidates)
     kind = TimeSeriesError if overlap else SeveralSeriesError
     return kind(
@@ -231,35 +242,26 @@ def _several(candidates: list[Candidate]) -> SeveralSeriesError:
 
 
 def _volumes_of(
-    uid: str,
-    slices: list[SliceHeader],
-    allow: frozenset[Allowance],
-    *,
-    mixed: bool,
+    uid: str, slices: list[SliceHeader], allow: frozenset[Allowance]
 ) -> list[Candidate]:
-    """Split one series into volumes.
-
-    Raises:
-        OrientationError, GeometryError: if planes are mixed and some are too few for a volume.
-        DuplicateSlicesError: if slices conflict.
-    """
-    groups, notes = plane_groups(slices), list[str]()
-    images = [group for group in groups if group[0].kind == "slice"]
-    if len(images) > 1 and min(map(len, images)) < MINIMUM_SLICES and not mixed:
-        _refuse_mixed(images)
-    volumes = [
-        (mark, part)
-        for group in groups
-        for mark, part in (
-            _by_contrast(group, notes, allow) if group[0].kind == "slice" else [("", group)]
-        )
-    ]
-    return [
-        Candidate(
-            uid if len(volumes) == 1 else f"{uid}:{number}", tuple(part), mark, notes=tuple(notes)
-        )
-        for number, (mark, part) in enumerate(volumes, start=1)
-    ]
+    """Split one series into volumes; a plane that cannot be sorted is one with its fault."""
+    volumes: list[Candidate] = []
+    for group in plane_groups(slices):
+        notes: list[str] = []
+        parts, fault = [("", group)], None
+        if group[0].kind == "slice":
+            try:
+                parts = _by_contrast(group, notes, allow)
+            except InputError as error:
+                # Bad images beside good ones must not bar the good ones.
+                fault = error
+        volumes += [
+            Candidate(uid, tuple(part), mark, fault=fault, notes=tuple(notes))
+            for mark, part in parts
+        ]
+    if len(volumes) == 1:
+        return volumes
+    return [replace(each, key=f"{uid}:{number}") for number, each in enumerate(volumes, start=1)]
 
 
 def _by_contrast(
@@ -269,18 +271,40 @@ def _by_contrast(
     lenient = "duplicates" in allow
     single = _without_copies(slices, notes, lenient=lenient)
     try:
-        return contrast_groups(single)
+        return contrast_groups(single, lenient=lenient)
     except (DuplicateSlicesError, TimeSeriesError):
         if not lenient:
             raise
     kept = first_of_each_place(single)
     _note_dropped(len(single) - len(kept), notes)
-    return [("", kept)]
+    return interleaved_groups(kept)
 
 
-def _refuse_mixed(groups: list[list[SliceHeader]]) -> None:
-    counts = " + ".join(str(len(group)) for group in groups)
-    orientations = [group[0].orientation for group in groups]
+def _refuse_mixed(candidates: Sequence[Candidate]) -> None:
+    """Refuse a series with images in several planes, in one of which they are too few.
+
+    Raises:
+        OrientationError, GeometryError: where they differ in orientation, or in something else.
+    """
+    planes: list[list[Candidate]] = []
+    for each in candidates:
+        if each.slices[0].kind != "slice":
+            continue
+        for plane in planes:
+            if same_plane(plane[0].slices[0], each.slices[0]):
+                plane.append(each)
+                break
+        else:
+            planes.append([each])
+    sizes = [sum(len(each.slices) for each in plane) for plane in planes]
+    if len(planes) < 2 or min(sizes) >= MINIMUM_SLICES:
+        return
+    counts = " + ".join(map(str, sizes))
+    usable = [f"--series {each.number} ({each.line})" for each in candidates if each.usable]
+    way_out = "give one stack at a time"
+    if usable:
+        way_out += f", or pass {' or '.join(usable[:_LISTED_VOLUMES])}"
+    orientations = [plane[0].slices[0].orientation for plane in planes]
     first = orientations[0]
     turned = any(
         (first is None) != (other is None)
@@ -289,12 +313,11 @@ def _refuse_mixed(groups: list[list[SliceHeader]]) -> None:
     )
     if turned:
         raise OrientationError(
-            f"one series holds slices of {len(groups)} orientations ({counts} slices); "
-            "give one stack at a time"
+            f"one series holds slices of {len(planes)} orientations ({counts} slices); {way_out}"
         )
     raise GeometryError(
-        f"one series holds slices of {len(groups)} matrix sizes, pixel spacings or kinds "
-        f"({counts} slices); give one stack at a time"
+        f"one series holds slices of {len(planes)} matrix sizes, pixel spacings or kinds "
+        f"({counts} slices); {way_out}"
     )
 
 
@@ -312,19 +335,22 @@ def _without_copies(
     places = place_groups(slices)
     for group in places:
         originals: list[SliceHeader] = []
+        pixels = lru_cache(maxsize=None)(_fingerprint)
         # In an order that no file name decides, so that "the first" is always the same.
         for header in group if len(group) == 1 else sorted(group, key=rank):
-            twin = next((o for o in originals if _same_image(o, header)), None)
-            if twin is None:
+            twins = [other for other in originals if _same_image(other, header)]
+            if not twins:
                 originals.append(header)
-            elif np.array_equal(native_plane(twin), native_plane(header)):
+            elif any(pixels(twin) == pixels(header) for twin in twins):
                 copies += 1
             elif lenient:
                 conflicts += 1
+            elif all(_at_other_times(twin, header) for twin in twins):
+                originals.append(header)
             else:
                 way_out = ", or pass --allow-duplicates to take the first"
                 raise DuplicateSlicesError(
-                    f"{twin.label} and {header.label} claim one position and differ in their "
+                    f"{twins[0].label} and {header.label} claim one position and differ in their "
                     "pixels; give one volume, not a mixture" + (way_out if len(places) > 1 else "")
                 )
         kept.extend(originals)
@@ -346,3 +372,13 @@ def _same_image(first: SliceHeader, other: SliceHeader) -> bool:
     if first.sop_instance == other.sop_instance and first.frame == other.frame:
         return True
     return first.contrast == other.contrast and first.position is not None
+
+
+def _fingerprint(header: SliceHeader) -> bytes:
+    plane = native_plane(header) + 0.0  # no negative zeros
+    return hashlib.sha256(str(plane.shape).encode() + plane.tobytes()).digest()
+
+
+def _at_other_times(first: SliceHeader, other: SliceHeader) -> bool:
+    """Whether the clocks of two images say that neither can be a copy of the other."""
+    return first.sop_instance != other.sop_instance and first.times != other.times

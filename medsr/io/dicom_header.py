@@ -14,6 +14,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from medsr.errors import CorruptFileError, MissingGeometryError
+from medsr.io.dicom_contrast import CONTRAST_TAGS, Contrast, Times, contrast_of, times_of
 from medsr.io.dicom_padding import PaddingRule, padding_rule
 from medsr.io.dicom_scaling import SCALING_TAGS, Rescale, rescale_of
 from medsr.io.dicom_sources import DicomFile
@@ -29,34 +30,6 @@ MULTI_FRAME: dict[str, Modality] = {
 }
 READABLE: dict[str, Modality] = {**SINGLE_FRAME, **MULTI_FRAME}
 
-# What can tell apart two images of one place, in the order in which people would name it.
-_CONTRAST = (
-    "ImageType",
-    "EchoNumbers",
-    "EchoTime",
-    "TemporalPositionIdentifier",
-    "DiffusionBValue",
-    "DiffusionGradientOrientation",
-    "InversionTime",
-    "TriggerTime",
-    "FlipAngle",
-    "KVP",
-    "ConvolutionKernel",
-    "AcquisitionNumber",
-)
-# The same for the frames of an enhanced object: (functional group, attribute).
-_FRAME_CONTRAST = (
-    ("MRImageFrameTypeSequence", "FrameType"),
-    ("MRImageFrameTypeSequence", "ComplexImageComponent"),
-    ("CTImageFrameTypeSequence", "FrameType"),
-    ("MREchoSequence", "EffectiveEchoTime"),
-    ("FrameContentSequence", "TemporalPositionIndex"),
-    ("FrameContentSequence", "StackID"),
-    ("MRDiffusionSequence", "DiffusionBValue"),
-    ("MRDiffusionSequence", "DiffusionDirectionality"),
-    ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
-    ("FrameContentSequence", "FrameAcquisitionNumber"),
-)
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence")
 _MOSAICS = {"MOSAIC", "VFRAME"}
 """What ImageType says of many slices tiled in one picture: Siemens' word and United Imaging's."""
@@ -87,7 +60,7 @@ HEADER_TAGS: list[Any] = [
     "GantryDetectorTilt",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
-    *_CONTRAST,
+    *CONTRAST_TAGS,
     (_SIEMENS_CREATOR[0] << 16) + _SIEMENS_CREATOR[1],
     (_SIEMENS_IMAGES_IN_MOSAIC[0] << 16) + _SIEMENS_IMAGES_IN_MOSAIC[1],
 ]
@@ -116,6 +89,7 @@ class SliceHeader:
         tilt_degrees: GantryDetectorTilt as the file states it; None if absent.
         contrast: (attribute, value) pairs that can tell apart images of one place.
         kind: "colour", "mosaic", "localizer" or "slice".
+        times: (attribute, (date, time)) of each clock; never shown.
 
     Source: DICOM PS3.3 C.7.6.2 (plane), C.7.6.3 (pixel), C.7.6.16 (functional groups).
     """
@@ -136,8 +110,9 @@ class SliceHeader:
     dtype: str
     padding_rule: PaddingRule | None
     tilt_degrees: float | None
-    contrast: tuple[tuple[str, str], ...]
+    contrast: Contrast
     kind: str
+    times: Times = ()
 
     @property
     def slope(self) -> float:
@@ -266,8 +241,9 @@ def _header(
             lambda name: number(dataset, name, int, where), modality=modality, dtype=dtype
         ),
         tilt_degrees=number(dataset, "GantryDetectorTilt", float, where),
-        contrast=_contrast(dataset, frame, group),
+        contrast=contrast_of(dataset, frame, group),
         kind=_kind(dataset, group),
+        times=times_of(dataset, group),
     )
 
 
@@ -287,20 +263,6 @@ def _kind(dataset: Dataset, group: Callable[[str], Dataset]) -> str:
     if _MOSAICS & set(image_type) or (siemens and _SIEMENS_IMAGES_IN_MOSAIC in dataset):
         return "mosaic"
     return "localizer" if "LOCALIZER" in image_type else "slice"
-
-
-def _contrast(
-    dataset: Dataset, frame: int | None, group: Callable[[str], Dataset]
-) -> tuple[tuple[str, str], ...]:
-    if frame is None:
-        pairs = [(name, dataset.get(name)) for name in _CONTRAST]
-    else:
-        pairs = [(name, group(place).get(name)) for place, name in _FRAME_CONTRAST]
-    return tuple(
-        (name, "\\".join(str(part) for part in listed(value)))
-        for name, value in pairs
-        if value not in (None, "")
-    )
 
 
 def _dtype(dataset: Dataset, where: str) -> str:

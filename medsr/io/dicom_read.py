@@ -128,7 +128,7 @@ def list_dicom(path: Path, *, allow: frozenset[Allowance] = NOTHING) -> tuple[Li
         InputError: if there is no CT or MR slice at all that can be read.
     """
     found = find_slices(Path(path))
-    candidates = list_candidates(found.slices, allow, picked=":")
+    candidates = list_candidates(found.slices, allow)
     return tuple(_listed(each, found, allow) for each in candidates)
 
 

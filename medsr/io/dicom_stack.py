@@ -26,7 +26,15 @@ from medsr.errors import (
 )
 from medsr.geometry import Geometry
 from medsr.io.allow import NOTHING, Allowance
-from medsr.io.dicom_groups import MINIMUM_SLICES, PLANE_TOLERANCE, SAME_PLACE_MM, refuse_kind
+from medsr.io.dicom_groups import (
+    MINIMUM_SLICES,
+    PLANE_TOLERANCE,
+    ROUNDING_MM,
+    SAME_PLACE_MM,
+    SPACING_TOLERANCE,
+    refuse_kind,
+    uneven_gaps,
+)
 from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_regular import Regridding, even_places
 
@@ -35,8 +43,6 @@ logger = logging.getLogger(__name__)
 Slices = Sequence[SliceHeader]
 FloatArray = npt.NDArray[np.float64]
 
-SPACING_TOLERANCE = 0.01  # of the spacing
-_ROUNDING_MM = 0.0101  # two positions written with two decimals
 _COSINE_TOLERANCE = 2e-3  # cosines written with three decimals
 _SHIFT_TOLERANCE_PIXELS = 0.25
 _TILT_TOLERANCE_DEGREES = 0.05
@@ -278,12 +284,12 @@ def _positions(slices: Slices) -> FloatArray:
 def _uneven_gaps(slices: Slices, along: FloatArray, gaps: FloatArray) -> SliceSpacingError | None:
     """A refusal that lists the gaps that are off; None if all are even."""
     usual = float(np.median(gaps))
-    off = np.flatnonzero(np.abs(gaps - usual) > max(SPACING_TOLERANCE * usual, _ROUNDING_MM))
+    off = uneven_gaps(gaps)
     if not off.size:
         return None
     runs: list[tuple[int, int]] = []  # first and last gap of neighbours that are alike
     for gap in map(int, off):
-        if runs and runs[-1][1] == gap - 1 and abs(gaps[gap] - gaps[gap - 1]) <= _ROUNDING_MM:
+        if runs and runs[-1][1] == gap - 1 and abs(gaps[gap] - gaps[gap - 1]) <= ROUNDING_MM:
             runs[-1] = (runs[-1][0], gap)
         else:
             runs.append((gap, gap))
