@@ -14,6 +14,7 @@ from medsr.errors import (
     UnsupportedFormatError,
 )
 from medsr.io.itk_fields import NO_SPACING, Encoding, TextHeader, parse_fields
+from medsr.io.misnamed import hint
 
 _TYPES = {
     "MET_CHAR": "i1",
@@ -35,7 +36,8 @@ def read_metaimage(path: Path, start: bytes) -> TextHeader:
     """Read the header at the start of a file; errors as for ``itk_header.read_text_header``."""
     end = re.search(rb"ElementDataFile[ \t]*=[^\n]*(\n|\Z)", start)
     if end is None or b"NDims" not in start[: end.end()]:
-        raise CorruptFileError(f"{path}: this is no MetaImage file (it has no NDims)")
+        seems = hint(path) or "it has no NDims"
+        raise CorruptFileError(f"{path}: this is no MetaImage file; {seems}")
     fields = parse_fields(path, start[: end.end()].decode("latin-1"), "=", "MetaImage")
     name = fields.get("ElementDataFile")
     axes = fields.axes("NDims")

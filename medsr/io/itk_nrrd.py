@@ -21,6 +21,7 @@ from medsr.errors import (
 )
 from medsr.geometry import Geometry
 from medsr.io.itk_fields import NO_SPACING, Encoding, Fields, TextHeader, by, parse_fields
+from medsr.io.misnamed import hint
 
 _VECTOR = re.compile(r"none|\([^()]*\)", re.IGNORECASE)
 _COLOURS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color")
@@ -79,7 +80,8 @@ _ALIASES = {
 def read_nrrd(path: Path, start: bytes) -> TextHeader:
     """Read the header at the start of a file; errors as for ``itk_header.read_text_header``."""
     if not re.match(rb"NRRD\d{4}\r?\n", start):
-        raise CorruptFileError(f"{path}: this is no NRRD file (it does not start with NRRD)")
+        seems = hint(path) or "it does not start with NRRD"
+        raise CorruptFileError(f"{path}: this is no NRRD file; {seems}")
     end = re.search(rb"\n\r?\n", start)
     text = start[: end.end() if end else None].decode("latin-1").split("\n", 1)[1]
     detached = re.search(r"^data ?file:(?!=)[ \t]*(\S*)[^\n]*", text, re.M | re.I)

@@ -33,6 +33,7 @@ from medsr.errors import (
 from medsr.geometry import Geometry, format_mm
 from medsr.io.checks import DEFLATE, check_claimed_bytes
 from medsr.io.compressed import DAMAGED_STREAM, check_end, open_to_read
+from medsr.io.misnamed import hint
 from medsr.io.quantise import dequantise
 from medsr.volume import Source, SourceFormat, Volume
 
@@ -57,7 +58,6 @@ _COLOUR_CODES = (128, 2304)  # NIFTI_TYPE_RGB24, NIFTI_TYPE_RGBA32
 _LABELS, _STATISTICS = 1002, range(2, 25)  # NIFTI_INTENT_*
 _EOL_CHECKS = (b"\r\n\x1a\n", bytes(4))  # NIfTI-2 standard, eol_check
 _MGH_FLAG_AT = 28  # bytes before goodRASFlag, a 16-bit integer
-_GZIP_MAGIC = b"\x1f\x8b"
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
 
@@ -135,13 +135,12 @@ def read_header(path: Path) -> NiftiInfo:
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputNotFoundError(f"{path}: {error.strerror or 'cannot be opened'}") from error
     except (HeaderDataError, KeyError) as error:
+        seems = hint(path) or "export it again"
         raise UnsupportedFormatError(
-            f"{path}: the header is of no kind that medsr reads ({brief(error)})"
+            f"{path}: the header is of no kind that medsr reads ({brief(error)}); {seems}"
         ) from error
     except _UNREADABLE_HEADER as error:
-        raise CorruptFileError(
-            f"{path}: the header cannot be read ({brief(error)}); export it again"
-        ) from error
+        raise CorruptFileError(_unreadable(path, error)) from error
     _check_scalar(dtype, None if is_mgh else int(header["datatype"]), path)
     shape = _check_shape(shape, path)
     if offset < int(header.template_dtype.itemsize):
@@ -194,8 +193,8 @@ def _nifti_header(path: Path) -> Any:
         sizes = [int.from_bytes(start, order) for order in ("little", "big")]
         header_class: Any = next((c for s, c in _HEADER_CLASSES.items() if s in sizes), None)
         if header_class is None:
-            hint = "; it is a gzip file, so name it .nii.gz" if start[:2] == _GZIP_MAGIC else ""
-            raise CorruptFileError(f"{path}: this is no NIfTI file{hint}")
+            seems = hint(path)
+            raise CorruptFileError(f"{path}: this is no NIfTI file{seems and f'; {seems}'}")
         file.seek(0)
         header = header_class.from_fileobj(file, check=False)
     if not header["magic"].item().startswith((b"n+1", b"n+2")):
@@ -215,9 +214,11 @@ def _mgh_header(path: Path) -> Any:
     try:
         return MGHImage.from_filename(path).header
     except (MGHError, TypeError) as error:
-        raise CorruptFileError(
-            f"{path}: the header cannot be read ({brief(error)}); export it again"
-        ) from error
+        raise CorruptFileError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path}: the header cannot be read ({brief(error)}); {hint(path) or 'export it again'}"
 
 
 def _mgh_doubts(path: Path) -> tuple[str, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from medsr import io
 from medsr.errors import CorruptFileError, UnsupportedFormatError, WideIntegerError
@@ -17,6 +19,7 @@ from medsr.geometry import Geometry
 from medsr.io.slabs import open_slabs
 from medsr.io.slabs_survey import survey
 
+sitk = SimpleITK
 SHAPE = (6, 5, 7)
 AFFINE = np.array([[0.0, 0, -4, 9], [0.9, 0, 0, -8], [0, 0.8, 0, 7], [0, 0, 0, 1]])
 
@@ -98,11 +101,77 @@ def test_what_follows_a_gzip_stream_counts(tmp_path: Path, extra: bytes) -> None
     np.testing.assert_array_equal(io.load(path).data, counting())
 
 
-def test_files_by_the_wrong_name(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.nii.gz", counting())
-    path.rename(tmp_path / "a.nii")
-    with pytest.raises(CorruptFileError, match=r"name it \.nii\.gz"):
-        io.load(tmp_path / "a.nii")
+WRONG_NAMES = {
+    "packed.nii": "name it .nii.gz",
+    "plain.nii.gz": "name it .nii",
+    "plain2.nii.gz": "name it .nii",
+    "twice.nii.gz": "packed by gzip twice, so unpack it once",
+    "packed.mgh": "name it .mgz",
+    "plain.mgz": "name it .mgh",
+    "mgz.nii.gz": "it is a FreeSurfer volume, so name it .mgz",
+    "nifti.mgz": "it is a NIfTI file, so name it .nii.gz",
+    "nifti.nrrd": "it is a NIfTI file, so name it .nii",
+    "packed.nrrd": "it is an NRRD file packed by gzip, so unpack it",
+    "meta.nrrd": "it is a MetaImage file, so name it .mha",
+    "nrrd.mha": "it is an NRRD file, so name it .nrrd",
+    "packed.mha": "it is a MetaImage file packed by gzip, so unpack it",
+    "nrrd.nii": "it is an NRRD file, so name it .nrrd",
+    "dicom.nii.gz": "it is a DICOM file, so name it .dcm",
+}
+
+
+@pytest.mark.parametrize("name", WRONG_NAMES)
+def test_files_by_the_wrong_name(tmp_path: Path, name: str) -> None:
+    nifti = write(tmp_path / "a.nii", counting()).read_bytes()
+    nifti2 = nib.Nifti2Image(counting(), AFFINE).to_bytes()
+    mgh = nib.MGHImage(counting(), AFFINE).to_bytes()
+    image = sitk.GetImageFromArray(counting())
+    for ending in ("nrrd", "mha"):
+        sitk.WriteImage(image, str(tmp_path / f"a.{ending}"))
+    nrrd, meta = ((tmp_path / f"a.{ending}").read_bytes() for ending in ("nrrd", "mha"))
+    pack = gzip.compress
+    content = {
+        "packed.nii": pack(nifti),
+        "plain.nii.gz": nifti,
+        "plain2.nii.gz": nifti2,
+        "twice.nii.gz": pack(pack(nifti)),
+        "packed.mgh": pack(mgh),
+        "plain.mgz": mgh,
+        "mgz.nii.gz": pack(mgh),
+        "nifti.mgz": pack(nifti),
+        "nifti.nrrd": nifti,
+        "packed.nrrd": pack(nrrd),
+        "meta.nrrd": meta,
+        "nrrd.mha": nrrd,
+        "packed.mha": pack(meta),
+        "nrrd.nii": nrrd,
+        "dicom.nii.gz": bytes(128) + b"DICM" + bytes(500),
+    }
+    path = tmp_path / name
+    path.write_bytes(content[name])
+    for read in (io.load, io.inspect, open_slabs):
+        with pytest.raises((CorruptFileError, UnsupportedFormatError)) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).endswith(WRONG_NAMES[name])
+    renamed = re.search(r"name it (\S+)$", WRONG_NAMES[name])
+    if renamed and "DICOM" not in WRONG_NAMES[name]:
+        there = path.rename(tmp_path / f"right{renamed[1]}")
+        np.testing.assert_array_equal(np.sort(io.load(there).data.ravel()), counting().ravel())
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz", "a.mgh", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("content", [b"", b"hello" * 200, b"\x1f\x8b", gzip.compress(b"x" * 900)])
+def test_no_name_is_proposed_for_what_is_not_known(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((CorruptFileError, UnsupportedFormatError)) as caught:
+        io.load(tmp_path / name)
+    assert "so name it" not in str(caught.value)
+
+
+def test_a_pair_of_files_is_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(counting(), AFFINE), tmp_path / "pair.hdr")
     for name in ("pair.hdr", "pair.img"):
         with pytest.raises(UnsupportedFormatError, match="two files"):
