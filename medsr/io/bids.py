@@ -10,6 +10,7 @@ Source: BIDS specification 1.10, "Common principles" and "Derivatives".
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -233,21 +234,26 @@ def _read(file: Path) -> dict[str, Any] | None:
     try:
         if file.stat().st_size > _LARGEST_BYTES:
             return None
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = json.loads(file.read_bytes())  # bytes, so that a byte-order mark counts
     except (OSError, ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
 
 
 def _is_short(value: object) -> bool:
-    """Whether a field holds numbers or a few words, and no tree or tale."""
+    """Whether a field holds numbers that JSON knows or a few words, and no tree or tale."""
     if isinstance(value, str):
         return len(value) <= _LONGEST_TEXT
     if isinstance(value, list):
         return len(value) <= _LONGEST_TEXT and all(map(_is_short, value))
     if isinstance(value, dict):
-        return all(isinstance(item, (int, float, list)) for item in value.values())
-    return value is None or isinstance(value, (int, float))
+        return all(isinstance(v, (int, float, list)) and _is_short(v) for v in value.values())
+    return value is None or isinstance(value, int) or _is_finite(value)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a float that JSON can hold: Python reads and writes NaN, which is no JSON."""
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

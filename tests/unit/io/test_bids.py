@@ -119,3 +119,38 @@ def test_sources_resolve_within_and_between_datasets(scan: Path, tmp_path: Path)
     assert "Doe" not in json.dumps(described)
     assert bids.source_uri(scan, derived / "sub-01" / "x.nii") == f"bids:raw:{inside}"
     assert bids.source_uri(tmp_path / "a.nii", derived / "x.nii") == "a.nii"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def test_what_is_no_json_is_not_handed_on(tmp_path: Path) -> None:
+    scan = tmp_path / "a.nii.gz"
+    (tmp_path / "a.json").write_text(
+        '{"EchoTime": NaN, "FlipAngle": 9, "InversionTime": -Infinity, "RepetitionTime": 1e999,'
+        ' "ImageType": ["ORIGINAL", NaN], "SliceThickness": NaN, "EchoNumber": 1'
+        + "0" * 400
+        + ', "AnatomicalLandmarkCoordinates": {"NAS": [1, Infinity, 2]}}'
+    )
+    fields = bids.read_sidecar(scan)
+    assert fields is not None
+    grids = (THICK, THICK.refine((1, 1, 4)))
+    derived = bids.derived_sidecar(fields, scan, tmp_path / "out.nii.gz", grids, DERIVATION)
+    text = bids.as_text(derived)
+    assert json.loads(text, parse_constant=_refuse) == derived
+    assert {"FlipAngle", "SliceThickness", "EchoNumber"} < derived.keys()
+    gone = {"EchoTime", "InversionTime", "RepetitionTime", "ImageType"}
+    assert not (gone | {"AnatomicalLandmarkCoordinates"}) & derived.keys()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_read(tmp_path: Path, encoding: str) -> None:
+    scan = tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    scan.parent.mkdir(parents=True)
+    (tmp_path / bids.DESCRIPTION).write_text('{"BIDSVersion": "1.9.0"}', encoding=encoding)
+    (tmp_path / "T1w.json").write_text('{"EchoTime": 0.5}', encoding=encoding)
+    bids.sidecar_path(scan).write_text('{"Manufacturer": "Größe"}', encoding=encoding)
+    assert bids.read_sidecar(scan) == {"EchoTime": 0.5, "Manufacturer": "Größe"}
+    described = bids.derived_description(tmp_path, tmp_path / "derivatives", "0.1.0")
+    assert described["BIDSVersion"] == "1.9.0"
