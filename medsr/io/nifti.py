@@ -58,6 +58,7 @@ _COLOUR_CODES = (128, 2304)  # NIFTI_TYPE_RGB24, NIFTI_TYPE_RGBA32
 _LABELS, _STATISTICS = 1002, range(2, 25)  # NIFTI_INTENT_*
 _EOL_CHECKS = (b"\r\n\x1a\n", bytes(4))  # NIfTI-2 standard, eol_check
 _MGH_FLAG_AT = 28  # bytes before goodRASFlag, a 16-bit integer
+_SPACES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI 152", 5: "template"}
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
 
@@ -123,7 +124,7 @@ def read_header(path: Path) -> NiftiInfo:
         ComplexError: for complex numbers.
         ColourError: for RGB.
         GeometryError: for zero or negative spacing, a singular affine, or sform and qform that
-            are both valid and lie apart.
+            name the same space and lie apart.
     """
     is_mgh = path.name.lower().endswith((".mgz", ".mgh"))
     try:
@@ -164,8 +165,8 @@ def _scaling(header: Any, path: Path) -> tuple[float, float, tuple[str, ...]]:
     """Slope and intercept: none where the slope is 0 (NIfTI-1 standard) or NaN ("not set")."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0.0 or math.isnan(slope):
-        if slope == 0.0 and intercept != 0.0:
-            note = f"scl_slope is 0, so that scl_inter ({intercept:.6g}) does not count"
+        if intercept != 0.0 and not math.isnan(intercept):
+            note = f"scl_slope is {slope:g}, so that scl_inter ({intercept:.6g}) does not count"
             return 1.0, 0.0, (note,)
         return 1.0, 0.0, ()
     if not (math.isfinite(slope) and math.isfinite(intercept)):
@@ -279,6 +280,27 @@ def _nifti_geometry(
     unit = _UNIT_NAMES.get(int(header["xyzt_units"]) & 7)
     if unit is not None:
         notes.append(f"the header gives lengths in {unit}; they were taken as mm")
+    found = transforms_of(header, shape, path)
+    if len(found) == 2:
+        notes += _check_agreement(header, found["sform"], found["qform"], path)
+    if not found:
+        notes.append(f"neither sform nor qform is set; {_UNPLACED}")
+        found["base"] = _geometry(shape, header.get_base_affine(), path)
+    taken = next(iter(found.values()))
+    if not np.allclose(taken.spacing, zooms, rtol=_SPACING_TOLERANCE, atol=0.0):
+        notes.append(
+            f"pixdim says {format_mm(zooms)} mm and {next(iter(found))} "
+            f"{format_mm(taken.spacing)} mm; the latter was taken"
+        )
+    return taken, tuple(notes)
+
+
+def transforms_of(header: Any, shape: tuple[int, int, int], path: Path) -> dict[str, Geometry]:
+    """The grids by the transforms whose codes are set, the sform first, as nibabel takes it.
+
+    Raises:
+        GeometryError: One of them is none.
+    """
     found: dict[str, Geometry] = {}
     if int(header["sform_code"]) > 0:
         found["sform"] = _geometry(shape, header.get_sform(), path)
@@ -292,29 +314,32 @@ def _nifti_geometry(
             raise GeometryError(
                 f"{path}: invalid qform ({brief(error)}); export it again"
             ) from error
-    if len(found) == 2:
-        _check_agreement(found["sform"], found["qform"], path)
-    if not found:
-        notes.append(f"neither sform nor qform is set; {_UNPLACED}")
-        found["base"] = _geometry(shape, header.get_base_affine(), path)
-    taken = next(iter(found.values()))
-    if not np.allclose(taken.spacing, zooms, rtol=_SPACING_TOLERANCE, atol=0.0):
-        notes.append(
-            f"pixdim says {format_mm(zooms)} mm and {next(iter(found))} "
-            f"{format_mm(taken.spacing)} mm; the latter was taken"
-        )
-    return taken, tuple(notes)
+    return found
 
 
-def _check_agreement(sform: Geometry, qform: Geometry, path: Path) -> None:
-    """Refuse two valid transforms that put the voxels in different places."""
-    apart = sform.corner_distance_mm(qform)
-    if apart > conflict_mm(sform):
-        raise GeometryError(
-            f"{path}: sform and qform disagree by up to {apart:.4g} mm (spacing "
-            f"{format_mm(sform.spacing)} against {format_mm(qform.spacing)} mm, origin "
-            f"{format_mm(sform.origin)} against {format_mm(qform.origin)} mm); remove the wrong one"
-        )
+def _check_agreement(header: Any, sform: Geometry, qform: Geometry, path: Path) -> list[str]:
+    """Refuse two transforms into one space that differ; note two into different spaces."""
+    if are_one_place(sform, qform):
+        return []
+    apart = f"{sform.corner_distance_mm(qform):.4g} mm"
+    spaces = [_SPACES.get(int(header[f"{kind}_code"]), "unknown") for kind in ("sform", "qform")]
+    if int(header["sform_code"]) != int(header["qform_code"]):
+        return [
+            f"sform (code {int(header['sform_code'])}, {spaces[0]}) and qform (code "
+            f"{int(header['qform_code'])}, {spaces[1]}) are in different spaces, up to {apart} "
+            "apart; the sform was taken"
+        ]
+    raise GeometryError(
+        f"{path}: sform and qform, both of code {int(header['sform_code'])} ({spaces[0]}), "
+        f"disagree by up to {apart} (spacing "
+        f"{format_mm(sform.spacing)} against {format_mm(qform.spacing)} mm, origin "
+        f"{format_mm(sform.origin)} against {format_mm(qform.origin)} mm); remove the wrong one"
+    )
+
+
+def are_one_place(sform: Geometry, qform: Geometry) -> bool:
+    """Whether no two viewers would show the voxels in visibly different places."""
+    return sform.corner_distance_mm(qform) <= conflict_mm(sform)
 
 
 def conflict_mm(geometry: Geometry) -> float:

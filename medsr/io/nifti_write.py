@@ -20,7 +20,7 @@ from nibabel.freesurfer.mghformat import MGHImage
 from medsr.errors import OutputFormatError
 from medsr.geometry import Geometry
 from medsr.io.compressed import open_to_write
-from medsr.io.nifti import conflict_mm
+from medsr.io.nifti import are_one_place, conflict_mm, transforms_of
 from medsr.io.quantise import (
     Scaling,
     Stored,
@@ -177,7 +177,10 @@ def _clean_header(original: object | None, header_class: Any, derivation: Deriva
 
 
 def _set_transforms(image: Any, geometry: Geometry, original: Any) -> None:
-    """Write the grid into sform and qform alike, so that every reader sees the same one."""
+    """Write the grid into sform and qform alike, so that every reader sees the same one.
+
+    Where the source has a place in each of two spaces, so has the result, over the source in both.
+    """
     codes = (
         (_SCANNER, _SCANNER)
         if original is None
@@ -187,12 +190,23 @@ def _set_transforms(image: Any, geometry: Geometry, original: Any) -> None:
     sform_code, qform_code = (
         code if code in _KNOWN_CODES else (known or [_ALIGNED])[0] for code in codes
     )
+    second = geometry if sform_code == qform_code else _in_the_qforms_space(geometry, original)
     image.set_sform(geometry.affine, sform_code)
-    image.set_qform(geometry.affine, qform_code)
+    image.set_qform(second.affine, qform_code)
     # A quaternion cannot express shear; a qform that is off is worse than none.
     written = Geometry(geometry.shape, image.header.get_qform())
-    if geometry.corner_distance_mm(written) > 0.5 * conflict_mm(geometry):
-        image.set_qform(geometry.affine, 0)
+    if second.corner_distance_mm(written) > 0.5 * conflict_mm(second):
+        image.set_qform(second.affine, 0)
+
+
+def _in_the_qforms_space(geometry: Geometry, original: Any) -> Geometry:
+    """The grid of a result as its source's qform has it; the grid itself where it has but one."""
+    x, y, z = original.get_data_shape()[:3]
+    found = transforms_of(original, (x, y, z), Path())
+    if len(found) < 2 or are_one_place(found["sform"], found["qform"]):
+        return geometry
+    there = found["qform"].affine @ np.linalg.inv(found["sform"].affine)
+    return Geometry(geometry.shape, there @ geometry.affine)
 
 
 def _supported(dtype: np.dtype[Any]) -> np.dtype[Any]:

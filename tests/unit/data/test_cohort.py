@@ -92,6 +92,12 @@ def test_sites_are_told_without_names_of_places(bids: Path) -> None:
     assert "lsewhere" not in sites["sub-03"]
 
 
+def test_a_table_with_a_byte_order_mark_is_read(bids: Path) -> None:
+    table = bids / "participants.tsv"
+    table.write_text(table.read_text(), encoding="utf-8-sig")
+    assert {r.patient_id: r.site for r in read_cohort(bids)}["sub-01"] == "A"
+
+
 def test_links_to_files_that_were_not_fetched_are_told(bids: Path) -> None:
     (bids / "sub-02/ses-a/anat/sub-02_ses-a_PDw.nii.gz").symlink_to("../annex/nothing")
     with pytest.raises(CohortError, match=r"1 scans are links.*datalad get"):

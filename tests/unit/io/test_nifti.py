@@ -226,11 +226,11 @@ def test_a_sheared_grid_survives_in_the_sform_alone(tmp_path: Path) -> None:
 
 
 def test_contradicting_transforms_are_refused_with_numbers(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.nii", counting(), qoffset_x=OBLIQUE[0, 3] + 5.0)
+    path = write(tmp_path / "a.nii", counting(), sform_code=1, qoffset_x=OBLIQUE[0, 3] + 5.0)
     with pytest.raises(GeometryError, match=r"disagree by up to 5 mm") as caught:
         io.load(path)
     assert "a.nii" in str(caught.value)
-    near = write(tmp_path / "b.nii", counting(), qoffset_x=OBLIQUE[0, 3] + 0.02)
+    near = write(tmp_path / "b.nii", counting(), sform_code=1, qoffset_x=OBLIQUE[0, 3] + 0.02)
     assert io.load(near).shape == SHAPE
 
 

@@ -12,9 +12,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+from scipy.spatial.transform import Rotation
 
 from medsr import io
-from medsr.errors import CorruptFileError, UnsupportedFormatError, WideIntegerError
+from medsr.errors import (
+    CorruptFileError,
+    GeometryError,
+    UnsupportedFormatError,
+    WideIntegerError,
+)
 from medsr.geometry import Geometry
 from medsr.io.slabs import open_slabs
 from medsr.io.slabs_survey import survey
@@ -55,7 +61,10 @@ def test_integers_that_float32_cannot_tell_apart_are_refused(tmp_path: Path, dty
     assert io.load(write(tmp_path / "b.nii", data.astype(np.int32))).data.max() == 2**24 + 1
 
 
-@pytest.mark.parametrize(("slope", "intercept"), [(np.nan, np.nan), (0.0, 0.0), (0.0, 5.0)])
+@pytest.mark.parametrize(
+    ("slope", "intercept"),
+    [(np.nan, np.nan), (np.nan, 5.0), (0.0, 0.0), (0.0, np.nan), (0.0, 5.0)],
+)
 def test_a_slope_of_nothing_is_none(tmp_path: Path, slope: float, intercept: float) -> None:
     path = write(tmp_path / "a.nii", counting(), scl_slope=slope, scl_inter=intercept)
     volume = io.load(path)
@@ -176,3 +185,78 @@ def test_a_pair_of_files_is_refused(tmp_path: Path) -> None:
     for name in ("pair.hdr", "pair.img"):
         with pytest.raises(UnsupportedFormatError, match="two files"):
             io.load(tmp_path / name)
+
+
+AWAY = AFFINE.copy()
+AWAY[:3, :3] = Rotation.from_euler("xyz", (9, -4, 15), degrees=True).as_matrix() @ AFFINE[:3, :3]
+AWAY[:3, 3] += (12, -7, 3)
+WIDER = AWAY @ np.diag([1.1, 0.95, 1.05, 1.0])
+
+
+def in_two_spaces(path: Path, sform: int, qform: int, away: np.ndarray = AWAY) -> Path:
+    image = nib.Nifti1Image(counting(), AFFINE)
+    image.set_qform(AFFINE, qform)
+    image.set_sform(away, sform)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(4, 1), (2, 1), (3, 1), (5, 2), (1, 2), (1, 4)])
+@pytest.mark.parametrize("away", [AWAY, WIDER])
+def test_transforms_into_different_spaces_do_not_contradict(
+    tmp_path: Path, sform: int, qform: int, away: np.ndarray
+) -> None:
+    path = in_two_spaces(tmp_path / "a.nii", sform, qform, away)
+    volume, image = io.load(path), nib.load(path)
+    np.testing.assert_allclose(volume.geometry.affine, image.affine, atol=1e-5)
+    (note,) = [text for text in volume.source.notes if "different spaces" in text]
+    assert f"sform (code {sform}" in note
+    assert f"qform (code {qform}" in note
+    assert note in io.inspect(path).warnings
+    assert any("pixdim says" in text for text in volume.source.notes) == (away is WIDER)
+    # The result lies over the scan in either space, so in any reader.
+    fine = volume.geometry.refine((1, 1, 4))
+    large = np.zeros(fine.shape, np.float32)
+    io.save(volume.replace(data=large, geometry=fine), tmp_path / "b.nii")
+    before, after = image.header, nib.load(tmp_path / "b.nii").header
+    assert (int(after["sform_code"]), int(after["qform_code"])) == (sform, qform)
+    for get in ("get_sform", "get_qform"):
+        corners = [
+            Geometry(header.get_data_shape(), getattr(header, get)()).voxel_to_world(index)
+            for header in (before, after)
+            for index in ([-0.5] * 3, [n - 0.5 for n in header.get_data_shape()])
+        ]
+        np.testing.assert_allclose(corners[:2], corners[2:], atol=1e-3)
+    if away is WIDER:
+        return  # ITK lays it by the sform and its voxels by pixdim
+    in_itk = [
+        sitk.ReadImage(str(tmp_path / name)).TransformContinuousIndexToPhysicalPoint([-0.5] * 3)
+        for name in ("a.nii", "b.nii")
+    ]
+    np.testing.assert_allclose(*in_itk, atol=1e-3)
+
+
+@pytest.mark.parametrize("code", [1, 2, 4])
+def test_transforms_into_one_space_must_agree(tmp_path: Path, code: int) -> None:
+    with pytest.raises(GeometryError, match=f"both of code {code} .*disagree by up to"):
+        io.load(in_two_spaces(tmp_path / "a.nii", code, code))
+    near = AFFINE.copy()
+    near[0, 3] += 0.05
+    for sform in (code, 5):
+        volume = io.load(in_two_spaces(tmp_path / "b.nii", sform, code, near))
+        assert volume.source.notes == ()
+        assert volume.geometry.same_grid(Geometry(SHAPE, near))
+
+
+def test_a_space_without_a_name_is_not_written_as_another(tmp_path: Path) -> None:
+    path = in_two_spaces(tmp_path / "a.nii", 4, 1)
+    raw = bytearray(path.read_bytes())
+    place = nib.Nifti1Header.template_dtype.fields["sform_code"][1]
+    raw[place : place + 2] = (7).to_bytes(2, "little")
+    path.write_bytes(bytes(raw))
+    volume = io.load(path)
+    assert volume.geometry.same_grid(Geometry(SHAPE, AWAY))
+    io.save(volume, tmp_path / "b.nii")
+    written = io.load(tmp_path / "b.nii")
+    assert written.geometry.same_grid(Geometry(SHAPE, AWAY))
+    assert written.source.notes == ()
