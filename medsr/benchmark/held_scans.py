@@ -15,6 +15,7 @@ import numpy as np
 
 from medsr.benchmark.arms import Scoring
 from medsr.data.manifest import ScanRecord, read_manifest
+from medsr.data.reading import read_scan
 from medsr.data.transforms import slice_axes
 from medsr.degrade import degrade_volume
 from medsr.errors import CohortError
@@ -22,7 +23,6 @@ from medsr.evaluate.baselines import Interpolation, resample
 from medsr.evaluate.metrics import SSIM_WINDOW, Reference, psnr, reference_for
 from medsr.geometry import Geometry
 from medsr.infer.upscale import upscale
-from medsr.io import load
 from medsr.model import SRModel
 from medsr.recipe import Recipe
 from medsr.train.source import simulations
@@ -79,7 +79,7 @@ class HeldScans:
         chosen = _spread([entry for entry in fitting if entry[1]], scoring.limit)
         self.scans: list[HeldScan] = []
         for turn, (record, axes) in enumerate(chosen):
-            scan = load(record.path, modality=self.modality)
+            scan = read_scan(record)
             for axis in axes if scoring.axes == "all" else (axes[turn % len(axes)],):
                 truth = _truth(scan, axis, factor)
                 if truth is None:

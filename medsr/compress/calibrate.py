@@ -51,6 +51,7 @@ def calibration_patches(
 
     Raises:
         CohortError: The manifest is wrong, or no scan of the split fits the model's factors.
+        InputError: A scan cannot be used; the message names it.
         ModelError: The spec does not say how its training data were degraded.
     """
     degradation = trained_degradation(spec)
@@ -113,7 +114,10 @@ def _patch(
     ):
         length = min(n, wanted) // fold * fold
         if length == 0:
-            raise CohortError(f"a scan of {tuple(lr.shape[1:])} voxels is too small to calibrate")
+            raise CohortError(
+                f"scan {scan.scan_id}: {' x '.join(map(str, scan.shape))} voxels are too few to "
+                "calibrate with; take it out of the split"
+            )
         start = min(max(int(centre) // factor - length // 2, 0), n - length)
         cut.append(slice(start, start + length))
     return torch.clone(lr[(slice(None), *cut)])[None]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medsr.batch import Batch
+from medsr.data.reading import names_of
 from medsr.data.transforms import PreparedScan, random_patch_transform
 from medsr.degrade import Degradation, for_domain
 from medsr.errors import CohortError
@@ -66,17 +67,11 @@ class PatchStream:
         self.scans = [s for s in scans if _fits(s.shape, self.hr_size)]
         if not self.scans:
             raise CohortError(
-                f"no training scan is as large as a patch with margin, {self.hr_size} voxels; "
-                "lower patches.size"
+                f"no training scan is as large as a patch with margin, {_text(self.hr_size)} "
+                "voxels; lower patches.size"
             )
-        if len(self.scans) < len(scans):
-            logger.warning(
-                "%d of %d training scans are smaller than a patch with margin, %s voxels, and are "
-                "left out; lower patches.size to learn from them",
-                len(scans) - len(self.scans),
-                len(scans),
-                " x ".join(str(n) for n in self.hr_size),
-            )
+        if rank == 0:
+            _tell_left_out(scans, self.hr_size)
         isotropic = len(set(factor)) == 1
         self.transform = random_patch_transform(
             self.hr_size, recipe, planes=((0, 1), (0, 2), (1, 2)) if isotropic else ((0, 1),)
@@ -110,6 +105,28 @@ class PatchStream:
             slice(m, m + p * f) for p, f, m in zip(self.recipe.size, factor, margin, strict=True)
         )
         return lr[(slice(None), *inside_lr)], patch[(slice(None), *inside_hr)], scan.domain
+
+
+def _tell_left_out(scans: Sequence[PreparedScan], size: Sequence[int]) -> None:
+    """Name what is smaller than a patch: whole scans, and scans as seen along some axes."""
+    learnt_from = {scan.scan_id for scan in scans if _fits(scan.shape, size)}
+    small = [scan.scan_id for scan in scans if not _fits(scan.shape, size)]
+    for names, what in (
+        ([name for name in small if name not in learnt_from], "left out"),
+        ([name for name in small if name in learnt_from], "seen along some of their axes only"),
+    ):
+        if names:
+            logger.warning(
+                "smaller than a patch with margin, %s voxels, and %s: scans %s; lower "
+                "patches.size to learn from all of them",
+                _text(size),
+                what,
+                names_of(names),
+            )
+
+
+def _text(size: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in size)
 
 
 def _fits(shape: Sequence[int], size: Sequence[int]) -> bool:

@@ -1,8 +1,9 @@
 """MONAI transforms: load and prepare scans once, then cut random patches from them.
 
-Scans are loaded by medsr's own reader under MONAI's ``LoadImaged``. A scan enters once for every
-axis along which it is sharp, permuted so that this axis comes last and serves as slice axis;
-isotropic factors take each scan once, and only scans that are sharp along all axes.
+Scans are read by medsr's own reader, not under MONAI's ``LoadImaged``, which answers whatever goes
+wrong with an error that tells neither scan nor reason. A scan enters once for every axis along
+which it is sharp, permuted so that this axis comes last and serves as slice axis; isotropic factors
+take each scan once, and only scans that are sharp along all axes.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import numpy as np
 import torch
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
-from monai.transforms.io.dictionary import LoadImaged
 from monai.transforms.spatial.dictionary import RandFlipd, RandRotate90d
-from monai.transforms.utility.dictionary import EnsureChannelFirstd, EnsureTyped, FgBgToIndicesd
+from monai.transforms.utility.dictionary import FgBgToIndicesd
 
 from medsr.data.manifest import ScanRecord
+from medsr.data.reading import read_scan
 from medsr.intensity import Intensity, Normaliser
-from medsr.io.monai_reader import MedsrReader
 from medsr.recipe import PatchRecipe
 
 BODY_HU = -500.0
@@ -91,20 +91,19 @@ def prepare_scan(
         record: Row of the manifest.
         intensity: How the model normalises.
         factor: Factors along (in-plane, in-plane, slice) axis.
+
+    Returns:
+        The entries; none where the scan is not sharp along the axes that the factor needs.
+
+    Raises:
+        InputError: The scan cannot be used; the message names it.
     """
     axes = slice_axes(record, factor)
     if not axes:
         return ()
-    load = Compose(
-        [
-            LoadImaged("image", reader=MedsrReader),
-            EnsureChannelFirstd("image"),
-            EnsureTyped("image", dtype=torch.float32),
-        ]
-    )
-    loaded = load({"image": str(record.path)})["image"]
-    spacing = tuple(float(s) for s in np.linalg.norm(loaded.affine[:3, :3].numpy(), axis=0))
-    native = loaded.as_subclass(torch.Tensor)
+    volume = read_scan(record)
+    spacing = volume.spacing
+    native = torch.from_numpy(np.array(volume.data, dtype=np.float32, order="C"))[None]
     normaliser = intensity.fit(native.numpy())
     image = normaliser.forward(native)
     threshold = body_threshold(record.modality, normaliser)

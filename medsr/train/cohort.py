@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medsr.data.cohort import read_cohort
 from medsr.data.manifest import ScanRecord
-from medsr.data.transforms import PreparedScan, prepare_scan
+from medsr.data.reading import names_of
+from medsr.data.transforms import PreparedScan, prepare_scan, slice_axes
 from medsr.errors import CohortError
 from medsr.model import Intensity
 from medsr.recipe import Recipe
+from medsr.train.validate import holds_body
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,18 @@ def load_cohort(recipe: Recipe) -> Cohort:
     Raises:
         CohortError: A patient stands in two splits, scans of a lock's training split have changed,
             or there is nothing to learn from.
+        InputError: A scan cannot be used; the message names it.
     """
     data, factor = recipe.data, recipe.degradation.factor
     records = () if data.manifest is None else read_cohort(data.manifest, split=data.train_split)
     train: list[PreparedScan] = []
     if data.synthetic is None:
-        for record in records:
-            if record.split == data.train_split and data.takes(record.modality, record.contrast):
-                train += prepare_scan(record, Intensity.for_modality(record.modality), factor)
+        for record in _wanted(records, recipe, data.train_split):
+            train += prepare_scan(record, Intensity.for_modality(record.modality), factor)
         _check(train, recipe)
+        blank = [scan.scan_id for scan in train if not len(scan.sample["body_fg"])]
+        if blank:
+            logger.warning("no voxel of a body is in scans %s", names_of(blank))
     return Cohort(
         Intensity.for_modality(data.modalities[0]), tuple(train), load_validation(recipe, records)
     )
@@ -55,19 +63,42 @@ def load_validation(recipe: Recipe, records: Sequence[ScanRecord]) -> tuple[Prep
     Args:
         recipe: Split, number of scans and factor.
         records: Rows of the manifest.
+
+    Raises:
+        InputError: A scan cannot be used; the message names it.
     """
     data, factor = recipe.data, recipe.degradation.factor
-    wanted = [
-        r
-        for r in records
-        if r.split == data.validation_split and data.takes(r.modality, r.contrast)
-    ]
+    wanted = _wanted(records, recipe, data.validation_split)
     validation: list[PreparedScan] = []
     for turn, record in enumerate(_spread(wanted, data.validation_scans)):
         entries = prepare_scan(record, Intensity.for_modality(record.modality), factor)
-        if entries:
-            validation.append(entries[turn % len(entries)])
-    return tuple(validation)
+        validation.append(entries[turn % len(entries)])
+    kept = tuple(scan for scan in validation if holds_body(scan, recipe))
+    if len(kept) < len(validation):
+        there = {id(scan) for scan in kept}
+        logger.warning(
+            "not validated on, as their centres are smaller than the factor or hold no voxel of "
+            "the body: scans %s",
+            names_of(scan.scan_id for scan in validation if id(scan) not in there),
+        )
+    return kept
+
+
+def _wanted(records: Sequence[ScanRecord], recipe: Recipe, split: str | None) -> list[ScanRecord]:
+    """The scans of a split that the recipe takes and that are sharp along the axes it needs."""
+    data, factor = recipe.data, recipe.degradation.factor
+    taken = [r for r in records if r.split == split and data.takes(r.modality, r.contrast)]
+    sharp = [r for r in taken if slice_axes(r, factor)]
+    if len(sharp) < len(taken):
+        logger.info(
+            "split %s: %d of %d scans are not sharp along all axes, as factor %s needs, and are "
+            "left out",
+            split,
+            len(taken) - len(sharp),
+            len(taken),
+            " x ".join(str(f) for f in factor),
+        )
+    return sharp
 
 
 def _check(scans: Sequence[PreparedScan], recipe: Recipe) -> None:

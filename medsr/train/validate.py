@@ -52,6 +52,13 @@ def validate(
     }
 
 
+def holds_body(scan: PreparedScan, recipe: Recipe) -> bool:
+    """Whether the part of a scan that is validated on holds any voxel of the body."""
+    factor = recipe.degradation.factor
+    centre = _centre(scan.sample["image"], recipe.data.validation_size, factor)
+    return bool((centre > scan.body_threshold).any())
+
+
 def foreground_errors(
     network: SRNetwork,
     scan: PreparedScan,

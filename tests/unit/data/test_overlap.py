@@ -77,7 +77,8 @@ def test_shipped_models_know_whom_they_learnt_from(name: str, shared_data: Path)
     # The cohort grows; a model tells of the people whose scans its own training names.
     own = set(spec.training["scans"])
     train = [record for record in cohort if record.scan_id in own]
-    assert own and {record.scan_id for record in train} == own
+    assert own
+    assert {record.scan_id for record in train} == own
     assert spec.training_patients is not None
     assert spec.training_patients.is_complete
     assert training_scans(spec, train) == tuple(train)

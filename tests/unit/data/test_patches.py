@@ -190,12 +190,20 @@ def test_scans_without_body_or_without_background_can_be_cut() -> None:
 def test_small_scans_are_left_out_and_none_left_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    small, large = scan(noise((20, 20, 8))), scan(noise())
+    small, large = replace(scan(noise((20, 20, 8))), scan_id="thin"), scan(noise())
     degradation = SliceProfile((1, 1, 2), thickness=1.0)
     assert PatchStream([large], degradation, PLAIN, 0).scans == [large]
     assert not caplog.records
     assert PatchStream([small, large], degradation, PLAIN, 0).scans == [large]
-    assert "1 of 2 training scans are smaller" in caplog.text
+    assert "6 x 6 x 16 voxels, and left out: scans thin;" in caplog.text
+    caplog.clear()
+    # The same scan seen along another axis is large enough.
+    PatchStream([small, replace(large, scan_id="thin", axis=0)], degradation, PLAIN, 0)
+    assert "seen along some of their axes only: scans thin;" in caplog.text
+    caplog.clear()
+    # Of several processes one says it.
+    PatchStream([small, large], degradation, PLAIN, 0, rank=1)
+    assert not caplog.records
     with pytest.raises(CohortError, match=r"patches\.size"):
         PatchStream([small], degradation, PLAIN, 0)
 
