@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from medsr.data.manifest import UNSPLIT, ScanRecord
@@ -20,6 +21,8 @@ from medsr.io import inspect
 from medsr.io.bids import BidsName, is_dataset, read_sidecar
 from medsr.io.foreign import is_lost_link
 from medsr.volume import Modality
+
+logger = logging.getLogger(__name__)
 
 MR_SUFFIXES = frozenset(
     {"T1w", "T2w", "FLAIR", "PDw", "PDT2", "T2starw", "inplaneT1", "inplaneT2", "angio", "T1rho"}
@@ -35,7 +38,8 @@ _LARGEST_BYTES = 16 << 20
 
 def is_bids(folder: Path) -> bool:
     """Whether a folder looks like a dataset: it says so, or holds subjects."""
-    return is_dataset(folder) or any(path.is_dir() for path in folder.glob("sub-*"))
+    subjects = folder.glob("sub-*")
+    return is_dataset(folder) or any(path.is_dir() or path.is_symlink() for path in subjects)
 
 
 def read_bids(folder: str | Path) -> tuple[ScanRecord, ...]:
@@ -60,7 +64,8 @@ def read_bids(folder: str | Path) -> tuple[ScanRecord, ...]:
     sites = _sites(root / "participants.tsv")
     records: list[ScanRecord] = []
     absent = _lost_folders(root)
-    for subject in sorted(path for path in root.glob("sub-*") if path.is_dir()):
+    subjects = sorted(path for path in root.glob("sub-*") if path.is_dir())
+    for subject in subjects:
         for path, name, modality in _scans(subject):
             if not path.exists():
                 absent += 1
@@ -76,7 +81,20 @@ def read_bids(folder: str | Path) -> tuple[ScanRecord, ...]:
             f"{root}: no raw structural scan below sub-*/anat or sub-*/ct; give the root of a BIDS "
             "dataset, or a CSV manifest"
         )
+    _tell_absent(sites, {subject.name for subject in subjects})
     return tuple(records)
+
+
+def _tell_absent(participants: Collection[str], subjects: Collection[str]) -> None:
+    """Warn of participants without a folder, whose identifiers may lack the prefix."""
+    gone = [name for name in participants if not {name, f"sub-{name}"} & set(subjects)]
+    if gone:
+        logger.warning(
+            "%d of %d participants of participants.tsv have no folder in the dataset and are no "
+            "part of the cohort",
+            len(gone),
+            len(participants),
+        )
 
 
 def _lost_folders(root: Path) -> int:

@@ -1,22 +1,23 @@
 """The cohort manifest: which scans there are, of whom, and in which split.
 
-A manifest is a CSV file with one row a scan. This module reads and checks it and picks rows from
-it; it opens no scan, and it imports neither torch nor MONAI, so that a leak is found before
-anything heavy starts. BIDS folders and lock files are read by ``bids`` and ``cohort``; what
-is done with the scans lives in ``transforms`` (training) and ``medsr.evaluate.cohort`` (scoring).
+A manifest is a CSV file with one row a scan. This module checks its cells and picks rows from it
+(``table`` takes it apart); it opens no scan, and it imports neither torch nor MONAI, so that a leak
+is found before anything heavy starts. BIDS folders and lock files are read by ``bids`` and
+``cohort``; what is done with the scans lives in ``transforms`` (training) and
+``medsr.evaluate.cohort`` (scoring).
 
 Messages name lines of the manifest, never a patient.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medsr.data.table import TableError, read_rows
 from medsr.errors import CohortError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def read_manifest(
     Relative paths are relative to the manifest's folder.
 
     Args:
-        path: The CSV file.
+        path: The CSV file, separated by commas, semicolons or tabs.
         check_files: Also require that every listed scan exists.
         needs_split: Require splits; otherwise scans without one are of the split ``all``, and a
             patient may be in several, as in a cohort that is about to be split.
@@ -146,25 +147,12 @@ def select(
 def _read_rows(manifest: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Read non-empty rows as (line number, column -> text)."""
     try:
-        # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
-        with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in required if name not in columns]
-            if missing:
-                raise CohortError(
-                    f"{manifest}: no column {', '.join(missing)}; a manifest needs "
-                    f"{', '.join(required)}"
-                )
-            reader.fieldnames = columns
-            rows = []
-            for row in reader:
-                texts = {key: (value or "").strip() for key, value in row.items() if key}
-                if any(texts.values()):
-                    rows.append((reader.line_num, texts))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        rows = read_rows(manifest.read_bytes(), required)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise CohortError(f"{manifest}: cannot read the manifest ({reason}); give a CSV") from error
+    except TableError as error:
+        raise CohortError(f"{manifest}: {error}") from error
     if not rows:
         raise CohortError(f"{manifest}: the manifest lists no scan; add one row a scan")
     return rows
@@ -203,7 +191,8 @@ def _triple(where: str, column: str, text: str) -> tuple[float, float, float] | 
     if not text:
         return None
     try:
-        x, y, z = (float(part) for part in text.lower().split("x"))
+        # A spreadsheet that separates cells by semicolons writes 0,9x0,9x2,0.
+        x, y, z = (float(part) for part in text.lower().replace(",", ".").split("x"))
     except ValueError:
         x = y = z = 0.0
     if not all(0 < value < math.inf for value in (x, y, z)):

@@ -302,3 +302,22 @@ def test_the_digest_names_the_cohort(bids: Path, manifest: Path) -> None:
     manifest.write_text(manifest.read_text() + "\n")
     assert cohort_digest(bids) != before[0]
     assert cohort_digest(manifest) != before[1]
+
+
+def test_participants_without_a_folder_are_counted(
+    bids: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = bids / "participants.tsv"
+    table.write_text(table.read_text() + "03\t7\tB\n")  # the prefix is often left out
+    read_cohort(bids)
+    assert not caplog.records
+    table.write_text(table.read_text() + "sub-SECRET\t7\tB\n")
+    assert len(read_cohort(bids)) == 5
+    assert "1 of 4 participants of participants.tsv have no folder" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_a_dataset_of_lost_links_alone_is_told(tmp_path: Path) -> None:
+    (tmp_path / "sub-01").symlink_to(tmp_path / "annex" / "nothing")
+    with pytest.raises(CohortError, match=r"links to files or folders that are not there"):
+        read_cohort(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -192,3 +193,88 @@ def test_a_cohort_that_will_be_split_needs_no_splits(tmp_path: Path) -> None:
     assert read_manifest(manifest, needs_split=False)[0].split == "all"
     with pytest.raises(CohortError, match="no column split"):
         read_manifest(manifest)
+
+
+ROWS = (
+    ("path", "split", "patient_id", "modality", "spacing_mm", "note"),
+    ("a b.nii", "dev", "Müller-1", "MR", "0.9x0.9x2.5", "one; two, three"),
+    ("c.nii", "dev", "p2", "CT", "", ""),
+)
+
+
+def spreadsheet(
+    folder: Path, separator: str = ",", *, encoding: str = "utf-8", **style: object
+) -> Path:
+    """The rows above as Python's csv module writes them."""
+    for row in ROWS[1:]:
+        (folder / row[0]).write_bytes(b"scan")
+    manifest = folder / "table.csv"
+    with manifest.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=separator, **style).writerows(ROWS)  # type: ignore[arg-type]
+    return manifest
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_tables_of_any_spreadsheet_are_read_alike(
+    separator: str, encoding: str, ending: str, quoting: int, tmp_path: Path
+) -> None:
+    manifest = spreadsheet(
+        tmp_path, separator, encoding=encoding, lineterminator=ending, quoting=quoting
+    )
+    one, two = read_manifest(manifest)
+    assert (one.path, one.patient_id) == (tmp_path / "a b.nii", "Müller-1")
+    assert (one.split, one.modality, one.spacing_mm) == ("dev", "MR", (0.9, 0.9, 2.5))
+    assert (two.path, two.modality, two.spacing_mm) == (tmp_path / "c.nii", "CT", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\npath;split;patient_id;modality\ns.nii;dev;p;MR\n",
+        "\n\npath;split;patient_id;modality;;\r\ns.nii;dev;p;MR;;\r\n;;;;;\r\n\r\n",
+        "sep=\t\npath\tsplit\tpatient_id\tmodality\ns.nii\tdev\tp\tMR\n",
+        '"path";"split";"patient_id";"modality"\n"s.nii";"dev";"p";"MR"',
+        "path;split;patient_id;modality;note, with a comma\ns.nii;dev;p;MR;a, b, c, d, e\n",
+        "path,split,patient_id,modality,note; with; semicolons\ns.nii,dev,p,MR,a; b\n",
+        'path,split,patient_id,modality,note\ns.nii,dev,p,MR,"a note\nof two lines"\n',
+    ],
+)
+def test_what_spreadsheets_add_is_taken(text: str, tmp_path: Path) -> None:
+    (tmp_path / "s.nii").write_bytes(b"scan")
+    (tmp_path / "manifest.csv").write_bytes(text.encode())
+    (record,) = read_manifest(tmp_path / "manifest.csv")
+    assert (record.scan_id, record.split, record.patient_id) == ("s", "dev", "p")
+    assert record.modality == "MR"
+
+
+def test_decimal_commas_are_numbers(tmp_path: Path) -> None:
+    header = "path;split;patient_id;modality;spacing_mm"
+    manifest = write(tmp_path, "s.nii;dev;p;MR;0,9x0,9x2,0", header=header, files=("s.nii",))
+    assert read_manifest(manifest)[0].spacing_mm == (0.9, 0.9, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"path,split,patient_id,modality\ns.nii,dev,M\xfc,MR\n",
+            "line 2 is not UTF",
+        ),
+        (b"PK\x03\x04\x14\x00\x06\x00\xff\x00", "it is no text"),
+        (b"path split patient_id modality\ns.nii dev p MR\n", "commas, semicolons or tabs"),
+        (b"path,split,patient_id,modality,path\ns.nii,dev,p,MR,t.nii\n", "path is there twice"),
+        (b"path,split,patient_id,modality\ns.nii,dev,p,q,MR\n", "line 2 has more cells"),
+        (b'path,split,patient_id,modality\ns.nii,dev,"p,MR\nt.nii,dev,q,MR\n', "never closed"),
+        (b"", "no column path"),
+        (b"\xff\xfe", "no column path"),
+    ],
+)
+def test_no_table_is_refused_in_one_line(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(CohortError, match=words) as caught:
+        read_manifest(tmp_path / "manifest.csv")
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "manifest.csv") in str(caught.value)
