@@ -2,8 +2,9 @@
 
 Figures of a machine and the fastest backend for a network are worth keeping, and never worth a
 failed run: a file that is damaged or a folder that cannot be written to count as nothing kept.
-One file holds one answer, so runs side by side do not disturb each other. What is measured is the
-callers' business, and nothing of a scan or a patient ever gets here.
+One file holds one answer, so runs side by side do not disturb each other. An answer counts for
+:data:`KEPT_DAYS` days, and for an hour where other programs kept the machine busy while it was
+measured (:class:`Disturbance`). Nothing of a scan or a patient ever gets here.
 
 The environment variable ``MEDSR_CACHE`` names another folder, or ``off``.
 """
@@ -15,11 +16,13 @@ import json
 import logging
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+import psutil
 import torch
 
 from medsr import __version__
@@ -32,8 +35,60 @@ VARIABLE = "MEDSR_CACHE"
 OFF = ("off", "0", "none", "no", "false")
 """Values of the variable by which nothing is kept."""
 
+KEPT_DAYS = 30
+"""Days after which an answer is measured anew: drivers, cooling and virtual machines change."""
+
+BUSY_DAYS = 1 / 24
+"""The same of what was measured while other programs kept the machine busy."""
+
+QUIET_SHARE = 0.1
+"""Share of the processors from which on other programs keep a machine busy."""
+
 LIBRARIES = ("torch", "openvino", "onnxruntime")
 """Their versions are part of every key: another version may be faster or slower."""
+
+
+class Disturbance:
+    """Measures how much of the processors other programs take, in a ``with`` block.
+
+    Attributes:
+        share: Of the processors that this process may use, 0 to 1; known after the block.
+
+    Example:
+        >>> with Disturbance() as others:
+        ...     pass
+        >>> 0 <= others.share <= 1
+        True
+    """
+
+    share = 0.0
+
+    def __enter__(self) -> Disturbance:
+        self._before = self._seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        busy, total, own = (
+            after - before for after, before in zip(self._seconds(), self._before, strict=True)
+        )
+        self.share = min(max((busy - own) / total, 0.0), 1.0) if total > 0 else 0.0
+
+    @property
+    def days(self) -> float:
+        """How long what was measured in the block is worth keeping."""
+        return KEPT_DAYS if self.share <= QUIET_SHARE else BUSY_DAYS
+
+    @staticmethod
+    def _seconds() -> tuple[float, float, float]:
+        """Seconds since the machine started: processors busy, all of them, this process."""
+        process = psutil.Process()
+        every = psutil.cpu_times(percpu=True)
+        usable = process.cpu_affinity() if hasattr(process, "cpu_affinity") else None
+        mine = every if not usable else [every[k] for k in usable if k < len(every)] or every
+        total = sum(sum(times[:8]) for times in mine)  # guests are among user and nice
+        idle = sum(times.idle + getattr(times, "iowait", 0.0) for times in mine)
+        own = process.cpu_times()
+        return total - idle, total, own.user + own.system
 
 
 def cache_folder() -> Path | None:
@@ -81,7 +136,7 @@ def machine_key(kind: str, **parts: Any) -> str:
 
 
 def read(key: str) -> dict[str, Any] | None:
-    """Return what was kept under a key, or None: nothing there, damaged, or not readable.
+    """Return what was kept under a key, or None: nothing there, damaged, not readable, or old.
 
     Args:
         key: See :func:`machine_key`.
@@ -91,27 +146,31 @@ def read(key: str) -> dict[str, Any] | None:
         if folder is None:
             return None
         found = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        left_days = (float(found.pop("expires")) - time.time()) / 86400
     except FileNotFoundError:
         return None
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError) as error:
         logger.debug("nothing read from the cache: %s", error)
         return None
-    return found if isinstance(found, dict) else None
+    # A clock that was set back must not keep an answer for longer.
+    return found if 0 < left_days <= KEPT_DAYS + 1 else None
 
 
-def write(key: str, value: dict[str, Any]) -> None:
+def write(key: str, value: dict[str, Any], *, days: float = KEPT_DAYS) -> None:
     """Keep an answer; where that is not possible, nothing happens.
 
     Args:
         key: See :func:`machine_key`.
         value: Plain data (JSON).
+        days: How long it counts.
     """
     try:
         folder = cache_folder()
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(value, indent=2) + "\n"
+        expires = int(time.time() + 86400 * days)
+        text = json.dumps({**value, "expires": expires}, indent=2) + "\n"
         with atomic_file(folder / f"{key}.json", overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except (OSError, RuntimeError, OutputError) as error:

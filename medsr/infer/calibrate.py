@@ -89,9 +89,9 @@ def rates(way: Way, precision: Precision, device: str = "cpu") -> Rates:
     kept = cache.read(key)
     if kept is not None and _valid(kept.get("points")):
         return Rates(tuple((float(size), float(rate)) for size, rate in kept["points"]))
-    with torch.inference_mode():
+    with torch.inference_mode(), cache.Disturbance() as others:
         measured = _streaming(precision) if way == "stream" else _tiles(precision)
-    cache.write(key, {"points": [list(point) for point in measured.points]})
+    cache.write(key, {"points": [list(point) for point in measured.points]}, days=others.days)
     return measured
 
 

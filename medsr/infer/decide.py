@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 RESERVE_BYTES = 128 * 2**20
 """Kept free under a memory limit for kernels and libraries that load while the network runs."""
 
+SLOW = (
+    "the memory limit of %.0f MiB leaves the network little room, and it will take much longer "
+    "than with more; raise --max-memory, or close other programs where no limit was given"
+)
+
 FREE_SHARE = 0.6
 """Of the memory that is free, a scan may take this much where no limit is given."""
 

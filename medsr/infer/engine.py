@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.air import TOLERANCE, Air, find_air, shrink
-from medsr.infer.backends import precision_for
-from medsr.infer.backends.choose import choose_backend
+from medsr.infer.backends import BACKENDS, DEFAULT_BACKEND, precision_for, resolve_backend
+from medsr.infer.backends.choose import fastest
 from medsr.infer.calibrate import USUAL, Way, rates
 from medsr.infer.device import Precision, resolve_device
 from medsr.infer.executors import Executor, Runner, StreamExecutor, TileExecutor
@@ -42,6 +42,10 @@ FREE_SHARE = 0.4
 
 GPU_SHARE = 0.6
 """The same of a GPU's memory, which few other programs want."""
+
+FEW_PLANES = 4
+"""A streamed step of fewer planes takes several times as long a plane: convolutions get too thin
+for the fast kernels."""
 
 WORTH_MEASURING = 2**20
 """Voxels from which on a plan is worth the measurement of a machine not known yet."""
@@ -75,6 +79,19 @@ class Plan:
         return self.air_voxels / math.prod(self.shape)
 
     @property
+    def is_cramped(self) -> bool:
+        """Whether blocks are streamed in steps of so few planes that they take far longer."""
+        executor = self.executor
+        return isinstance(executor, StreamExecutor) and any(
+            executor.step_for(tile.shape) < min(FEW_PLANES, max(tile.shape)) for tile in self.tiles
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Time that it takes by the executor's estimate."""
+        return sum(self.executor.seconds(tile.shape) for tile in self.tiles)
+
+    @property
     def steps(self) -> int:
         """Steps of progress in all."""
         return sum(self.executor.steps(tile.shape) for tile in self.tiles)
@@ -105,7 +122,8 @@ class Engine:
             ``medsr.networks`` have them), and ``channels`` where its output has more than one.
         device: Where it runs; by default where its parameters are.
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        backend: Name in ``medsr.infer.backends.BACKENDS``, or ``"auto"`` for the fastest one.
+        backend: Name in ``medsr.infer.backends.BACKENDS``, or ``"auto"`` for the one that is
+            fastest on the first volume planned with :meth:`plan_for`.
         max_memory_bytes: Limit for the output and what a block takes, together; by default a
             share of what is free.
         core: Largest core of a block in voxels, per axis or one number for all; chosen by the
@@ -141,13 +159,9 @@ class Engine:
         home = torch.device("cpu") if parameter is None else parameter.device
         self.device = home if device is None else resolve_device(device)
         self.precision: Precision = precision_for(backend, precision, self.device)
-        self.backend = choose_backend(
-            backend,
-            network,
-            self.precision,
-            device=self.device,
-            streams=chain_of(network) is not None,
-        )
+        self._to_be_chosen = backend == "auto"
+        first = DEFAULT_BACKEND if self._to_be_chosen else backend
+        self.backend = resolve_backend(first, self.precision, self.device)
         self.max_memory_bytes = max_memory_bytes
         self.core: Shape | None = (core, core, core) if isinstance(core, int) else core
         self.step = step
@@ -180,7 +194,26 @@ class Engine:
         Raises:
             MemoryLimitError: Not even the smallest block fits into ``max_memory_bytes``.
         """
-        return self._without_air(self.plan(_shape(lr)), lr, offset, divisor)
+        plan = self._without_air(self.plan(_shape(lr)), lr, offset, divisor)
+        if not self._to_be_chosen:
+            return plan
+        self._to_be_chosen = False
+        self.backend = BACKENDS[fastest(self, plan, lr, offset=offset, divisor=divisor).name]
+        if self.backend.name == plan.backend:
+            return plan
+        return self.plan_for(lr, offset=offset, divisor=divisor)
+
+    def with_backend(self, name: str) -> Engine:
+        """Return an engine of the same network and settings by another backend."""
+        return Engine(
+            self.network,
+            device=self.device,
+            precision=self.precision,
+            backend=name,
+            max_memory_bytes=self.max_memory_bytes,
+            core=self.core,
+            skip_air=self.skip_air,
+        )
 
     def run(
         self,

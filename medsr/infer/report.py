@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medsr import __version__
 from medsr.geometry import Geometry
 from medsr.model import ModelSpec
 from medsr.volume import Volume
+
+if TYPE_CHECKING:
+    from medsr.infer.projection import Residual
 
 Stage = Literal["start", "load", "prepare", "network", "restore", "save"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -130,3 +133,19 @@ def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
         where = str(report["device"]).split()[0]
         peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(where)
     return {**report, "seconds": watch.rounded(), **peaks}
+
+
+def residual_of(residual: Residual | None, why_not: str) -> dict[str, Any]:
+    """What a report says of the consistency check.
+
+    Args:
+        residual: How far the degraded result is from the scan, native units; None where that was
+            not measured.
+        why_not: The reason, where it was not.
+
+    Returns:
+        ``residual``, and where that is None ``residual_missing``, the reason.
+    """
+    if residual is None:
+        return {"residual": None, "residual_missing": why_not}
+    return {"residual": asdict(residual)}

@@ -6,6 +6,7 @@ which the engine can work in what is left. Nothing here reads or computes a voxe
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -13,14 +14,19 @@ import psutil
 
 from medsr.errors import MemoryLimitError
 from medsr.infer import prepare
-from medsr.infer.decide import RESERVE_BYTES, Decision
+from medsr.infer.decide import RESERVE_BYTES, SLOW, Decision
 from medsr.infer.engine import Engine
 from medsr.infer.freed import return_freed
 from medsr.infer.plan import plan_tiles
 from medsr.infer.resample import RollingRows
 from medsr.volume import Volume
 
+logger = logging.getLogger(__name__)
+
 Shape = tuple[int, int, int]
+
+WASTE = 1.5
+"""Planes computed for each plane of a scan from which on thin slabs are warned of."""
 
 ENGINE_SHARE = 0.4
 """Of the memory that is left, the engine's blocks have at least this much; slabs get the rest."""
@@ -112,7 +118,7 @@ def cut(
         try:
             if costs.restoring(read, planes) > left:
                 raise MemoryLimitError("the slab itself does not fit")
-            engine.plan(_with(decision.grid.shape, axis, read))
+            plan = engine.plan(_with(decision.grid.shape, axis, read))
         except MemoryLimitError as error:
             if core <= multiple:
                 needed = limit_bytes - left + costs.restoring(read, planes)
@@ -124,6 +130,9 @@ def cut(
                 ) from error
             core = max(multiple, core // 2 // multiple * multiple)
             continue
+        computed = sum(piece.stop - piece.start for piece in found)
+        if plan.is_cramped or computed > WASTE * count:
+            logger.warning(SLOW, limit_bytes / 2**20)
         return Cut(axis, found)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from medsr.errors import MemoryLimitError
 from medsr.geometry import Geometry
 from medsr.infer import prepare
 from medsr.infer.decide import (
+    SLOW,
     Decision,
     Shelf,
     Wishes,
@@ -33,7 +34,7 @@ from medsr.infer.decide import (
 from medsr.infer.large_scan import LargeScan, is_large, look_through, open_large
 from medsr.infer.outputs import Outputs, derive
 from medsr.infer.padding import find_padding
-from medsr.infer.report import Stopwatch, build_report
+from medsr.infer.report import Stopwatch, build_report, residual_of
 from medsr.infer.resample import FloatArray
 from medsr.infer.restore import restore
 from medsr.io.allow import parse_allowances
@@ -50,6 +51,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
+
+UNCHECKED = (
+    "computed slab by slab to spare memory, so it was not checked whether the result fits its "
+    "scan; with more memory (--max-memory) it is"
+)
 
 
 @dataclass(frozen=True)
@@ -276,8 +282,7 @@ class Upscaler:
             if not made_consistent.met:
                 logger.warning(made_consistent.warning())
                 report["warnings"].append(made_consistent.warning())
-        if restored.residual is not None:
-            report["residual"] = asdict(restored.residual)
+        report |= residual_of(restored.residual, "the model or the grid allows no comparison")
         if restored.doubt is not None:
             logger.warning(restored.doubt)
             report["warnings"].append(restored.doubt)
@@ -302,11 +307,13 @@ class Upscaler:
             if limit is None and can_be_written:
                 bytes_left_for_engine(default_limit(), decision)
             engine.max_memory_bytes = bytes_left_for_engine(limit, decision)
-            engine.plan(decision.grid.shape)
+            cramped = engine.plan(decision.grid.shape).is_cramped
         except MemoryLimitError:
             if not can_be_written:
                 raise
             return False
+        if cramped and limit is not None:
+            logger.warning(SLOW, limit / 2**20)
         return True
 
     def _by_slabs(
@@ -342,6 +349,9 @@ class Upscaler:
             report = self._report(volume, after, decision, done.plan, engine)
             if done.median_sigma is not None:
                 report["uncertainty"] = {"units": volume.units, "median": done.median_sigma}
+            report |= residual_of(None, "the result was computed slab by slab, to spare memory")
+            logger.warning(UNCHECKED)
+            report["warnings"].append(UNCHECKED)
             outputs.write_sidecar(volume, after, derivation, appearing)
             summary = outputs.write_report(report, watch, appearing)
         return Computed(volume, None, None, summary, derivation, watch)

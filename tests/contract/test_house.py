@@ -22,7 +22,7 @@ TEXTS = [
     for suffix in ("*.py", "*.md", "*.yaml", "*.json", "*.csv")
     for path in sorted((ROOT / folder).rglob(suffix))
 ] + [ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")]
-LONGEST = 400
+LONGEST = 600
 # A path of one person's or one machine's file system.
 ABSOLUTE = re.compile(r"(?<![\w.:/~<-])/(?:home|root|work|Users|mnt|private)/\w+")
 

@@ -1,4 +1,10 @@
-"""The fastest backend for a network on this machine: measured once on one tile, then remembered."""
+"""The fastest backend for a volume on this machine, told from a piece of the work to be done.
+
+How long a backend takes depends on how it goes through a volume: torch streams chains plane by
+plane, computes no halo twice and leaves out air, the other libraries work tile by tile. So what is
+timed is a piece of the very plan that would run, and what is compared is the time of whole plans.
+Plans are made by ``medsr.infer.engine``.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +14,36 @@ import logging
 import math
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from medsr.infer import cache
-from medsr.infer.backends import (
-    BACKENDS,
-    DEFAULT_BACKEND,
-    Backend,
-    Runner,
-    resolve_backend,
-    why_not,
-)
-from medsr.infer.backends.base import CPU
+from medsr.infer.backends import BACKENDS, DEFAULT_BACKEND, why_not
 from medsr.infer.device import Precision
-from medsr.infer.plan import Shape
+from medsr.infer.executors import Executor, StreamExecutor
+
+if TYPE_CHECKING:
+    from medsr.infer.engine import Engine, Plan
 
 logger = logging.getLogger(__name__)
 
-TILE = 48
-"""Low-resolution voxels along each axis of the tile on which ``auto`` is decided: large enough that
-the calls themselves do not count, small enough for a large network to be measured in seconds."""
+WORTH_COMPARING = 3.0
+"""Seconds of torch from which on it pays to ask whether another backend is faster."""
 
-CORE = 64
-"""What a usual tile answers for along each axis, its halo left out."""
+PIECE_PLANES = 32
+"""Planes of a streamed block on which torch is timed."""
 
-RUNS = 5
-"""Runs of each backend after the one that warms up, if the time allows."""
+PIECE_EDGE = 48
+"""Voxels along the edges of a tile on which the others are timed, at most."""
+
+RUNS = 3
+"""Runs of each piece after the one that warms up, if the time allows."""
+
+SECONDS = 1.0
+"""Time for the runs of each piece; making it ready and the first run come on top."""
 
 MARGIN = 0.95
 """Share of torch's time that another backend must stay below to be taken in its place."""
@@ -47,13 +54,32 @@ that is farther does not compute this network."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranking:
-    """What each backend took for one tile.
+class Trial:
+    """A piece of the work that a backend would do on a volume.
 
     Args:
-        seconds: Median over the runs, by name, the fastest first; empty where torch is the only
-            one that can be used and nothing was measured.
-        refused: Why the others were not measured or not trusted, one line each, by name.
+        run: Does the piece, and returns its answer in native values.
+        reference: torch's answer to the same piece.
+        piece_seconds: Time of the piece by the planner's estimate, which is off by a factor that
+            depends on network and library.
+        plan_seconds: Time of the whole plan by the same estimate.
+        key: What that factor depends on, as plain data.
+    """
+
+    run: Callable[[], Tensor]
+    reference: Callable[[], Tensor]
+    piece_seconds: float
+    plan_seconds: float
+    key: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """What each backend would take for a volume.
+
+    Args:
+        seconds: Expected for the whole volume, by name, the fastest first.
+        refused: Why others were not measured or not trusted, one line each, by name.
     """
 
     seconds: dict[str, float]
@@ -62,148 +88,73 @@ class Ranking:
     @property
     def name(self) -> str:
         """The backend to take: the fastest, and torch where that is all but as fast."""
-        return self.best()
-
-    def best(self, torch_share: float = 1.0) -> str:
-        """Return the backend to take where torch needs less than it took for a whole tile.
-
-        Args:
-            torch_share: Share of its seconds that torch needs, 1 or less: streaming computes no
-                halo, tiles do.
-        """
         seconds = dict(self.seconds)
-        reference = seconds.pop(DEFAULT_BACKEND, math.inf) * torch_share
+        reference = seconds.pop(DEFAULT_BACKEND, math.inf)
         other = min(seconds, key=seconds.__getitem__, default=DEFAULT_BACKEND)
         clear = other in seconds and seconds[other] < MARGIN * reference
         return other if clear else DEFAULT_BACKEND
 
 
-def choose_backend(
-    name: str,
-    network: nn.Module,
-    precision: Precision = "fp32",
-    *,
-    device: torch.device = CPU,
-    streams: bool = False,
-) -> Backend:
-    """Return a backend by name, or for ``auto`` the fastest one for a network here.
-
-    Args:
-        name: ``"auto"`` or a key of ``BACKENDS``.
-        network: With ``halo`` and ``multiple_of``, in evaluation mode, on ``device``.
-        precision: What the convolutions are computed in.
-        device: Where.
-        streams: Whether torch would run the network without computing a halo.
-
-    Raises:
-        BackendError: The backend that was named lacks the precision or the device.
-        MissingExtraError: Its packages are not installed.
-        UsageError: There is none of that name.
-    """
-    if name != "auto":
-        return resolve_backend(name, precision, device)
-    x, y, z = (math.ceil(TILE / m) * m for m in getattr(network, "multiple_of", (1, 1, 1)))
-    ranking = fastest(network, (x, y, z), precision, device=device)
-    halo: Shape = getattr(network, "halo", (0, 0, 0))
-    useful = math.prod(CORE / (CORE + 2 * h) for h in halo)
-    return BACKENDS[ranking.best(useful if streams else 1.0)]
-
-
 def fastest(
-    network: nn.Module,
-    tile_shape: Shape,
-    precision: Precision = "fp32",
-    *,
-    device: torch.device = CPU,
-    threads: int | None = None,
-    seconds: float = 1.0,
+    engine: Engine, plan: Plan, lr: Tensor, *, offset: float = 0.0, divisor: float = 1.0
 ) -> Ranking:
-    """Return how fast the backends run a network here, from the cache where that is known.
+    """Say how long the installed backends would take for a volume.
 
     Args:
-        network: In evaluation mode, with its parameters on ``device``.
-        tile_shape: Low-resolution voxels of the padded tile along X, Y and Z.
+        engine: By torch.
+        plan: Its plan for this volume.
+        lr: Native values ``(X, Y, Z)``.
+        offset: Native value that is 0 to the network.
+        divisor: Native width that is 1 to the network.
+
+    Returns:
+        The ranking, whose ``name`` is the backend to take; without seconds, which means torch,
+        where the volume is too small for the question or no other backend can be used.
+    """
+    precision, device = engine.precision, engine.device
+    refused = {name: why_not(backend, precision, device) for name, backend in BACKENDS.items()}
+    usable = [name for name, reason in refused.items() if reason is None]
+    lacking = {name: reason for name, reason in refused.items() if reason is not None}
+    if set(usable) <= {DEFAULT_BACKEND} or plan.seconds < WORTH_COMPARING:
+        return Ranking({}, lacking)
+
+    def trial_of(name: str) -> Callable[[], Trial]:
+        return lambda: _trial(engine, name, plan, lr.float(), offset, divisor)
+
+    with torch.inference_mode():
+        return rank({name: trial_of(name) for name in usable}, precision, lacking)
+
+
+def rank(
+    trials: Mapping[str, Callable[[], Trial]], precision: Precision, refused: Mapping[str, str]
+) -> Ranking:
+    """Say how long backends would take for a volume; how fast they are is measured once and kept.
+
+    Args:
+        trials: Makes the trial of each backend that can be used, by name.
         precision: What the convolutions are computed in.
-        device: Where.
-        threads: Processor threads; torch's own number if None.
-        seconds: Time for the runs of each backend; making it ready and the first run, which
-            warms up, come on top.
+        refused: Why the others cannot be used.
 
     Returns:
         The ranking, whose ``name`` is the backend to take.
     """
-    # Names stand in the key: what is refused for want of a package may be installed later.
-    refused = {name: why_not(backend, precision, device) for name, backend in BACKENDS.items()}
-    usable = [name for name, reason in refused.items() if reason is None]
-    lacking = {name: reason for name, reason in refused.items() if reason is not None}
-    if set(usable) <= {DEFAULT_BACKEND}:
-        return Ranking({}, lacking)
-    key = cache.machine_key(
-        "backend",
-        network=signature(network),
-        tile=list(tile_shape),
-        precision=precision,
-        device=_device_name(device),
-        threads=threads,
-        usable=usable,
-    )
-    known = _from_plain(cache.read(key))
-    if known is not None:
-        return known
-    ranking = measure(network, tile_shape, precision, usable, device, threads, seconds)
-    ranking = Ranking(ranking.seconds, {**lacking, **ranking.refused})
-    cache.write(key, dataclasses.asdict(ranking))
-    logger.info("fastest backend for this network: %s", ranking.name)
-    return ranking
-
-
-def measure(
-    network: nn.Module,
-    tile_shape: Shape,
-    precision: Precision,
-    names: list[str],
-    device: torch.device = CPU,
-    threads: int | None = None,
-    seconds: float = 1.0,
-) -> Ranking:
-    """Time backends on one tile, their runs interleaved, so that a disturbance meets them all.
-
-    Args:
-        network: See :func:`fastest`; so are the rest.
-        tile_shape: Low-resolution voxels of the padded tile.
-        precision: What the convolutions are computed in.
-        names: Keys of ``BACKENDS``; torch is the judge of the others' numbers where it is there.
-        device: Where.
-        threads: Processor threads.
-        seconds: Time for the runs of each backend.
-    """
-    block = torch.rand(1, 1, *tile_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    runners: dict[str, Runner] = {}
-    refused: dict[str, str] = {}
-    wanted: Tensor | None = None
-    for name in sorted(names, key=lambda name: name != DEFAULT_BACKEND):
+    seconds: dict[str, float] = {}
+    out = dict(refused)
+    for name, make in trials.items():
         try:
-            runner = BACKENDS[name].prepare(
-                network, tile_shape, precision=precision, device=device, threads=threads
-            )
-            found = runner(block)
+            trial = make()
+            factor, reason = _known(name, trial) or _measured(name, trial, precision)
         except Exception as error:
             # Libraries have no common family of errors; one that fails here is out of the race.
-            refused[name] = (str(error) or type(error).__name__).splitlines()[0]
+            out[name] = (str(error) or type(error).__name__).splitlines()[0]
             continue
-        if name == DEFAULT_BACKEND:
-            wanted = found
-        elif wanted is not None and not _agrees(found, wanted, TOLERANCE[precision]):
-            refused[name] = "its result differs from torch's"
-            continue
-        runners[name] = runner
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(RUNS):
-        for name, runner in runners.items():
-            if not times[name] or sum(times[name]) < seconds:
-                times[name].append(_timed(runner, block))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return Ranking(dict(sorted(medians.items(), key=lambda item: item[1])), refused)
+        if reason is None:
+            seconds[name] = factor * trial.plan_seconds
+        else:
+            out[name] = reason
+    ranking = Ranking(dict(sorted(seconds.items(), key=lambda item: item[1])), out)
+    logger.info("fastest backend for this volume: %s", ranking.name)
+    return ranking
 
 
 def signature(network: nn.Module) -> str:
@@ -215,35 +166,80 @@ def signature(network: nn.Module) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _timed(runner: Runner, block: Tensor) -> float:
-    if block.is_cuda:
-        torch.cuda.synchronize(block.device)
-    start = time.perf_counter()
-    runner(block)
-    if block.is_cuda:
-        torch.cuda.synchronize(block.device)
-    return time.perf_counter() - start
+def _trial(
+    engine: Engine, name: str, own: Plan, lr: Tensor, offset: float, divisor: float
+) -> Trial:
+    """Make a piece of a backend's own plan for a volume ready to be timed."""
+    plan = own
+    if name != engine.backend.name:
+        plan = engine.with_backend(name).plan_for(lr, offset=offset, divisor=divisor)
+    block = lr[max(plan.tiles, key=lambda tile: math.prod(tile.shape)).input_slices]
+    if isinstance(plan.executor, StreamExecutor):
+        axis = plan.executor.axis
+        block = block.narrow(axis, 0, min(block.shape[axis], PIECE_PLANES))
+    else:
+        edges = (max(PIECE_EDGE // m, 1) * m for m in engine.multiple_of)
+        block = block[tuple(slice(0, edge) for edge in edges)]
+    x, y, z = block.shape
+
+    def answer(executor: Executor) -> Tensor:
+        fine = [n * s for n, s in zip(block.shape, engine.scale, strict=True)]
+        out = torch.empty(engine.channels, *fine, dtype=torch.float32, device=lr.device)
+        whole = (slice(0, x), slice(0, y), slice(0, z))
+        executor.run(block, out, whole, offset=offset, divisor=divisor, tick=lambda: None)
+        if lr.is_cuda:
+            torch.cuda.synchronize(lr.device)
+        return out
+
+    return Trial(
+        run=lambda: answer(plan.executor),
+        reference=lambda: answer(own.executor),
+        piece_seconds=plan.executor.seconds((x, y, z)),
+        plan_seconds=plan.seconds,
+        key={
+            "network": signature(engine.network),
+            "precision": engine.precision,
+            "device": _name_of(engine.device),
+            # Of blocks of one size class one is as fast as another, by the planner's estimate.
+            "size": round(math.log2(block.numel())),
+        },
+    )
+
+
+def _measured(name: str, trial: Trial, precision: Precision) -> tuple[float, str | None]:
+    """Time a piece; return its seconds over the estimated ones, and why it cannot be trusted."""
+    # A library may write its next answer where this one lies.
+    first = trial.run().clone()
+    if name != DEFAULT_BACKEND and not _agrees(first, trial.reference(), TOLERANCE[precision]):
+        return 1.0, "its result differs from torch's"
+    times: list[float] = []
+    with cache.Disturbance() as others:
+        while len(times) < RUNS and (not times or sum(times) < SECONDS):
+            start = time.perf_counter()
+            trial.run()
+            times.append(time.perf_counter() - start)
+    factor = statistics.median(times) / trial.piece_seconds
+    cache.write(_key(name, trial), {"factor": factor}, days=others.days)
+    return factor, None
+
+
+def _known(name: str, trial: Trial) -> tuple[float, str | None] | None:
+    kept = (cache.read(_key(name, trial)) or {}).get("factor")
+    usable = isinstance(kept, (int, float)) and 0 < kept < math.inf
+    return (float(kept), None) if usable else None
+
+
+def _key(name: str, trial: Trial) -> str:
+    return cache.machine_key("backend", backend=name, **trial.key)
 
 
 def _agrees(found: Tensor, wanted: Tensor, tolerance: float) -> bool:
     if found.shape != wanted.shape:
         return False
-    largest = float(wanted.abs().max())
     # False for NaN as well.
+    largest = float((wanted - wanted.mean()).abs().max())
     return float((found - wanted).abs().max()) <= tolerance * max(largest, 1e-6)
 
 
-def _device_name(device: torch.device) -> str:
+def _name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _from_plain(kept: dict[str, Any] | None) -> Ranking | None:
-    """Read a ranking from plain data; None where it is none of ours."""
-    if kept is None:
-        return None
-    try:
-        seconds = {str(name): float(value) for name, value in kept["seconds"].items()}
-        refused = {str(name): str(value) for name, value in kept["refused"].items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    return Ranking(seconds, refused) if seconds.keys() <= BACKENDS.keys() else None
