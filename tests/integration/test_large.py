@@ -307,6 +307,11 @@ def test_pictures_reports_and_uncertainty_come_too(
     for key in ("input", "output", "model", "uncertainty"):
         assert reports[0][key].keys() == reports[1][key].keys()
     assert reports[0]["output"] == reports[1]["output"]
+    # Whether the result fits its scan is not known slab by slab, which is said.
+    assert reports[0]["residual"] is None
+    assert "slab by slab" in reports[0]["residual_missing"]
+    assert [warning for warning in reports[0]["warnings"] if "not checked" in warning]
+    assert not [warning for warning in reports[1]["warnings"] if "not checked" in warning]
     pictures = [np.asarray(Image.open(folder / "p.png"), np.float32) for folder in (slabs, whole)]
     assert np.abs(pictures[0] - pictures[1]).max() <= 2
 
@@ -325,6 +330,17 @@ def test_what_does_not_fit_goes_by_slabs_by_itself(phantom: FloatArray, tmp_path
     with pytest.raises(MemoryLimitError, match="even slabs of"):
         upscale(volume, tmp_path / "two.nii", max_memory="2MB", **large)
     assert not (tmp_path / "two.nii").exists()
+
+
+@pytest.mark.parametrize(("room_mb", "slow"), [(1000, False), (175, True)])
+def test_a_limit_that_costs_time_is_warned_of(
+    phantom: FloatArray, tmp_path: Path, caplog: pytest.LogCaptureFixture, room_mb: int, slow: bool
+) -> None:
+    volume = io.load(_nifti(tmp_path / "in.nii", phantom[:, :, ::3]))
+    used = psutil.Process().memory_info().rss
+    large = {"scale": (8, 8, 16), "model": _model(), "precision": "fp32"}
+    upscale(volume, tmp_path / "out.nii", max_memory=used + room_mb * 2**20, **large)
+    assert ("it will take much longer" in caplog.text) is slow
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
