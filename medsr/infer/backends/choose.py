@@ -225,8 +225,9 @@ def _measured(name: str, trial: Trial, precision: Precision) -> tuple[float, str
 
 def _known(name: str, trial: Trial) -> tuple[float, str | None] | None:
     kept = (cache.read(_key(name, trial)) or {}).get("factor")
-    usable = isinstance(kept, (int, float)) and 0 < kept < math.inf
-    return (float(kept), None) if usable else None
+    if isinstance(kept, (int, float)) and 0 < kept < math.inf:
+        return float(kept), None
+    return None
 
 
 def _key(name: str, trial: Trial) -> str:
