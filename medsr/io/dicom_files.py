@@ -38,8 +38,8 @@ from medsr.io.dicom_header import (
     is_colour,
     slice_headers,
 )
+from medsr.io.dicom_open import complete, has_dicom_start, read_header, sop_class_of
 from medsr.io.dicom_open import damaged as damaged_error
-from medsr.io.dicom_open import has_dicom_start, read_header, sop_class_of
 from medsr.io.dicom_quiet import quiet
 from medsr.io.dicom_sources import DicomFile, is_directory, list_files
 from medsr.io.dicom_stray import Stray, look_at, may_be_slice, place_of, stray_notes
@@ -130,6 +130,7 @@ def _series_of(file: DicomFile) -> str | None:
         if header is None:
             return "" if may_be_slice(look_at(file)) else None
         sop_class = sop_class_of(header)
+        complete(header)
         series = str(header.get("SeriesInstanceUID", ""))
     except InputNotFoundError:
         return None
@@ -197,7 +198,8 @@ def _refuse_without_slices(found: FoundSlices) -> None:
             "give the series of grey-level images"
         )
     lost = "".join(f"; {remark}" for remark in found.remarks)
-    if set(found.other_objects) == {MediaStorageDirectoryStorage.name} and lost:
+    is_index = set(found.other_objects) <= {MediaStorageDirectoryStorage.name}
+    if is_index and lost and not found.not_dicom:
         raise NotAnImageError(f"no image but an index of images{lost}; give the whole medium")
     if found.other_objects:
         listed = ", ".join(f"{count} x {name}" for name, count in found.other_objects.items())
@@ -221,6 +223,7 @@ def _beside(path: Path) -> FoundSlices:
     if first is None:
         raise UnsupportedFormatError(f"{path.name} is not a DICOM file")
     try:
+        complete(first)
         series = str(first.get("SeriesInstanceUID", ""))
         whole = str(first.get("SOPClassUID")) in MULTI_FRAME and not first.get("ConcatenationUID")
     except Exception as error:  # values are parsed on access, and fail in many ways
@@ -251,7 +254,7 @@ class _Content:
     colour: bool = False
     damaged: DamagedFile | None = None
     stray: Stray | None = None
-    unclassed: bool = False
+    lacking: tuple[str, ...] = ()
 
 
 def _read_headers(
@@ -261,11 +264,12 @@ def _read_headers(
     damaged: list[DamagedFile] = []
     strays: list[Stray] = []
     others: Counter[str] = Counter()
-    colour = unclassed = 0
+    lacking: Counter[tuple[str, ...]] = Counter()
+    colour = 0
     for content in ordered_map(lambda file: _content_or_damage(file, series), files):
         slices.extend(content.slices)
         colour += content.colour
-        unclassed += content.unclassed
+        lacking[content.lacking] += 1
         if content.other:
             others[content.other] += 1
         if content.damaged is not None:
@@ -280,8 +284,11 @@ def _read_headers(
     others_left = [stray for stray in strays if stray not in barring]
     not_dicom = 0 if series is not None else len(others_left)
     remarks = (*remarks, *stray_notes(others_left))
-    if unclassed:
-        remarks = (*remarks, f"{unclassed} file(s) without SOPClassUID, taken for what they hold")
+    remarks += tuple(
+        f"{count} file(s) lack {', '.join(names)}; taken from what else they say"
+        for names, count in lacking.items()
+        if names
+    )
     return FoundSlices(tuple(slices), not_dicom, others, colour, remarks, tuple(damaged))
 
 
@@ -302,18 +309,17 @@ def _content_of(file: DicomFile, series: str | None) -> _Content:
     if header is None:
         return _Content(stray=look_at(file))
     try:
+        sop_class = sop_class_of(header)
+        lacking = complete(header) if sop_class in READABLE else ()
         if series and header.get("SeriesInstanceUID") != series:
             return _Content()
-        sop_class = sop_class_of(header)
         if not sop_class:
             raise CorruptFileError(
                 f"{file.name}: SOPClassUID is missing, and nothing else says what it is (Modality, "
                 "Rows, ImagePositionPatient); export it again or take it out of the folder"
             )
         if sop_class in READABLE:
-            unclassed = not header.get("SOPClassUID")
-            header.SOPClassUID = sop_class
-            return _Content(tuple(slice_headers(header, file)), unclassed=unclassed)
+            return _Content(tuple(slice_headers(header, file)), lacking=lacking)
         return _Content(other=UID(sop_class).name, colour=is_colour(header))
     except MedsrError:
         raise

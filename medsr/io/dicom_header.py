@@ -33,6 +33,11 @@ READABLE: dict[str, Modality] = {**SINGLE_FRAME, **MULTI_FRAME}
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence")
 _MOSAICS = {"MOSAIC", "VFRAME"}
 """What ImageType says of many slices tiled in one picture: Siemens' word and United Imaging's."""
+# How dcmtk's dcmodify writes the same series into all files, or an instance into each.
+_MISSING_UID = {
+    "SeriesInstanceUID": "SeriesInstanceUID=2.25.1 (the same into all files of the series)",
+    "SOPInstanceUID": "SOPInstanceUID=2.25.1 (another into each file)",
+}
 _SIEMENS_CREATOR = (0x0019, 0x0010)
 _SIEMENS_IMAGES_IN_MOSAIC = (0x0019, 0x100A)
 
@@ -40,7 +45,10 @@ HEADER_TAGS: list[Any] = [
     "SOPClassUID",
     "SOPInstanceUID",
     "Modality",
+    "StudyInstanceUID",
     "SeriesInstanceUID",
+    "SeriesNumber",
+    "FrameOfReferenceUID",
     "InstanceNumber",
     "Rows",
     "Columns",
@@ -218,7 +226,7 @@ def _header(
         name = "SOPInstanceUID" if series else "SeriesInstanceUID"
         raise CorruptFileError(
             f"{where}: {name} is missing, without which files are not known apart or together; "
-            "export it again from its scanner or archive"
+            f"export the series again, or write it with dcmodify -i {_MISSING_UID[name]}"
         )
     modality = READABLE[str(dataset.SOPClassUID)]
     dtype = _dtype(dataset, where)

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from pydicom import config
+from pydicom.charset import convert_encodings, default_encoding, python_encoding
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -19,6 +20,7 @@ from pydicom.tag import Tag
 from pydicom.valuerep import MAX_VALUE_LEN, validate_value
 
 _CODE_VALUE, _LONG_CODE_VALUE = Tag("CodeValue"), Tag("LongCodeValue")
+_UTF8 = "ISO_IR 192"
 _SHORTENED = ("SH", "LO", "ST", "LT")  # text that stays text when it is cut
 
 # Parts of the body of which there is one. Source: DICOM PS3.16 Annex L (defined terms).
@@ -72,9 +74,19 @@ def mend_values(dataset: Dataset) -> tuple[str, ...]:
     Returns:
         One sentence for each.
 
-    Source: DICOM PS3.5 6.2; PS3.3 8.8 (codes longer than 16 characters).
+    Text in a character set of a name that is misspelt or no term of DICOM, but known, becomes
+    UTF-8.
+
+    Source: DICOM PS3.5 6.2; PS3.3 8.8 (codes longer than 16 characters), C.12.1.1.2 (character
+    sets).
     """
+    misnamed = _is_misnamed(dataset)
     notes = dict.fromkeys(_mended(dataset, ""))  # many items say the same
+    if misnamed:  # all text is read by now
+        dataset.SpecificCharacterSet = _UTF8
+        notes[
+            "SpecificCharacterSet of the source is no term of DICOM; text is written as UTF-8"
+        ] = None
     return tuple(notes)
 
 
@@ -105,6 +117,14 @@ def mend_modules(dataset: Dataset, modality: str) -> tuple[str, ...]:
                 "recovery"
             )
     return tuple(notes)
+
+
+def _is_misnamed(dataset: Dataset) -> bool:
+    """Whether the character set has no name in DICOM, and is known all the same."""
+    value = dataset.get("SpecificCharacterSet")
+    terms = [str(term) for term in _parts(value)] if value else []
+    odd = [term for term in terms if term not in python_encoding]
+    return any(encoding != default_encoding for encoding in convert_encodings(odd))
 
 
 def _mended(dataset: Dataset, where: str) -> Iterator[str]:

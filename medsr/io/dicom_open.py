@@ -18,6 +18,7 @@ from medsr.errors import CorruptFileError, MedsrError
 from medsr.io.dicom_header import HEADER_TAGS, SINGLE_FRAME
 from medsr.io.dicom_sources import DicomFile
 from medsr.io.dicom_stray import START_BYTES, begins_as_dicom
+from medsr.io.dicom_uids import DerivedUids
 
 MOST_INFLATED_BYTES = 2**30
 """What one deflated file may become."""
@@ -25,7 +26,8 @@ MOST_INFLATED_BYTES = 2**30
 _MAGIC_AT = 128
 _START_BYTES = 1024  # holds the file meta information
 _INFLATE_BYTES = 1 << 20
-_BY_MODALITY = {modality: sop_class for sop_class, modality in SINGLE_FRAME.items()}
+_OF_A_SERIES = ("StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "Modality")
+_BY_MODALITY = {str(modality): sop_class for sop_class, modality in SINGLE_FRAME.items()}
 
 
 def read_header(file: DicomFile) -> FileDataset | None:
@@ -51,7 +53,7 @@ def read_header(file: DicomFile) -> FileDataset | None:
 
 
 def read_dataset(file: DicomFile) -> FileDataset:
-    """The whole file, pixel data included.
+    """The whole file of a CT or MR image, pixel data included, made :func:`complete`.
 
     Raises:
         CorruptFileError: if it cannot be parsed.
@@ -59,7 +61,9 @@ def read_dataset(file: DicomFile) -> FileDataset:
     """
     try:
         with file.open(whole=True) as stream:
-            return pydicom.dcmread(stream, force=True)
+            dataset = pydicom.dcmread(stream, force=True)
+        complete(dataset)
+        return dataset
     except MedsrError:
         raise
     except Exception as error:  # pydicom lets many kinds through for damaged files
@@ -79,6 +83,38 @@ def sop_class_of(header: FileDataset) -> str:
     framed = header.get("Rows") and header.get("ImagePositionPatient")
     single = int(header.get("NumberOfFrames") or 1) == 1
     return _BY_MODALITY.get(str(header.get("Modality")), "") if framed and single else ""
+
+
+def complete(header: FileDataset) -> tuple[str, ...]:
+    """Give an image the identifiers that it lacks, from what else its header says.
+
+    The SOP class is :func:`sop_class_of`, the instance that of the file meta information. The files
+    of a series share study, frame of reference and SeriesNumber, as far as they state them; where
+    they state neither of the former, nothing tells which of them belong together.
+
+    Args:
+        header: of a CT or MR image; changed in place.
+
+    Returns:
+        Keywords of what was missing and has a value now.
+    """
+    meta: Dataset = header.file_meta
+    shared = [str(header.get(name) or "") for name in _OF_A_SERIES]
+    stand_ins = {
+        "SOPClassUID": sop_class_of(header),
+        "SOPInstanceUID": str(meta.get("MediaStorageSOPInstanceUID") or ""),
+    }
+    if any(shared[:2]):
+        stand_ins["StudyInstanceUID"] = _following_from("study", shared[:2])
+        stand_ins["SeriesInstanceUID"] = _following_from("series", shared)
+    found = [name for name, value in stand_ins.items() if value and not header.get(name)]
+    for name in found:
+        setattr(header, name, stand_ins[name])
+    return tuple(found)
+
+
+def _following_from(kind: str, values: list[str]) -> str:
+    return str(DerivedUids.of("\\".join((kind, *values))).series)
 
 
 def damaged(file: DicomFile, error: Exception) -> CorruptFileError:

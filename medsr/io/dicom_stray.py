@@ -49,7 +49,7 @@ class Stray:
     @property
     def error(self) -> InputError:
         """What a source is refused with that it may be a slice of."""
-        kind = CorruptFileError
+        kind: type[InputError] = CorruptFileError
         if self.packed or self.archive:
             kind = UnsupportedFormatError
         elif self.fault == LOST_LINK:

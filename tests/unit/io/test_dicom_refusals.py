@@ -14,7 +14,6 @@ from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 
 from medsr import errors
 from medsr.io.dicom_read import read_dicom
-from medsr.io.dicom_write import write_dicom
 
 Make = Callable[..., Path]
 
@@ -123,7 +122,7 @@ REFUSALS = {
         "mosaic",
     ),
     "no series": (
-        _set(SeriesInstanceUID=None),
+        _set(SeriesInstanceUID=None, StudyInstanceUID=None, FrameOfReferenceUID=None),
         errors.CorruptFileError,
         "file 1 in the order of names: SeriesInstanceUID is missing",
     ),
@@ -161,48 +160,6 @@ def test_refuses_too_few_slices_and_empty_folders(tmp_path: Path, make_series: M
         read_dicom(tmp_path / "empty")
     with pytest.raises(errors.InputNotFoundError):
         read_dicom(tmp_path / "nothing")
-
-
-@pytest.mark.parametrize("modality", ["CT", "MR"])
-@pytest.mark.parametrize("in_meta", [True, False])
-def test_the_modality_stands_in_for_the_sop_class(
-    tmp_path: Path, make_series: Make, modality: str, in_meta: bool
-) -> None:
-    folder = make_series(tmp_path / "s", modality=modality)
-    plain = read_dicom(folder)
-    for file in folder.iterdir():
-        dataset = pydicom.dcmread(file)
-        del dataset.SOPClassUID, dataset.PatientID
-        if not in_meta:
-            del dataset.file_meta.MediaStorageSOPClassUID
-        dataset.save_as(file)
-    volume = read_dicom(folder)
-    assert np.array_equal(volume.data, plain.data)
-    assert (volume.modality, volume.units) == (plain.modality, plain.units)
-    assert volume.geometry.same_grid(plain.geometry)
-    assert volume.source is not None
-    assert any("6 file(s) without SOPClassUID" in note for note in volume.source.notes)
-    write_dicom(volume, tmp_path / "out")
-    assert np.array_equal(read_dicom(tmp_path / "out").data, plain.data)
-
-
-def test_what_says_nothing_of_itself_is_refused(tmp_path: Path, make_series: Make) -> None:
-    folder = make_series(tmp_path / "s")
-    for file in folder.iterdir():
-        dataset = pydicom.dcmread(file)
-        del dataset.SOPClassUID, dataset.Modality, dataset.file_meta.MediaStorageSOPClassUID
-        dataset.save_as(file)
-    with pytest.raises(errors.CorruptFileError, match=r"file 1 .*SOPClassUID is missing.*Modality"):
-        read_dicom(folder)
-
-
-def test_a_missing_instance_is_named(tmp_path: Path, make_series: Make) -> None:
-    folder = make_series(tmp_path / "s")
-    dataset = pydicom.dcmread(folder / "slice002.dcm")
-    del dataset.SOPInstanceUID
-    dataset.save_as(folder / "slice002.dcm")
-    with pytest.raises(errors.CorruptFileError, match="SOPInstanceUID is missing"):
-        read_dicom(folder)
 
 
 def test_an_enhanced_file_without_functional_groups_is_refused(
