@@ -35,7 +35,11 @@ logger = logging.getLogger(__name__)
 
 _AS_STORED = (("application/dicom", "*"),)
 _FILES_AT_ONCE = 20
-_PAGE = 500
+_PAGE = 100
+"""Answers asked for at once. Source: the conformance statements of DICOMweb servers: Azure refuses
+more than 200; Google, dcm4chee and Orthanc give what is asked up to limits of 1000 and more."""
+_MOST = 1_000_000
+"""Answers after which a server is not believed to come to an end."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _NONSENSE = (
     requests.RequestException,
@@ -70,6 +74,7 @@ class WebServer:
         where = urlsplit(address.url)
         if credentials and where.scheme == "http" and where.hostname not in _LOCAL:
             logger.warning("%s is not encrypted, and credentials are sent to it", address)
+        self._session = session
         self._client = DICOMwebClient(
             address.url,
             session=session,
@@ -162,20 +167,44 @@ class WebServer:
                 transfer.failed(file.uid, status)
 
     def _search(self, key: str, ask: Callable[..., list[dict[str, Any]]]) -> dict[str, Dataset]:
-        """Ask for page after page, as servers limit their answers; by UID."""
+        """Ask for page after page, as servers limit their answers; by UID.
+
+        Servers may give fewer than asked for, so only a page without anything new is the last. A
+        full one without anything new comes from a server that knows no offset; it is asked for
+        more at once. Source: DICOM PS3.18 8.3.4.4 (paging, and its warning 299).
+        """
         found: dict[str, Dataset] = {}
-        while True:
+        limit = _PAGE
+        while len(found) < _MOST:
             try:
                 with self._faults("QIDO-RS"):
                     page = [
-                        Dataset.from_json(answer) for answer in ask(limit=_PAGE, offset=len(found))
+                        Dataset.from_json(answer) for answer in ask(limit=limit, offset=len(found))
                     ]
             except NotInPacsError:
                 return found
+            except PacsRefusedError:
+                if limit == _PAGE:
+                    raise
+                return self._warned(found)
             new = {str(answer[key].value): answer for answer in page if key in answer}
-            if new.keys() <= found.keys():  # the end, or a server that knows no offset
-                return found
-            found |= new
+            if not new.keys() <= found.keys():
+                found |= new
+            elif len(page) >= limit:
+                limit *= 2
+            else:
+                # The end; or as many again as before, however many were asked for.
+                cut = page and (self._session.more or 2 * len(page) == limit > _PAGE)
+                return self._warned(found) if cut else found
+        raise PacsError(f"{self.address} (QIDO-RS): its list comes to no end")
+
+    def _warned(self, found: dict[str, Dataset]) -> dict[str, Dataset]:
+        logger.warning(
+            "%s lists %d entries and knows no way to further ones; there may be more",
+            self.address,
+            len(found),
+        )
+        return found
 
     @contextmanager
     def _faults(self, service: str) -> Iterator[None]:
@@ -216,7 +245,19 @@ class WebServer:
 
 
 class _Session(requests.Session):
-    """A session whose word on certificates goes before that of the environment."""
+    """A session whose word on certificates goes before that of the environment.
+
+    Attributes:
+        more: Whether the last answer said that there are more results than it has.
+    """
+
+    more = False
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request, and note what its answer says of itself."""
+        response = super().request(*args, **kwargs)
+        self.more = response.headers.get("Warning", "").lstrip().startswith("299")
+        return response
 
     def merge_environment_settings(
         self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
