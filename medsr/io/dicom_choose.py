@@ -40,7 +40,7 @@ from medsr.io.dicom_groups import (
 from medsr.io.dicom_header import SliceHeader
 from medsr.io.dicom_pixels import native_padding, native_plane
 from medsr.io.dicom_scaling import hounsfield_notes, on_one_scale
-from medsr.io.dicom_split import contrast_groups, interleaved_groups
+from medsr.io.dicom_split import contrast_groups, interleaved_groups, joined_contrasts
 from medsr.io.dicom_stack import Stack, regular_stack
 
 logger = logging.getLogger(__name__)
@@ -166,6 +166,9 @@ def stack_of(
         said.append("slices with different private scale slopes were brought to one scale")
         logger.warning("%s", said[-1])
     stack = regular_stack(slices, allow=allow)
+    if joined := joined_contrasts(slices):
+        said.append(f"several acquisitions side by side: slices differ in {', '.join(joined)}")
+        logger.warning("%s", said[-1])
     for note in (*chosen.notes, *stack.notes):
         logger.warning("%s", note)
     said.extend(stack.notes)

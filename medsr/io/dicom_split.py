@@ -33,6 +33,18 @@ _ALIKE = 0.01  # relative; numbers that differ by less do not make another contr
 _OVERLAP = (
     1.5  # thickness over spacing: beyond it slices of one acquisition would lie in each other
 )
+_TELLING = (
+    "EchoTime",
+    "EffectiveEchoTime",
+    "DiffusionBValue",
+    "InversionTime",
+    "InversionTimes",
+    "FlipAngle",
+    "KVP",
+    "ConvolutionKernel",
+    "RescaleType",
+)
+_HEARTBEATS = ("TriggerTime", "NominalCardiacTriggerDelayTime")
 _NUMBERED = ("AcquisitionNumber", "TemporalPositionIdentifier")
 
 
@@ -68,12 +80,11 @@ def interleaved_groups(slices: Slices) -> list[Part]:
 
     A split by contrast must not leave more uneven gaps than there were; one by counters (of
     acquisitions, times) must leave fewer, or part slices so thick that they lie in each other.
-    Packages of one acquisition thus stay one volume.
+    Packages of one acquisition thus stay one volume, and so does a stack of which no part is even.
     """
-    along = heights(slices)
-    if along is None or len(slices) < 2 * MINIMUM_SLICES:
+    at = _heights_by_id(slices)
+    if len(at) < 2 * MINIMUM_SLICES:
         return [("", list(slices))]
-    at = dict(zip(map(id, slices), along.tolist(), strict=True))
     before = _faults(slices, at)
     varying = sorted(_varying(slices), key=COUNTERS.__contains__)
     for names, parts in _partitions(slices, varying, alike=True):
@@ -84,7 +95,7 @@ def interleaved_groups(slices: Slices) -> list[Part]:
             after == before
             and (not set(names) & set(COUNTERS) or _lie_in_each_other(names, slices, at))
         )
-        if worth and _interleave(parts, at):
+        if worth and 2 * after < len(slices) and _interleave(parts, at):
             break
     else:
         parts = _in_turn(slices, at) if before else []
@@ -97,6 +108,20 @@ def interleaved_groups(slices: Slices) -> list[Part]:
     ]
 
 
+def joined_contrasts(slices: Slices) -> list[str]:
+    """Contrasts in which a volume's lower and upper part differ: stacks joined end to end."""
+    at = _heights_by_id(slices)
+    return [
+        names[0]
+        for names, parts in _partitions(slices, _varying(slices), alike=True)
+        if at
+        and len(names) == 1
+        and names[0] in _TELLING
+        and min(len(part) for _, part in parts) >= MINIMUM_SLICES
+        and not _interleave(parts, at)
+    ]
+
+
 def _overlapping(slices: Slices, *, lenient: bool) -> list[Part]:
     """Volumes among slices that share places; errors as for :func:`contrast_groups`."""
     overlaps = [group for group in place_groups(slices) if len(group) > 1]
@@ -104,9 +129,11 @@ def _overlapping(slices: Slices, *, lenient: bool) -> list[Part]:
         return [("", list(slices))]
     names = [name for name in _varying(slices) if any(_differ(name, group) for group in overlaps)]
 
+    place = {id(h): index for index, group in enumerate(place_groups(slices)) for h in group}
+
     def sorted_out() -> Iterator[list[Part]]:
         for _, parts in _partitions(slices, names):
-            if all(len(place_groups(part)) == len(part) for _, part in parts):
+            if all(len({place[id(header)] for header in part}) == len(part) for _, part in parts):
                 yield parts
 
     for parts in sorted_out():
@@ -118,6 +145,10 @@ def _overlapping(slices: Slices, *, lenient: bool) -> list[Part]:
                 return parts
         if parts := _by_time(slices):
             return parts
+        for _, parts in _partitions(slices, [name for name in names if name not in COUNTERS]):
+            timed = [(mark, _by_time(part)) for mark, part in parts]
+            if all(volumes for _, volumes in timed):
+                return [(f"{mark}, {when}", v) for mark, volumes in timed for when, v in volumes]
     raise _unsorted(slices, overlaps, names)
 
 
@@ -175,7 +206,8 @@ def _partitions(
         volumes: dict[tuple[str | None, ...], list[SliceHeader]] = defaultdict(list)
         for header, *key in zip(slices, *(columns[name] for name in chosen), strict=True):
             volumes[tuple(key)].append(header)
-        if len(volumes) > 1:
+        # More could not be volumes with hardly a stray.
+        if 1 < len(volumes) < len(slices) / MINIMUM_SLICES + MINIMUM_SLICES:
             keys = sorted(volumes, key=lambda key: [natural(value or "") for value in key])
             yield (
                 chosen,
@@ -231,6 +263,12 @@ def _few_strays(parts: Sequence[Part]) -> bool:
     return max(sizes) >= MINIMUM_SLICES > strays
 
 
+def _heights_by_id(slices: Slices) -> dict[int, float]:
+    """Where each slice lies along the normal in mm; empty where a header does not tell."""
+    along = heights(slices)
+    return {} if along is None else dict(zip(map(id, slices), along.tolist(), strict=True))
+
+
 def _faults(slices: Slices, at: dict[int, float]) -> int:
     """How many gaps of a stack are uneven; of too few slices for one, their number."""
     if len(slices) < MINIMUM_SLICES:
@@ -241,8 +279,8 @@ def _faults(slices: Slices, at: dict[int, float]) -> int:
 def _interleave(parts: Sequence[Part], at: dict[int, float]) -> bool:
     """Whether any two parts reach into each other."""
     spans = sorted(
-        (min(heights), max(heights))
-        for heights in ([at[id(header)] for header in part] for _, part in parts)
+        (min(places), max(places))
+        for places in ([at[id(header)] for header in part] for _, part in parts)
     )
     reached = spans[0][1]
     for low, high in spans[1:]:
@@ -276,7 +314,7 @@ def _by_time(slices: Slices) -> list[Part]:
         ranked = [sorted(group, key=lambda header: when[id(header)]) for group in places]
         volumes = [list(volume) for volume in zip(*ranked, strict=True)]
         apart = all(len({when[id(header)] for header in group}) == len(group) for group in places)
-        if apart and (name in COUNTERS or _one_after_the_other(volumes, when)):
+        if apart and (name in _HEARTBEATS or _one_after_the_other(volumes, when)):
             return _timed(volumes)
     return []
 
@@ -284,36 +322,33 @@ def _by_time(slices: Slices) -> list[Part]:
 def _in_turn(slices: Slices, at: dict[int, float]) -> list[Part]:
     """Regular stacks between each other that were taken one after the other."""
     count = len(slices)
+    cuts = [
+        list(range(0, count + 1, count // parts))
+        for parts in range(2, count // MINIMUM_SLICES + 1)
+        if count % parts == 0
+    ]
+    cuts += [[0, cut, count] for cut in range(MINIMUM_SLICES, count - MINIMUM_SLICES + 1)]
     for name, when in _clocks(slices):
-        if name in COUNTERS:
+        if name in _HEARTBEATS:
             continue
         ordered = sorted(slices, key=lambda header: when[id(header)])
-        cuts = [
-            list(range(0, count + 1, count // parts))
-            for parts in range(2, count // MINIMUM_SLICES + 1)
-            if count % parts == 0
-        ]
-        cuts += [[0, cut, count] for cut in range(MINIMUM_SLICES, count - MINIMUM_SLICES + 1)]
+        times = [when[id(header)] for header in ordered]
         for cut in cuts:
-            volumes = [ordered[start:stop] for start, stop in pairwise(cut)]
-            if (
-                _one_after_the_other(volumes, when)
-                and not any(_faults(volume, at) for volume in volumes)
-                and _interleave(_timed(volumes), at)
-            ):
-                return _timed(volumes)
+            if all(times[start - 1] < times[start] for start in cut[1:-1]):
+                volumes = _timed([ordered[start:stop] for start, stop in pairwise(cut)])
+                if _interleave(volumes, at) and not any(_faults(part, at) for _, part in volumes):
+                    return volumes
     return []
 
 
 def _clocks(slices: Slices) -> Iterator[tuple[str, dict[int, tuple[int, float]]]]:
     """Each clock that all slices have: its name, and the time of each slice by its id."""
-    stated = [dict(header.times) for header in slices]
-    for header, times in zip(slices, stated, strict=True):
-        for name in ("TriggerTime", "NominalCardiacTriggerDelayTime"):
-            value = dict(header.contrast).get(name, "")
-            if value.replace(".", "", 1).isdecimal():
-                times[name] = (0, float(value))
-    for name in reversed(stated[0]):
+    stated: list[dict[str, tuple[int, float]]] = []
+    for header in slices:
+        beats = [(name, value) for name, value in header.contrast if name in _HEARTBEATS]
+        beat = {n: (0, float(v)) for n, v in beats if v.replace(".", "", 1).isdecimal()}
+        stated.append(beat | dict(header.times))
+    for name in stated[0]:
         if all(name in times for times in stated):
             yield name, {id(h): times[name] for h, times in zip(slices, stated, strict=True)}
 

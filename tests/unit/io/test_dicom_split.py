@@ -245,12 +245,8 @@ def test_one_bad_plane_does_not_bar_the_others(tmp_path: Path, make_series: Make
     assert io.load(folder, series=str(good.number)).shape == (9, 7, 6)
 
 
-# What is one volume though its headers differ.
-
-
 def _one_volume(folder: Path, count: int) -> None:
-    volume = io.load(folder)
-    assert volume.shape == (*SHAPE[:2], count)
+    assert io.load(folder).shape == (*SHAPE[:2], count)
     assert len(io.list_volumes(folder)) == 1
 
 
@@ -266,7 +262,6 @@ def _one_volume(folder: Path, count: int) -> None:
         lambda k: {"EchoTime": "10" if k % 2 else "10.0"},
         lambda k: {"EchoTime": 10 if k in (1, 2, 5) else 20},  # no stack for itself
         lambda k: {"ImageType": ["DERIVED", "PRIMARY", "M"] if k in (0, 9) else ["ORIGINAL"]},
-        lambda k: {"EchoTime": 10 if k < 5 else 20},  # side by side
     ],
 )
 def test_one_acquisition_stays_one(
@@ -276,6 +271,17 @@ def test_one_acquisition_stays_one(
         _set(**differs(k))(dataset, k)
 
     _one_volume(_series(make_series, tmp_path / "s", [edit], counts=(10,)), 10)
+
+
+def test_stacks_side_by_side_are_one_with_a_warning(tmp_path: Path, make_series: Make) -> None:
+    def edit(dataset: Dataset, k: int) -> None:
+        dataset.EchoTime = 10 if k < 5 else 20
+
+    folder = _series(make_series, tmp_path / "s", [edit], counts=(10,))
+    _one_volume(folder, 10)
+    said = "several acquisitions side by side: slices differ in EchoTime"
+    assert said in io.load(folder).source.notes
+    assert said in io.inspect(folder).warnings
 
 
 def test_packages_that_lack_a_slice_are_not_torn_apart(tmp_path: Path, make_series: Make) -> None:
@@ -341,6 +347,19 @@ def test_4d_that_only_times_tell_apart(tmp_path: Path, make_series: Make, name: 
     with pytest.raises(errors.TimeSeriesError, match=r"3 volumes.*time 2 of 3"):
         io.load(folder)
     assert [_level(folder, number) for number in "123"] == [1, 2, 3]
+
+
+def test_echoes_of_several_times(tmp_path: Path, make_series: Make) -> None:
+    edits = [
+        _and(_clock("AcquisitionTime", index), _set(EchoTime=echo))
+        for echo in (10, 20)
+        for index in range(2)
+    ]
+    folder = _series(make_series, tmp_path / "s", edits)
+    assert [volume.mark for volume in io.list_volumes(folder)] == [
+        f"EchoTime {echo}, time {k} of 2" for echo in (10, 20) for k in (1, 2)
+    ]
+    assert [_level(folder, number) for number in "1234"] == [1, 2, 3, 4]
 
 
 def test_4d_that_no_clock_sorts_is_called_4d(tmp_path: Path, make_series: Make) -> None:
