@@ -25,6 +25,7 @@ from medsr.data.manifest import ScanRecord
 from medsr.data.split import METHOD, strata
 from medsr.errors import CohortChangedError, CohortError
 from medsr.io.atomic import atomic_file
+from medsr.io.walk import walk
 from medsr.volume import Modality
 
 SCHEMA = 1
@@ -290,7 +291,8 @@ def _hash(path: Path, folder: Path) -> FileHash:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file())
+    found = (place / name for place, _, names in walk(path) for name in names)
+    return sorted(file for file in found if file.is_file())
 
 
 def _size(path: Path) -> int:

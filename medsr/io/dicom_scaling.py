@@ -60,6 +60,10 @@ _MAPS = {
     "ELECTRON_DENSITY": "electron densities",
     "MAT_FRACTIONAL": "shares of a material",
 }
+# What a derived image of unspecified values (US) is computed by, so that they are no longer
+# Hounsfield units; a map of perfusion is, unless it says to be one of the others.
+_COMPUTED = {"QUANTITY", "DIVISION", "MULTIPLICATION", "SUBTRACTION", "STD_DEVIATION"}
+_STAYS = {"NONE", "MEAN", "MAXIMUM", "MINIMUM", "RESAMPLED"}
 _HOUNSFIELD_UNIT = "[hnsf'U]"
 """Source: UCUM, the unified code for units of measure."""
 
@@ -215,19 +219,24 @@ def _other_quantity(group: Group, found: Rescale) -> str:
     """What CT values are where they cannot be Hounsfield units, whatever RescaleType says.
 
     Three kinds of evidence count: ImageType names a map; the real world values have other units;
-    and where the rescale is of no stated kind, nothing that is stored could lie below water, as
-    air and fat do.
+    and where the rescale is of no stated kind (US), ImageType names how a map is computed, or
+    nothing that is stored could lie below water, as air and fat do.
     """
     top = group("ImageType")
     types = [*listed(top.get("ImageType")), *listed(_frame_type(group))]
-    for word in (str(part).strip().upper() for part in types[2:]):
+    words = [str(part).strip().upper() for part in types]
+    for word in words[2:]:
         if word in _MAPS:
             return f"{_MAPS[word]} ({word})"
     units = _units(group) - {"", "1"}  # 1 is no unit
     if units and _HOUNSFIELD_UNIT not in units:
         return "values in other units (RealWorldValueMappingSequence)"
-    unspecified = found.kind.strip().upper() == _UNSPECIFIED
-    if unspecified and top.get("PixelRepresentation") == 0 and found.slope > 0 <= found.intercept:
+    if found.kind.strip().upper() != _UNSPECIFIED:
+        return ""
+    is_map = _COMPUTED & {*words} or ("PERFUSION" in words and not _STAYS & {*words})
+    if "DERIVED" in words and is_map:
+        return "values of an unspecified kind (US) in a computed map"
+    if top.get("PixelRepresentation") == 0 and found.slope > 0 <= found.intercept:
         return "values of an unspecified kind (US) that are never below 0"
     return ""
 

@@ -203,6 +203,18 @@ def test_changed_scans_are_refused(manifest: Path, place: str, how: str) -> None
     read_cohort(lock)
 
 
+def test_what_a_link_leads_to_is_locked_too(manifest: Path) -> None:
+    (manifest.parent / "store").mkdir()
+    (manifest.parent / "store" / "4.dcm").write_bytes(b"before")
+    (manifest.parent / "series" / "linked").symlink_to(manifest.parent / "store")
+    lock = locked(manifest)
+    split = read_lock(lock).splits()["p7"]
+    read_cohort(lock, split=split)
+    (manifest.parent / "store" / "4.dcm").write_bytes(b"beyond")
+    with pytest.raises(CohortChangedError, match="1 changed"):
+        read_cohort(lock, split=split)
+
+
 def test_everything_is_verified_where_no_split_is_named(manifest: Path) -> None:
     lock = locked(manifest)
     steps: list[tuple[int, int, str]] = []

@@ -280,6 +280,8 @@ def _map_of(
         (_map_of("TMAX", kind="HU"), "time to maximum"),
         (_map_of("MTT"), "mean transit time"),
         (_map_of(units="ml/(100.g.min)"), "other units"),
+        (_map_of("PERFUSION", kind="US"), r"\(US\) in a computed map"),
+        (_map_of("STD_DEVIATION", kind="US"), r"\(US\) in a computed map"),
     ],
 )
 def test_maps_computed_of_ct_are_refused_whatever_their_rescale_says(
@@ -295,6 +297,7 @@ def test_maps_computed_of_ct_are_refused_whatever_their_rescale_says(
     ("edit", "dtype", "rescale"),
     [
         (_map_of("PERFUSION"), "int16", (1.0, -1024.0)),  # the dynamic images, not a map of them
+        (_map_of("STD_DEVIATION"), "int16", (1.0, -1024.0)),
         (_map_of("AVERAGE", kind="US"), "uint16", (1.0, -1024.0)),  # kept by a converter
         (_map_of(kind="US"), "int16", (1.0, 0.0)),  # stored as Hounsfield units
         (_map_of(units="[hnsf'U]"), "uint16", (1.0, -1024.0)),
