@@ -71,7 +71,7 @@ class HeldScans:
         degradation = simulations(recipe)[self.modality]
         fitting = [
             (record, slice_axes(record, factor))
-            for record in read_manifest(data.manifest)
+            for record in read_manifest(data.manifest, split=scoring.split)
             if record.split == scoring.split
             and record.modality == self.modality
             and data.takes(record.modality, record.contrast)

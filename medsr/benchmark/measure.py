@@ -162,7 +162,8 @@ class DevScans:
             raise UsageError("split train was learnt from and its scores mislead; take another")
         self.modality, self.scale = spec.modality, spec.scale
         self.degradation = trained_degradation(spec)
-        records = select(read_manifest(manifest), split=split, modality=spec.modality)
+        listed = read_manifest(manifest, split=split)
+        records = select(listed, split=split, modality=spec.modality)
         fitting = [(record, slice_axes(record, spec.scale)) for record in records]
         fitting = _spread([entry for entry in fitting if entry[1]], limit)
         if not fitting:

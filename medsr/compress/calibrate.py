@@ -55,7 +55,8 @@ def calibration_patches(
         ModelError: The spec does not say how its training data were degraded.
     """
     degradation = trained_degradation(spec)
-    records = select(read_manifest(manifest), split=split, modality=spec.modality)
+    listed = read_manifest(manifest, split=split)
+    records = select(listed, split=split, modality=spec.modality)
     prepared = _prepare(records, spec, scans)
     rng = np.random.default_rng(seed)
     volumes = [(scan, _degraded(scan, degradation)) for scan in prepared]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medsr.data.bids import is_bids, read_bids
 from medsr.data.lock import Lock, Progress, make_lock, read_lock, verify
-from medsr.data.manifest import UNSPLIT, ScanRecord, read_manifest
+from medsr.data.manifest import UNSPLIT, ScanRecord, read_manifest, require_files
 from medsr.data.split import FRACTIONS, apply_split, split_patients
 from medsr.errors import CohortError
 
@@ -25,6 +25,7 @@ def read_cohort(
     path: str | Path,
     *,
     split: str | None = None,
+    check_files: bool = True,
     needs_split: bool = True,
     progress: Progress | None = None,
 ) -> tuple[ScanRecord, ...]:
@@ -33,8 +34,10 @@ def read_cohort(
     Args:
         path: A CSV manifest, the root of a BIDS dataset (all its scans are of the split ``all``),
             or a lock file.
-        split: Of a lock file, verify the scans of this split by size and hash; others are not
-            looked at. None verifies none.
+        split: The split that is used: its scans must be there, those of a lock by size and hash;
+            others are not looked at. None asks that all of a manifest be there, and of a lock
+            verifies none.
+        check_files: Whether scans are looked for at all; see :func:`require_scans`.
         needs_split: As for :func:`medsr.data.manifest.read_manifest`.
         progress: Told of every scan before it is verified.
 
@@ -54,12 +57,30 @@ def read_cohort(
             )
         return read_bids(path)
     if not is_lock(path):
-        return read_manifest(path, needs_split=needs_split)
+        return read_manifest(path, check_files=check_files, split=split, needs_split=needs_split)
     lock = read_lock(path)
-    if split is not None:
+    if split is not None and check_files:
         verify(lock, path, split=split, progress=progress)
     folder = path.absolute().parent
     return tuple(scan.record(folder) for scan in lock.scans)
+
+
+def require_scans(path: str | Path, records: Sequence[ScanRecord]) -> None:
+    """Refuse scans of a cohort that are missing or, of a lock, have changed.
+
+    Args:
+        path: As for :func:`read_cohort`.
+        records: The scans that will be read; no other is looked at.
+
+    Raises:
+        CohortError: One is not there.
+        CohortChangedError: One of a lock is missing or has changed.
+    """
+    path = Path(path)
+    if not path.is_dir() and is_lock(path):
+        verify(read_lock(path), path, only={record.path for record in records})
+    else:
+        require_files(path, records)
 
 
 def is_lock(path: Path) -> bool:

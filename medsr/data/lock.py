@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -66,6 +66,7 @@ class LockedScan:
     shape: tuple[int, int, int] | None = None
     sharp_axes: str = "xyz"
     lr: FileHash | None = None
+    region: str = ""
 
     def record(self, folder: Path) -> ScanRecord:
         """The scan as cohorts have it, its paths below the lock's folder."""
@@ -80,6 +81,7 @@ class LockedScan:
             sharp_axes=self.sharp_axes,
             site=self.site,
             lr_path=None if self.lr is None else _place(folder, self.lr),
+            region=self.region,
         )
 
 
@@ -163,6 +165,7 @@ def make_lock(
                 shape=record.shape,
                 sharp_axes=record.sharp_axes,
                 lr=None if record.lr_path is None else _hash(record.lr_path, folder),
+                region=record.region,
             )
         )
     return Lock(
@@ -238,7 +241,12 @@ def read_lock(path: str | Path) -> Lock:
 
 
 def verify(
-    lock: Lock, path: Path, *, split: str | None = None, progress: Progress | None = None
+    lock: Lock,
+    path: Path,
+    *,
+    split: str | None = None,
+    only: Collection[Path] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Check that the scans are those that were locked, by size and hash.
 
@@ -246,6 +254,7 @@ def verify(
         lock: Content of the lock file.
         path: The lock file.
         split: Only scans of this split; all where None.
+        only: Only these scans; all where None.
         progress: Told of every scan before it is hashed.
 
     Returns:
@@ -255,7 +264,11 @@ def verify(
         CohortChangedError: Any is missing or has changed.
     """
     folder = path.absolute().parent
-    chosen = [scan for scan in lock.scans if split is None or scan.split == split]
+    chosen = [
+        scan
+        for scan in lock.scans
+        if split in (None, scan.split) and (only is None or _place(folder, scan.file) in only)
+    ]
     missing: list[str] = []
     changed: list[str] = []
     for number, scan in enumerate(chosen):

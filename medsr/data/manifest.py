@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,8 @@ class ScanRecord:
         site: Where it was made, a pseudonym such as ``B``; empty where the manifest has none.
         lr_path: A thick scan of the same patient at about the same time, absolute; the two are a
             real pair. None where there is none.
+        region: What of the body is shown, such as ``brain``; empty where the manifest has none.
+        line: Of the manifest, for messages; 0 where there is none.
     """
 
     path: Path
@@ -59,6 +61,8 @@ class ScanRecord:
     sharp_axes: str = "xyz"
     site: str = ""
     lr_path: Path | None = None
+    region: str = ""
+    line: int = field(default=0, compare=False)
 
     @property
     def scan_id(self) -> str:
@@ -81,18 +85,24 @@ class ScanRecord:
 
 
 def read_manifest(
-    path: str | Path, *, check_files: bool = True, needs_split: bool = True
+    path: str | Path,
+    *,
+    check_files: bool = True,
+    split: str | None = None,
+    needs_split: bool = True,
 ) -> tuple[ScanRecord, ...]:
     """Read and check a manifest.
 
     Columns ``path``, ``split``, ``patient_id`` and ``modality`` are required; ``contrast``,
-    ``site``, ``lr_path``, ``spacing_mm`` (``0.9x0.9x2.0``), ``shape`` (``170x204x72``) and
-    ``sharp_axes`` (``xy``) are used where they are there, and any other column is ignored.
+    ``region``, ``site``, ``lr_path``, ``spacing_mm`` (``0.9x0.9x2.0``), ``shape``
+    (``170x204x72``) and ``sharp_axes`` (``xy``) are used where they are there, and any other column
+    is ignored.
     Relative paths are relative to the manifest's folder.
 
     Args:
         path: The CSV file, separated by commas, semicolons or tabs.
-        check_files: Also require that every listed scan exists.
+        check_files: Also require that the listed scans are there.
+        split: Those of this split alone, as only they are used; None asks for all.
         needs_split: Require splits; otherwise scans without one are of the split ``all``, and a
             patient may be in several, as in a cohort that is about to be split.
 
@@ -107,13 +117,37 @@ def read_manifest(
     required = tuple(name for name in REQUIRED_COLUMNS if needs_split or name != "split")
     rows = _read_rows(manifest, required)
     records = tuple(_record(manifest, line, row, required) for line, row in rows)
-    lines = [line for line, _ in rows]
-    _check_unique(manifest, lines, records)
+    _check_unique(manifest, records)
     if needs_split:
-        _check_leaks(manifest, lines, records)
+        _check_leaks(manifest, records)
     if check_files:
-        _check_files(manifest, lines, records)
+        require_files(manifest, (r for r in records if split in (None, r.split)))
     return records
+
+
+def require_files(cohort: str | Path, records: Iterable[ScanRecord]) -> None:
+    """Refuse scans that are not there.
+
+    Args:
+        cohort: Where they are listed, for the message.
+        records: The scans that will be read, and no others.
+
+    Raises:
+        CohortError: A scan or its thick partner is missing.
+    """
+    missing = [
+        (record.line, path)
+        for record in records
+        for path in filter(None, (record.path, record.lr_path))
+        if not path.exists()
+    ]
+    if missing:
+        line, path = missing[0]
+        where = f"{cohort}, line {line}" if line else str(cohort)
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CohortError(
+            f"{where}: scan {path} is not there{more}; paths are relative to the manifest's folder"
+        )
 
 
 def select(
@@ -184,6 +218,8 @@ def _record(
         sharp_axes=_sharp_axes(where, row.get("sharp_axes", "")),
         site=row.get("site", ""),
         lr_path=(manifest.parent / lr_path).absolute() if lr_path else None,
+        region=row.get("region", "").lower(),
+        line=line,
     )
 
 
@@ -215,38 +251,22 @@ def _sharp_axes(where: str, text: str) -> str:
     return "".join(sorted(letters))
 
 
-def _check_unique(manifest: Path, lines: list[int], records: tuple[ScanRecord, ...]) -> None:
+def _check_unique(manifest: Path, records: Iterable[ScanRecord]) -> None:
     first: dict[Path, int] = {}
-    for line, record in zip(lines, records, strict=True):
-        known = first.setdefault(record.path, line)
-        if known != line:
+    for record in records:
+        known = first.setdefault(record.path, record.line)
+        if known != record.line:
             raise CohortError(
-                f"{manifest}: lines {known} and {line} list the same scan; keep one of them"
+                f"{manifest}: lines {known} and {record.line} list the same scan; keep one of them"
             )
 
 
-def _check_leaks(manifest: Path, lines: list[int], records: tuple[ScanRecord, ...]) -> None:
-    first: dict[str, tuple[int, str]] = {}
-    for line, record in zip(lines, records, strict=True):
-        known_line, known_split = first.setdefault(record.patient_id, (line, record.split))
-        if known_split != record.split:
+def _check_leaks(manifest: Path, records: Iterable[ScanRecord]) -> None:
+    first: dict[str, ScanRecord] = {}
+    for record in records:
+        known = first.setdefault(record.patient_id, record)
+        if known.split != record.split:
             raise CohortError(
-                f"{manifest}: the patient of line {line} (split {record.split}) stands also in "
-                f"line {known_line} (split {known_split}); keep each patient in one split"
+                f"{manifest}: the patient of line {record.line} (split {record.split}) stands also "
+                f"in line {known.line} (split {known.split}); keep each patient in one split"
             )
-
-
-def _check_files(manifest: Path, lines: list[int], records: tuple[ScanRecord, ...]) -> None:
-    missing = [
-        (line, path)
-        for line, record in zip(lines, records, strict=True)
-        for path in filter(None, (record.path, record.lr_path))
-        if not path.exists()
-    ]
-    if missing:
-        line, path = missing[0]
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CohortError(
-            f"{manifest}, line {line}: scan {path} is not there{more}; "
-            "paths are relative to the manifest's folder"
-        )

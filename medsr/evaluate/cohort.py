@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from medsr.data.cohort import cohort_digest, read_cohort
+from medsr.data.cohort import cohort_digest, read_cohort, require_scans
 from medsr.data.manifest import ScanRecord, select
 from medsr.data.overlap import refuse_training_patients, training_scans, training_warnings
 from medsr.degrade import Degradation, build_degradation
@@ -21,6 +21,7 @@ from medsr.errors import CohortError, UsageError
 from medsr.evaluate import inference, lesions, metrics, statistics
 from medsr.evaluate.about import versions
 from medsr.evaluate.baselines import BASELINES
+from medsr.evaluate.by_region import by_region
 from medsr.evaluate.calibration import mean_calibrations
 from medsr.evaluate.draws import build_drawn
 from medsr.evaluate.folder import Unfinished
@@ -58,7 +59,7 @@ class Evaluation:
     def __init__(self, plan: Plan) -> None:
         inference.check_installed()
         self.plan = plan
-        records = read_cohort(plan.cohort, split=plan.split)
+        records = read_cohort(plan.cohort, check_files=False)
         baselines = choose_baselines(plan.baselines)
         check_folders(plan.others, BASELINES)
         self.models = load_models(plan.models, (*BASELINES, *plan.others))
@@ -70,6 +71,7 @@ class Evaluation:
         self.tasks: Tasks = self._tasks()
         if not self.tasks.jobs:
             raise CohortError(self._nothing())
+        require_scans(plan.cohort, list(dict.fromkeys(job.record for job in self.tasks.jobs)))
         running = Running(plan.device, plan.precision, plan.max_memory)
         methods: list[Method] = list(baselines)
         for name, model in self.models.items():
@@ -145,6 +147,10 @@ class Evaluation:
                 found.cases, methods, reference=REFERENCE_METHOD, margin=self.plan.margin_db
             )
         }
+        roles = {name: str(about["role"]) for name, about in methods.items()}
+        regions = by_region(found.cases, roles)
+        if regions:
+            parts["regions"] = regions
         if found.lesions:
             parts["lesions"] = {
                 "settings": lesions.settings(self.modality),

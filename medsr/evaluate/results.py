@@ -20,7 +20,7 @@ SCHEMA = 2
 REFERENCE_METHOD = "bspline"
 CLEAN = "clean"
 
-_KEYS = ("patient_id", "scan_id", "axis", "method")
+_KEYS = ("patient_id", "scan_id", "axis", "method", "region")
 # Differences below this are rounding, not quality.
 _DIGITS = 6
 
@@ -37,6 +37,7 @@ class CaseResult:
         metrics: Quality by the names of :mod:`medsr.evaluate.metrics.catalogue`, in native units;
             NaN where a metric means nothing for this scan.
         seconds: Wall time of the restoration alone; loading of scan and model left out.
+        region: What of the body the manifest says the scan shows; empty where it does not.
     """
 
     patient_id: str
@@ -45,6 +46,7 @@ class CaseResult:
     method: str
     metrics: Mapping[str, float]
     seconds: float
+    region: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,7 @@ def _keys(job: Job, method: str) -> dict[str, str]:
         "scan_id": job.record.scan_id,
         "axis": job.label,
         "method": method,
+        "region": job.record.region,
     }
 
 

@@ -148,7 +148,7 @@ class _Analysis:
         families: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for metric in self.metrics():
             for pair in self.pairs():
-                if pair.family == "described" and metric != self.primary:
+                if pair.family == "described" and not self.is_tested(metric):
                     continue
                 entry = self._compare(pair, metric)
                 if entry is None:

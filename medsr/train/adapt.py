@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from medsr.data.cohort import read_cohort
-from medsr.data.manifest import ScanRecord
+from medsr.data.manifest import ScanRecord, require_files
 from medsr.data.transforms import slice_axes
 from medsr.errors import CohortError, OutOfScopeError, OutputExistsError
 from medsr.infer.device import resolve_device
@@ -151,7 +151,9 @@ def adapt(
             "choose another --out"
         )
     simulations(recipe)
-    check, records = _choose_held_out(read_cohort(str(recipe.data.manifest)), recipe, held_out)
+    listed = read_cohort(cohort, check_files=False)
+    check, records = _choose_held_out(listed, recipe, held_out)
+    require_files(cohort, (r for r in records if r.split in (split, check)))
     recipe = replace(recipe, data=replace(recipe.data, validation_split=check))
     if check == KEPT_BACK:
         prepare_folder(folder, keep=resume)

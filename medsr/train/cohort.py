@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medsr.data.cohort import read_cohort
-from medsr.data.manifest import ScanRecord
+from medsr.data.manifest import ScanRecord, require_files
 from medsr.data.reading import names_of
 from medsr.data.transforms import PreparedScan, prepare_scan, slice_axes
 from medsr.errors import CohortError
@@ -43,7 +43,10 @@ def load_cohort(recipe: Recipe) -> Cohort:
         InputError: A scan cannot be used; the message names it.
     """
     data, factor = recipe.data, recipe.degradation.factor
-    records = () if data.manifest is None else read_cohort(data.manifest, split=data.train_split)
+    records: tuple[ScanRecord, ...] = ()
+    if data.manifest is not None:
+        records = read_cohort(data.manifest, split=data.train_split)
+        require_files(data.manifest, (r for r in records if r.split == data.validation_split))
     train: list[PreparedScan] = []
     if data.synthetic is None:
         for record in _wanted(records, recipe, data.train_split):

@@ -27,7 +27,9 @@ MAIN = ("psnr", "ssim", "ms_ssim", "nrmse", "mae", "bias", "hfen")
 
 AXES = ("x", "y", "z")
 _MINUS = "\N{MINUS SIGN}"
-_NOT_METRICS = frozenset({"patient_id", "scan_id", "axis", "method", "seconds", "psnr_gain"})
+_NOT_METRICS = frozenset(
+    {"patient_id", "scan_id", "axis", "method", "region", "seconds", "psnr_gain"}
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medsr.data.manifest import ScanRecord, read_manifest, select
+from medsr.data.manifest import ScanRecord, read_manifest, require_files, select
 from medsr.errors import CohortError
 
 HEADER = "path,split,patient_id,modality,contrast,spacing_mm,shape,sharp_axes,licence"
@@ -278,3 +278,23 @@ def test_no_table_is_refused_in_one_line(content: bytes, words: str, tmp_path: P
         read_manifest(tmp_path / "manifest.csv")
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "manifest.csv") in str(caught.value)
+
+
+def test_only_the_scans_of_the_split_that_is_used_need_be_there(tmp_path: Path) -> None:
+    rows = ("gone.nii,train,p,MR,,,,,", "s.nii,dev,q,MR,,,,,")
+    manifest = write(tmp_path, *rows, files=("s.nii",))
+    assert len(read_manifest(manifest, split="dev")) == 2
+    for asked in ("train", None):
+        with pytest.raises(CohortError, match=r"line 2: scan .*gone.nii is not there"):
+            read_manifest(manifest, split=asked)
+    both = read_manifest(manifest, check_files=False)
+    require_files(manifest, both[1:])
+    with pytest.raises(CohortError, match="line 2"):
+        require_files(manifest, both)
+
+
+def test_regions_are_read_where_there_are_any(tmp_path: Path) -> None:
+    header = "path,split,patient_id,modality,region"
+    rows = ("s.nii,dev,p,MR,Brain", "t.nii,dev,p,MR,")
+    records = read_manifest(write(tmp_path, *rows, header=header, files=("s.nii", "t.nii")))
+    assert [record.region for record in records] == ["brain", ""]

@@ -12,8 +12,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from medsr.data.cohort import freeze
+from medsr.data.lock import write_lock
 from medsr.degrade import build_degradation, degrade_volume
-from medsr.errors import CohortError, UnknownModelError, UsageError
+from medsr.errors import CohortChangedError, CohortError, UnknownModelError, UsageError
 from medsr.evaluate import metrics
 from medsr.evaluate.baselines import resample
 from medsr.evaluate.cohort import evaluate
@@ -233,3 +235,40 @@ def test_baselines_on_a_real_scan_stay_what_they_were(shared_data: Path) -> None
     means = {name: row["psnr"]["mean_over_rows"] for name, row in results.summary().items()}
     assert means["linear"] == pytest.approx(22.5, abs=0.2)
     assert means["bspline"] == pytest.approx(23.47, abs=0.2)
+
+
+def test_only_the_scans_that_are_scored_need_be_there(cohort: Path) -> None:
+    for name in ("two", "other", "chest"):
+        (cohort.parent / f"{name}.nii.gz").unlink()
+    results = scored(cohort, split="dev", scale=(1, 1, 4), modality="MR", limit=1)
+    assert {case.scan_id for case in results.cases} == {"one"}
+    # "two" is sharp in the plane only, so that an isotropic task has no use for it.
+    results = scored(cohort, split="dev", scale=(2, 2, 2), modality="MR")
+    assert {case.scan_id for case in results.cases} == {"one"}
+    with pytest.raises(CohortError, match=r"line 3: scan .*two.nii.gz is not there"):
+        scored(cohort, split="dev", scale=(1, 1, 4), modality="MR")
+
+
+def test_only_the_scans_of_a_lock_that_are_scored_are_verified(cohort: Path) -> None:
+    lock = write_lock(freeze(cohort, cohort.parent, keep_splits=True), cohort.parent / "l.json")
+    (cohort.parent / "two.nii.gz").write_bytes(b"changed")
+    (cohort.parent / "other.nii.gz").unlink()
+    results = scored(lock, split="dev", scale=(1, 1, 4), modality="MR", limit=1)
+    assert {case.scan_id for case in results.cases} == {"one"}
+    with pytest.raises(CohortChangedError, match="of 2 scans 1 changed"):
+        scored(lock, split="dev", scale=(1, 1, 4), modality="MR")
+
+
+def test_regions_are_told_apart_and_patients_averaged_first(cohort: Path) -> None:
+    rows = ["one.nii.gz,dev,p1,MR,x,brain", "two.nii.gz,dev,p1,MR,xy,brain"]
+    rows += ["other.nii.gz,dev,p2,MR,x,knee"]
+    cohort.write_text("\n".join([f"{HEADER},region", *rows]) + "\n", encoding="utf-8")
+    plain = scored(cohort, split="dev", scale=(1, 1, 4)).to_dict()
+    assert [row["region"] for row in plain["scans"][::2]] == ["brain", "brain", "brain", "knee"]
+    brain, knee = plain["regions"]
+    counts = [(r["region"], r["patients"], r["scans"], r["rows"]) for r in (brain, knee)]
+    assert counts == [("brain", 1, 2, 3), ("knee", 1, 1, 1)]
+    psnr = [row["psnr"] for row in plain["scans"] if row["method"] == "linear"]
+    expected = (psnr[0] + (psnr[1] + psnr[2]) / 2) / 2
+    assert brain["means"]["linear"]["psnr"]["mean"] == pytest.approx(expected, abs=1e-5)
+    assert brain["means"]["linear"]["psnr"]["low"] is None

@@ -1,0 +1,129 @@
+"""The same means and differences for each region of the body, as the manifest names them.
+
+A cohort is rarely balanced, so that a mean over all is mostly the region that has the most
+patients. Regions are described with intervals and never tested: they are small, and there are
+many. Patients are averaged as in ``by_patient``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, Protocol
+
+from medsr.evaluate.by_patient import Row, Scores, differences, names, over_patients, scores
+from medsr.evaluate.inference import bootstrap_interval
+from medsr.evaluate.metrics.catalogue import describe
+
+SHOWN = (
+    "psnr",
+    "ssim",
+    "mae",
+    "resolution_z_mm",
+    "edge_width_z_mm",
+    "consistency_rmse",
+)
+"""Metrics that are given by region, besides the primary one."""
+
+
+class PlacedRow(Row, Protocol):
+    """A row that says what of the body it shows."""
+
+    @property
+    def region(self) -> str:
+        """Region; empty where unknown."""
+        ...
+
+
+def by_region(
+    cases: Sequence[PlacedRow],
+    roles: Mapping[str, str],
+    *,
+    primary: str = "psnr",
+    **bootstrap: Any,
+) -> list[dict[str, Any]]:
+    """Describe every region.
+
+    Args:
+        cases: One row a scan, axis and method.
+        roles: Of the methods; all but baselines are compared with everything else.
+        primary: The metric that is compared.
+        **bootstrap: Confidence, resamples and seed of
+            :func:`~medsr.evaluate.inference.bootstrap_interval`.
+
+    Returns:
+        One entry a region, that of the most patients first: ``region``, ``patients``, ``scans``,
+        ``rows`` (of one method), ``means`` (method, metric, then ``mean``, ``low``, ``high``), and
+        ``comparisons`` on the primary metric (``method``, ``against``, ``metric``, ``patients``,
+        ``difference``, ``low``, ``high``, ``better``, ``worse``). Rows without a region are left
+        out.
+    """
+    placed: dict[str, list[PlacedRow]] = {}
+    for row in cases:
+        if row.region:
+            placed.setdefault(row.region, []).append(row)
+    found = [_describe(name, rows, roles, primary, bootstrap) for name, rows in placed.items()]
+    return sorted(found, key=lambda entry: (-entry["patients"], entry["region"]))
+
+
+def _describe(
+    region: str,
+    rows: Sequence[PlacedRow],
+    roles: Mapping[str, str],
+    primary: str,
+    bootstrap: Mapping[str, Any],
+) -> dict[str, Any]:
+    methods, metrics = names(rows)
+    shown = [name for name in metrics if name == primary or name in SHOWN]
+    table = {(m, name): scores(rows, m, name) for m in methods for name in shown}
+    judged = [method for method in methods if roles.get(method, "external") != "baseline"]
+    pairs = [(one, other) for one in judged for other in methods if one != other]
+    compared = [
+        _compare(one, other, primary, table[one, primary], table[other, primary], bootstrap)
+        for one, other in pairs
+    ]
+    return {
+        "region": region,
+        "patients": len({row.patient_id for row in rows}),
+        "scans": len({row.scan_id for row in rows}),
+        "rows": len({(row.scan_id, row.axis) for row in rows}),
+        "means": {
+            method: {
+                name: _mean(list(over_patients(table[method, name].by_place).values()), bootstrap)
+                for name in shown
+                if table[method, name].by_place
+            }
+            for method in methods
+        },
+        "comparisons": [entry for entry in compared if entry["patients"]],
+    }
+
+
+def _compare(
+    one: str,
+    other: str,
+    metric: str,
+    ours: Scores,
+    theirs: Scores,
+    bootstrap: Mapping[str, Any],
+) -> dict[str, Any]:
+    better = describe(metric).better
+    gaps = list(over_patients(differences(ours, theirs, better)).values())
+    sign = 1 if better == "higher" else -1
+    mean = _mean(gaps, bootstrap) if gaps else {"mean": None, "low": None, "high": None}
+    return {
+        "method": one,
+        "against": other,
+        "metric": metric,
+        "patients": len(gaps),
+        "difference": mean["mean"],
+        "low": mean["low"],
+        "high": mean["high"],
+        "better": sum(sign * gap > 0 for gap in gaps),
+        "worse": sum(sign * gap < 0 for gap in gaps),
+    }
+
+
+def _mean(values: Sequence[float], bootstrap: Mapping[str, Any]) -> dict[str, float | None]:
+    low, high = bootstrap_interval(values, **bootstrap) or (None, None)
+    return {"mean": fmean(values), "low": low, "high": high}
