@@ -200,7 +200,8 @@ def _parse_methods(texts: Sequence[str]) -> dict[str, Path]:
 
 def _print_summary(results: Results) -> None:
     from medsr.evaluate.metrics.catalogue import describe
-    from medsr.evaluate.report.headline import answers, lede, title, warnings
+    from medsr.evaluate.report.answers import answers
+    from medsr.evaluate.report.headline import lede, title, warnings
     from medsr.evaluate.report.reading import Evaluation as Reading
 
     means = results.found["statistics"]["means"]

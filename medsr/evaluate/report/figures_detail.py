@@ -31,16 +31,16 @@ _CROWD = 30
 
 
 def paired(pen: Pen, metric: str, methods: Sequence[Method]) -> Plot | None:
-    """Plot every patient: the reference joined to what each method makes of it."""
+    """Plot every patient: the first method's best rival joined to what each method reaches."""
     of, info = pen.of, pen.of.info(metric)
-    base = of.per_patient(of.reference, metric)
+    reference = (of.rival(methods[0], metric) if methods else None) or of.method(of.reference)
+    base = of.per_patient(reference.name, metric)
     theirs = [(method, of.per_patient(method.name, metric)) for method in methods]
     theirs = [(method, values) for method, values in theirs if values]
     if not base or not theirs:
         return None
     lead = theirs[0][1]
     order = sorted(base, key=lambda p: info.key(lead.get(p, base[p])) - info.key(base[p]))[::-1]
-    reference = of.method(of.reference)
     digits = decimals([*base.values(), *lead.values()])
     with canvas(_row(order) * len(order) + FOOT) as drawn:
         axes = drawn.axes
@@ -94,15 +94,16 @@ def paired(pen: Pen, metric: str, methods: Sequence[Method]) -> Plot | None:
 
 
 def gains(pen: Pen, metric: str, method: Method) -> Plot | None:
-    """Plot what every patient gains over the reference, sorted, with the mean's interval."""
+    """Plot what every patient gains over the best rival, sorted, with the mean's interval."""
     of, info = pen.of, pen.of.info(metric)
-    base, theirs = of.per_patient(of.reference, metric), of.per_patient(method.name, metric)
+    rival = of.rival(method, metric) or of.method(of.reference)
+    base, theirs = of.per_patient(rival.name, metric), of.per_patient(method.name, metric)
     gained = {p: theirs[p] - base[p] for p in base if p in theirs}
-    if not gained or method.name == of.reference:
+    if not gained or method.name == rival.name:
         return None
     order = sorted(gained, key=lambda p: info.key(theirs[p]) - info.key(base[p]), reverse=True)
     digits = decimals([0.0, *gained.values()])
-    compared = of.comparison(method.name, of.reference, metric) or {}
+    compared = of.comparison(method.name, rival.name, metric) or {}
     bounds = (number(compared.get("low")), number(compared.get("high")))
     mean = math.fsum(gained.values()) / len(gained)
     with canvas(_row(order) * len(order) + FOOT) as drawn:
@@ -130,16 +131,14 @@ def gains(pen: Pen, metric: str, method: Method) -> Plot | None:
         rows(drawn, order)
         _thin(drawn.axes, order)
         few_ticks(drawn)
-        axes.set_xlabel(
-            f"{info.label} over {of.method(of.reference).title} ({info.unit})".replace(" ()", "")
-        )
+        axes.set_xlabel(f"{info.label} over {rival.title} ({info.unit})".replace(" ()", ""))
         spoken = "; ".join(f"{p} {text(gained[p], digits, signed=True)}" for p in order)
         middle = f"mean {text(mean, digits, signed=True)}"
         alt = f"Difference in {info.label} by patient: {spoken}; {middle}."
         note = f"dashed: {middle}"
         if bounds[0] is not None and bounds[1] is not None:
             note += f"; shaded: {of.percent()} interval {interval((bounds[0], bounds[1]), digits)}"
-        note += "; hollow marks: worse than the reference"
+        note += f"; hollow marks: worse than {rival.title}"
         return pen.finish(
             drawn,
             f"What {method.title} changes in {info.label}",

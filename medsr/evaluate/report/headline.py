@@ -1,65 +1,26 @@
-"""The answer in plain words: headline, key figures, short answers to a reviewer's questions.
+"""The answer in plain words: headline, the sentence below it, key figures, warnings.
 
-Every sentence follows from the data and says as much when a method is worse, when an interval
-holds zero, or when one patient allows no interval at all. Tables are in ``tables``.
+The method that the report is about is set against its best rival: whichever of the other methods
+has the best mean, by each metric anew. Every sentence follows from the data and says as much when
+the method is worse, when an interval holds zero, or when one patient allows no interval at all.
+Answers to a reviewer's questions are in ``answers``, tables in ``tables``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from medsr.evaluate.report.reading import (
-    Evaluation,
-    Info,
-    Method,
-    decimals,
-    finite,
-    interval,
-    number,
-    text,
-    with_unit,
-)
+from medsr.evaluate.report.answers import share
+from medsr.evaluate.report.reading import Evaluation, Method, decimals, interval, text, with_unit
+from medsr.evaluate.report.rivals import Gain, against_rival, amount, gain, kept, kept_best
 
 FEW_PATIENTS = 6
 """Below this many, no two-sided sign-flip test over patients can reach p < 0.05."""
 
 
 @dataclass(frozen=True)
-class Gain:
-    """One method against another on one metric, patient by patient."""
-
-    info: Info
-    method: Method
-    against: Method
-    difference: float
-    low: float | None
-    high: float | None
-    patients: int
-    better: int
-    worse: int
-
-    @property
-    def wins(self) -> bool:
-        """Whether the mean moved the good way; of what should be near zero, the magnitude."""
-        return self.difference > 0 if self.info.better == "higher" else self.difference < 0
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval leaves zero out; never without an interval."""
-        return self.low is not None and self.high is not None and self.low * self.high > 0
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """The interval, if there is one."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-
-@dataclass(frozen=True)
 class Figure:
-    """A key figure: a number, what it is, and what stands beneath."""
+    """A key figure: a number, what it is, and what stands beneath; tones as of an answer."""
 
     value: str
     label: str
@@ -67,81 +28,45 @@ class Figure:
     tone: str = ""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A question that a reviewer asks, its short answer and a sentence of evidence."""
-
-    question: str
-    short: str
-    detail: str
-    tone: str
-
-
-def gain(of: Evaluation, method: Method, against: Method, metric: str) -> Gain | None:
-    """Compare two methods; from the statistics, or from patients' means where there are none."""
-    info = of.info(metric)
-    found = of.comparison(method.name, against.name, metric)
-    if found is not None and finite(found.get("difference")):
-        return Gain(
-            info,
-            method,
-            against,
-            float(found["difference"]),
-            number(found.get("low")),
-            number(found.get("high")),
-            int(found.get("patients") or of.patients),
-            int(found.get("better") or 0),
-            int(found.get("worse") or 0),
-        )
-    one, other = of.per_patient(method.name, metric), of.per_patient(against.name, metric)
-    both = [patient for patient in one if patient in other]
-    if not both:
-        return None
-    keys = [info.key(one[p]) - info.key(other[p]) for p in both]
-    # As in the statistics: differences of what should be near zero are those of the magnitudes.
-    size = abs if info.better == "zero" else float
-    difference = math.fsum(size(one[p]) - size(other[p]) for p in both) / len(both)
-    won, lost = sum(k > 0 for k in keys), sum(k < 0 for k in keys)
-    return Gain(info, method, against, difference, None, None, len(both), won, lost)
-
-
 def title(of: Evaluation) -> str:
     """The headline."""
-    lead, reference = of.lead, of.method(of.reference)
+    lead = of.lead
     if lead is None:
         best = of.best(of.primary)
         if best is None:
             return "Nothing to compare: one method was scored"
         return f"Without a model, {of.method(best).title} scores best"
-    found = gain(of, lead, reference, of.primary)
+    found = against_rival(of, lead, of.primary)
     if found is None:
-        return f"{lead.title} was scored, but not beside {reference.title}"
+        return f"{lead.title} was scored, but not beside another method"
+    rival = found.against.title
     if found.patients == 1:
         how = "better" if found.wins else "worse" if found.worse else "no better"
-        return f"{lead.title} is {how} than {reference.title} in the one patient scored"
+        return f"{lead.title} is {how} than {rival} in the one patient scored"
     if found.bounds is not None and not found.clear:
-        return f"No clear difference between {lead.title} and {reference.title}"
+        return f"No clear difference between {lead.title} and {rival}"
     how, count = ("better", found.better) if found.wins else ("worse", found.worse)
-    return f"{lead.title} is {how} than {reference.title} in {count} of {found.patients} patients"
+    return f"{lead.title} is {how} than {rival} in {count} of {found.patients} patients"
 
 
 def lede(of: Evaluation) -> str:
-    """One or two sentences under the headline: by how much, and how sure."""
-    lead, reference = of.lead, of.method(of.reference)
+    """One to three sentences under the headline: by how much, how sure, against whom."""
+    lead = of.lead
     if lead is None:
         return "No model was given; the figures compare the built-in baselines with each other."
-    found = gain(of, lead, reference, of.primary)
+    found = against_rival(of, lead, of.primary)
     if found is None:
         return ""
-    parts = [_amount(of, found)]
-    finer = _resolution(of, lead, reference)
+    parts = [amount(of, found)]
+    finer = _resolution(of, lead)
     if finer is not None:
         way = "finer" if finer.wins else "coarser"
         what = "slices" if of.through_plane else "detail"
-        parts.append(
-            f"{with_unit(text(abs(finer.difference), 2), 'mm')} {way} {what} "
-            "by Fourier shell correlation"
-        )
+        words = f"{with_unit(text(abs(finer.difference), 2), 'mm')} {way} {what} "
+        words += "by Fourier shell correlation"
+        if finer.against != found.against:
+            words += f" than {finer.against.title}"
+        parts.append(words)
     sentence = " and ".join(parts)
     over = "one patient" if found.patients == 1 else f"{found.patients} patients"
     words = f"{sentence}, {'in' if found.patients == 1 else 'on average over'} {over}."
@@ -155,43 +80,27 @@ def lede(of: Evaluation) -> str:
     elif found.better and found.worse:
         count, way = (found.worse, "worse") if found.wins else (found.better, "better")
         words += f" {count} {'patient is' if count == 1 else 'patients are'} {way}."
-    return words
+    return words + _against(of, lead, found)
 
 
 def key_figures(of: Evaluation) -> list[Figure]:
-    """Up to four figures for the top of the page."""
-    lead, reference = of.lead, of.method(of.reference)
+    """Up to five figures for the top of the page, each against the best rival by its metric."""
+    lead = of.lead
     if lead is None:
         return []
     figures = []
     for metric in dict.fromkeys((of.primary, "ssim")):
-        found = gain(of, lead, reference, metric)
+        found = against_rival(of, lead, metric)
         if found is not None:
             figures.append(_figure(of, found))
-    finer = _resolution(of, lead, reference)
+    finer = _resolution(of, lead)
     if finer is not None:
         figures.append(_sharper(of, finer))
-    found = gain(of, lead, reference, of.primary)
+    found = against_rival(of, lead, of.primary)
     if found is not None:
-        figures.append(
-            Figure(
-                f"{found.better} of {found.patients}",
-                "patients better" if found.patients != 1 else "patient better",
-                f"in {found.info.label} than with {reference.title}",
-                "good"
-                if found.better == found.patients
-                else "bad"
-                if found.worse > found.better
-                else "",
-            )
-        )
-    return figures
-
-
-def answers(of: Evaluation) -> list[Answer]:
-    """What a reviewer asks, answered from whatever the data hold."""
-    found = [_for_whom(of), _lesions(of), _non_inferior(of), _misleading(of)]
-    return [answer for answer in found if answer is not None]
+        figures.append(_patients(found))
+    lesions = _lesions(of, lead)
+    return [*figures, *([lesions] if lesions is not None else [])]
 
 
 def warnings(of: Evaluation) -> list[str]:
@@ -203,6 +112,12 @@ def warnings(of: Evaluation) -> list[str]:
         found.append(
             f"Only {of.patients} patients: intervals are rough, and a test by flipping signs over "
             "so few cannot reach p < 0.05."
+        )
+    regions = of.data.get("regions") or []
+    if len(regions) > 1 and 2 * int(regions[0]["patients"]) > of.patients:
+        found.append(
+            f"{regions[0]['patients']} of {of.patients} patients show the region "
+            f"{regions[0]['region']}, so a mean over all is mostly theirs; see the regions apart."
         )
     failed = of.data.get("failed") or []
     if failed:
@@ -219,12 +134,40 @@ def warnings(of: Evaluation) -> list[str]:
     return found
 
 
+def _against(of: Evaluation, lead: Method, found: Gain) -> str:
+    """Why this rival, and what the gain over the usual reference is."""
+    others = len(of.rivals(lead))
+    words = ""
+    if others > 1:
+        name = found.against.title
+        best = f"{name[:1].upper()}{name[1:]}"
+        words = f" {best} is the best of the {others} other methods by {found.info.label}"
+        plain = None
+        if found.against.name != of.reference:
+            plain = gain(of, lead, of.method(of.reference), of.primary)
+        if plain is not None:
+            words += f"; against {plain.against.title} it is {amount(of, plain)}"
+        words += "."
+    return words
+
+
 def _figure(of: Evaluation, found: Gain) -> Figure:
     digits = max(1, decimals([0.0, found.difference]) - 1)
     value = with_unit(text(found.difference, digits, signed=True), found.info.unit)
     bounds = interval(found.bounds, digits, signed=True)
     detail = f"{of.percent()} interval {bounds}" if bounds else "no interval"
-    return Figure(value, found.info.label, detail, _tone(found))
+    return Figure(value, f"{found.info.label} over {found.against.title}", detail, found.tone)
+
+
+def _patients(found: Gain) -> Figure:
+    some = "bad" if found.worse > found.better else "fair"
+    tone = "good" if found.better == found.patients else some
+    return Figure(
+        f"{found.better} of {found.patients}",
+        "patients better" if found.patients != 1 else "patient better",
+        f"in {found.info.label} than with {found.against.title}",
+        tone,
+    )
 
 
 def _sharper(of: Evaluation, found: Gain) -> Figure:
@@ -235,129 +178,32 @@ def _sharper(of: Evaluation, found: Gain) -> Figure:
     after = of.estimate(found.method.name, found.info.name)
     parts = []
     if before is not None and after is not None:
-        parts.append(f"{text(before.mean)} to {text(after.mean)} mm")
+        parts.append(f"{text(before.mean)} ({found.against.title}) to {text(after.mean)} mm")
     if found.bounds is not None:
         low, high = sorted((abs(found.bounds[0]), abs(found.bounds[1])))
         known = interval((low, high) if found.clear else found.bounds, 2)
         parts.append(f"{of.percent()} interval of the difference {known}")
     value = with_unit(text(abs(found.difference)), found.info.unit)
-    return Figure(value, label, "; ".join(parts) or "no interval", _tone(found))
+    return Figure(value, label, "; ".join(parts) or "no interval", found.tone)
 
 
-def _tone(found: Gain) -> str:
-    """Good or bad where it is clear."""
-    return "" if found.bounds and not found.clear else "good" if found.wins else "bad"
-
-
-def _amount(of: Evaluation, found: Gain) -> str:
-    digits = max(1, decimals([0.0, found.difference]) - 1)
-    value = with_unit(text(found.difference, digits, signed=True), found.info.unit)
-    bounds = interval(found.bounds, digits)
-    sure = f" ({of.percent()} interval {bounds})" if bounds else ""
-    return f"{value} {found.info.label}{sure}"
-
-
-def _resolution(of: Evaluation, method: Method, reference: Method) -> Gain | None:
-    metric = of.across("resolution")
-    return None if metric is None else gain(of, method, reference, metric)
-
-
-def _for_whom(of: Evaluation) -> Answer | None:
-    reference = of.method(of.reference)
-    gains = [g for m in of.learned if (g := gain(of, m, reference, of.primary)) is not None]
-    if not gains:
-        return None
-    first = gains[0]
-    every = first.better == first.patients
-    short = (
-        "Yes" if every else "No" if not first.better else f"Not for {first.patients - first.better}"
-    )
-    detail = "; ".join(
-        f"{g.method.title}: {_amount(of, g)}, better in {g.better} of {g.patients}" for g in gains
-    )
-    return Answer(
-        f"Is it better than {reference.title} for every patient?",
-        short,
-        f"{detail}.",
-        "good" if every else "bad",
-    )
-
-
-def _lesions(of: Evaluation) -> Answer | None:
-    summary: Mapping[str, Any] = (of.data.get("lesions") or {}).get("summary") or {}
-    lead = of.lead
-    if lead is None or not summary.get(lead.name):
-        return None
-    mine, theirs = _smallest(summary[lead.name]), _smallest(summary.get(of.reference) or [])
+def _lesions(of: Evaluation, lead: Method) -> Figure | None:
+    mine = kept(of, lead)
     if mine is None:
         return None
-    diameter, kept = mine
-    share = f"{text(100 * kept, 0)} %"
-    detail = f"{lead.title} keeps {share} of the contrast of lesions {diameter:g} mm across"
-    tone = "good" if kept >= 0.5 else "bad"
-    if theirs is not None and theirs[0] == diameter:
-        detail += f", {of.method(of.reference).title} {text(100 * theirs[1], 0)} %"
-        tone = "good" if kept > theirs[1] else "bad"
-    return Answer("What happens to small lesions?", f"{share} kept", f"{detail}.", tone)
-
-
-def _smallest(entries: list[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """Smallest diameter and the mean share of contrast that its lesions keep."""
-    known = [e for e in entries if finite((e.get("contrast_kept") or {}).get("mean"))]
-    if not known:
-        return None
-    smallest = min(float(e["diameter_mm"]) for e in known)
-    kept = [e["contrast_kept"]["mean"] for e in known if float(e["diameter_mm"]) == smallest]
-    return smallest, math.fsum(kept) / len(kept)
-
-
-def _non_inferior(of: Evaluation) -> Answer | None:
-    entries = of.statistics.get("non_inferiority") or []
-    if not entries:
-        return None
-    entry = entries[0]
-    info = of.info(str(entry["metric"]))
-    low, high = number(entry.get("low")), number(entry.get("high"))
-    bounds = interval(None if low is None or high is None else (low, high), 2, signed=True)
-    sure = f" ({of.percent()} interval {bounds})" if bounds else ", without an interval"
-    difference = with_unit(text(number(entry.get("difference")), 2, signed=True), info.unit)
-    margin = with_unit(text(abs(float(entry["margin"])), 2), info.unit)
-    known = entry.get("non_inferior")
-    return Answer(
-        f"Is {entry['method']} non-inferior to {entry['against']}?",
-        "Not tested" if known is None else "Yes" if known else "Not shown",
-        f"{difference} {info.label}{sure}; the margin set in advance is {margin}.",
-        "" if known is None else "good" if known else "bad",
+    theirs = kept_best(of, mine)
+    beside = "" if theirs is None else f"; {theirs.method.title} {share(theirs.contrast)}"
+    return Figure(
+        share(mine.contrast),
+        "of small lesions kept",
+        f"contrast at {mine.diameter_mm:g} mm{beside}",
+        mine.tone(theirs),
     )
 
 
-def _misleading(of: Evaluation) -> Answer | None:
-    lead = of.lead
-    if lead is None:
-        return None
-    info, reference = of.info(of.primary), of.method(of.reference)
-    base = {(r.get("scan_id"), r.get("axis")): r for r in of.rows if r["method"] == of.reference}
-    steps = [
-        (float(row[of.primary]) - float(base[key][of.primary]), row)
-        for row in of.rows
-        if row["method"] == lead.name
-        and (key := (row.get("scan_id"), row.get("axis"))) in base
-        and finite(row.get(of.primary))
-        and finite(base[key].get(of.primary))
-    ]
-    if not steps:
-        return None
-    sign = 1.0 if info.better == "higher" else -1.0
-    worst, row = min(steps, key=lambda step: sign * step[0])
-    below = sum(sign * step < 0 for step, _ in steps)
-    value = with_unit(text(worst, 2, signed=True), info.unit)
-    fell = "No row falls below" if not below else f"{below} of {len(steps)} rows fall below"
-    return Answer(
-        "Where does it help least?",
-        value,
-        f"{row.get('scan_id')}, axis {row.get('axis')}. {fell} {reference.title}.",
-        "bad" if sign * worst < 0 else "",
-    )
+def _resolution(of: Evaluation, method: Method) -> Gain | None:
+    metric = of.across("resolution")
+    return None if metric is None else against_rival(of, method, metric)
 
 
 def _count(number_of: int, noun: str) -> str:

@@ -22,12 +22,14 @@ from markupsafe import Markup
 from medsr import __version__
 from medsr.errors import MissingExtraError
 from medsr.evaluate.report import headline, tables
+from medsr.evaluate.report.answers import answers
 from medsr.evaluate.report.cases import Case
 from medsr.evaluate.report.figures import Pen
 from medsr.evaluate.report.figures_detail import non_inferiority
 from medsr.evaluate.report.palette import stylesheet, variables
 from medsr.evaluate.report.pictures import CasePictures, Picture, draw_case
 from medsr.evaluate.report.reading import Evaluation, Method, decimals, text
+from medsr.evaluate.report.regions import by_region
 from medsr.evaluate.report.sections import Section, plotted
 from medsr.evaluate.report.svg import require_matplotlib
 from medsr.evaluate.report.viewer import Library, ViewerCase, find_library, store_cases
@@ -43,6 +45,17 @@ REPORT_FILE = "report.html"
 _NO_VIEWER = (
     "This page was written without the interactive viewer, because no installed package carries "
     "NiiVue. Install it with  pip install 'medsr[report]'  and write the report again."
+)
+
+
+_REGIONS = (
+    Section(
+        "body",
+        "Body regions",
+        "Region by region",
+        "A mean over all patients is mostly that of the region which most of them show.",
+        "regions.html.j2",
+    ),
 )
 
 
@@ -139,10 +152,11 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
         figures=headline.key_figures(of),
         facts=tables.facts(of),
         warnings=headline.warnings(of),
-        answers=headline.answers(of),
+        answers=answers(of),
         sections=sections,
         methods=of.methods,
         summary=tables.summary(of),
+        regions=by_region(of),
         summary_note=_summary_note(of),
         comparisons=tables.comparisons(of),
         other_comparisons=tables.other_comparisons(of),
@@ -150,7 +164,8 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
         margins=tables.margins(of),
         margin_plot=non_inferiority(pen),
         pictures=pictures,
-        picture=_picture if not static else _static_picture,
+        picture=_static_picture if static else _picture,
+        against=_against(of),
         number=lambda value: text(value, decimals([value])),
         unit="HU" if of.modality == "CT" else "the scan's own units",
         viewer=viewer,
@@ -170,6 +185,7 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
 def _sections(pen: Pen, pictures: Sequence[CasePictures], compared: bool) -> list[Section]:
     of = pen.of
     found = [
+        *_looking(pictures, static=pen.fixed),
         Section(
             "summary",
             "Summary",
@@ -177,6 +193,7 @@ def _sections(pen: Pen, pictures: Sequence[CasePictures], compared: bool) -> lis
             "",
             "summary.html.j2",
         ),
+        *(_REGIONS if by_region(of) else ()),
         *plotted(pen),
     ]
     if compared or of.statistics.get("non_inferiority"):
@@ -191,17 +208,21 @@ def _sections(pen: Pen, pictures: Sequence[CasePictures], compared: bool) -> lis
                 "comparisons.html.j2",
             ),
         )
-    if pictures:
-        words = "The same planes of one scan through every method, and where each one errs."
-        found.append(Section("cases", "Pictures", "Look for yourself", words, "cases.html.j2"))
-        words = "Four volumes, one crosshair, values in native units."
-        if not pen.fixed:
-            part = Section("viewer-part", "Viewer", "Walk through it", words, "viewer.html.j2")
-            found.append(part)
     found.append(Section("scans", "Scans", "Every row", "", "scans.html.j2"))
     words = "What a reader needs to repeat these figures, or to doubt them."
     found.append(Section("methods", "Methods", "How it was done", words, "methods.html.j2"))
     return found
+
+
+def _looking(pictures: Sequence[CasePictures], *, static: bool) -> list[Section]:
+    """What can be seen with one's own eyes; it stands first, below the headline."""
+    if not pictures:
+        return []
+    words = "The same planes of one scan through every method, and where each one errs."
+    cases = Section("cases", "Pictures", "Look for yourself", words, "cases.html.j2")
+    words = "Four volumes, one crosshair, values in native units."
+    viewer = Section("viewer-part", "Viewer", "Walk through it", words, "viewer.html.j2")
+    return [cases] if static else [cases, viewer]
 
 
 def _viewer(
@@ -266,21 +287,25 @@ def _downloads(data: Mapping[str, Any], of: Evaluation) -> list[_Download]:
     ]
 
 
-def _picture(picture: Picture, title: str) -> Markup:
-    """A picture that enlarges when chosen."""
+def _against(of: Evaluation) -> tuple[str, str]:
+    """Titles of the methods whose error maps are laid over each other first."""
+    lead = of.lead
+    rival = None if lead is None else of.rival(lead, of.primary)
+    return ("" if lead is None else lead.title, "" if rival is None else rival.title)
+
+
+def _picture(picture: Picture, title: str, kind: str) -> Markup:
+    """A picture that enlarges when chosen, to be swept against others of its kind."""
     words = Markup('<button type="button" aria-label="Enlarge: {}">{}</button>')
-    return words.format(picture.alt, _image(picture, title))
+    return words.format(picture.alt, _static_picture(picture, title, kind))
 
 
-def _static_picture(picture: Picture, title: str) -> Markup:
-    return _image(picture, title)
-
-
-def _image(picture: Picture, title: str) -> Markup:
+def _static_picture(picture: Picture, title: str, kind: str) -> Markup:
     image = Markup(
-        '<img src="{}" alt="{}" width="{}" height="{}" data-title="{}" decoding="async">'
+        '<img src="{}" alt="{}" width="{}" height="{}" data-title="{}" data-kind="{}" '
+        'decoding="async">'
     )
-    return image.format(picture.uri, picture.alt, picture.width, picture.height, title)
+    return image.format(picture.uri, picture.alt, picture.width, picture.height, title, kind)
 
 
 def _colour(of: Evaluation, static: bool) -> Any:

@@ -21,6 +21,7 @@ LIGHT = {
     "grid": "#e9e6df",
     "band": "#f2efe8",
     "good": "#1a7f5a",
+    "fair": "#8a6100",
     "bad": "#b3372f",
     "link": "#14568f",
 }
@@ -34,6 +35,7 @@ DARK = {
     "grid": "#2a2f34",
     "band": "#23282c",
     "good": "#5fc79b",
+    "fair": "#e3b341",
     "bad": "#ee8a7f",
     "link": "#86bdee",
 }

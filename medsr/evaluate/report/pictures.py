@@ -89,7 +89,7 @@ class CasePictures:
     Args:
         case: The case.
         window: Grey values.
-        planes: Axial, coronal, sagittal.
+        planes: Axial, coronal, sagittal; that in the plane of the slices comes last.
         error_high: Absolute error at the bright end of the error maps, native units.
         ramp: Colours of the error maps from none to ``error_high``, as CSS.
         direction: Along which direction of the body the scan was degraded.
@@ -148,6 +148,7 @@ def draw_case(case: Case, of: Evaluation) -> CasePictures:
         columns.append(shown.column(truth, "truth", None, None, _spacing(truth)))
         degraded = not direction or standing[direction] != axis
         planes.append(Plane(name, degraded, tuple(columns)))
+    planes.sort(key=lambda plane: not plane.degraded)  # what was restored is seen first
     maps, reach = _consistency(case, centre)
     return CasePictures(
         case=case,

@@ -1,13 +1,14 @@
 """Reads the plain data of ``results.json`` for the report, whatever parts of it are there.
 
 Answers questions (which methods, which metric along which axis, what mean with what interval) and
-writes numbers as text. What is said about them is in ``headline`` and ``tables``.
+writes numbers as text. What is said about them is in ``headline``, ``answers``
+and ``tables``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ MAIN = ("psnr", "ssim", "ms_ssim", "nrmse", "mae", "bias", "hfen")
 """Metrics of a whole scan, in the order of the tables."""
 
 AXES = ("x", "y", "z")
+_BLOCKS = "nearest"  # whose steps pass for sharp edges
 _MINUS = "\N{MINUS SIGN}"
 _NOT_METRICS = frozenset(
     {"patient_id", "scan_id", "axis", "method", "region", "seconds", "psnr_gain"}
@@ -42,6 +44,7 @@ class Method:
         role: ``baseline``, ``student``, ``teacher`` or ``external``.
         what: One sentence.
         number: Its place, which chooses colour and marker.
+        projects: The model whose result it projects onto the scan; empty for all others.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Method:
     role: str
     what: str
     number: int
+    projects: str = ""
 
     @property
     def learned(self) -> bool:
@@ -132,7 +136,14 @@ class Evaluation:
         found = [(name, described.get(name) or {}) for name in names]
         found.sort(key=lambda entry: _role(*entry) != "baseline")
         return tuple(
-            Method(name, LONG_NAMES.get(name, name), _role(name, of), str(of.get("what", "")), n)
+            Method(
+                name,
+                LONG_NAMES.get(name, name),
+                _role(name, of),
+                str(of.get("what", "")),
+                n,
+                str(of.get("projects", "")),
+            )
             for n, (name, of) in enumerate(found)
         )
 
@@ -153,6 +164,38 @@ class Evaluation:
         """The method the report is about: the first student, else the first model or folder."""
         students = [method for method in self.learned if method.role == "student"]
         return next(iter(students or self.learned), None)
+
+    def rivals(self, method: Method) -> tuple[Method, ...]:
+        """All that a method has to beat.
+
+        That is every other method but teachers (of a teacher: but students and teachers, who are
+        compared by non-inferiority), its own projection onto the scan, and blocks.
+        """
+        kin = {"teacher"} if method.role != "teacher" else {"student", "teacher"}
+        own = {method.name, method.projects or method.name}
+        return tuple(
+            other
+            for other in self.methods
+            if other.role not in kin
+            and not own & {other.name, other.projects or other.name}
+            and other.name != _BLOCKS
+        )
+
+    def rival(
+        self, method: Method, metric: str, among: Collection[str] | None = None
+    ) -> Method | None:
+        """The best of a method's rivals by their means of a metric; None where there is none.
+
+        Args:
+            method: Whose rivals.
+            metric: By which metric.
+            among: Names of those that count; all where None.
+        """
+        info = self.info(metric)
+        rivals = [m for m in self.rivals(method) if among is None or m.name in among]
+        means = {other: self.estimate(other.name, metric) for other in rivals}
+        known = {other: estimate.mean for other, estimate in means.items() if estimate}
+        return max(known, key=lambda other: info.key(known[other])) if known else None
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -222,7 +265,7 @@ class Evaluation:
     def best(self, metric: str) -> str | None:
         """The method with the best mean; blocks, whose steps pass for sharp edges, never are."""
         info = self.info(metric)
-        contenders = [m for m in self.methods if m.name != "nearest"]
+        contenders = [m for m in self.methods if m.name != _BLOCKS]
         means = {m.name: self.estimate(m.name, metric) for m in contenders}
         known = {name: estimate.mean for name, estimate in means.items() if estimate}
         return max(known, key=lambda name: info.key(known[name])) if len(known) > 1 else None

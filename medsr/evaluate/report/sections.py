@@ -106,7 +106,8 @@ def plotted(pen: Pen) -> list[Section]:
             [figures_detail.calibration(pen)],
         ),
     ]
-    judged = tuple(m for m in of.methods if m.learned or m.name == of.reference)
+    rivals = {r.name for m in of.learned if (r := of.rival(m, of.primary)) is not None}
+    judged = tuple(m for m in of.methods if m.learned or m.name in rivals)
     return [
         replace(section, methods=judged if section.key == "patients" else of.methods)
         for section in found

@@ -133,7 +133,7 @@ def _store(number: int, case: Case, drawn: CasePictures, of: Evaluation, budget:
                 {"id": name, "title": title, "accent": accent}
                 for name, title, accent in zip(names, titles, accents, strict=True)
             ],
-            "reference": _place(shown, of.reference),
+            "reference": _place(shown, _rival(case, of)),
             "model": _place(shown, of.lead.name if of.lead else ""),
             "window": [drawn.window.low, drawn.window.high],
             "range": list(_range(case.truth)),
@@ -147,10 +147,16 @@ def _store(number: int, case: Case, drawn: CasePictures, of: Evaluation, budget:
 
 
 def _chosen(case: Case, of: Evaluation) -> list[Method]:
-    """The reference and what is judged; other baselines would only take room."""
+    """The best rival and what is judged; other baselines would only take room."""
     known = [method for method in of.methods if method.name in case.results]
-    chosen = [method for method in known if method.learned or method.name == of.reference]
+    chosen = [method for method in known if method.learned or method.name == _rival(case, of)]
     return (chosen or known)[:_MOST_RESULTS]
+
+
+def _rival(case: Case, of: Evaluation) -> str:
+    """What the method that the report is about is set against, of what the case holds."""
+    found = None if of.lead is None else of.rival(of.lead, of.primary, case.results)
+    return of.reference if found is None else found.name
 
 
 def _place(shown: Sequence[Method], name: str) -> int:

@@ -153,6 +153,22 @@ def test_a_picture_enlarges_and_sweeps(open_page: Callable[..., Opened]) -> None
     assert page.locator("#lightbox[open]").count() == 0
 
 
+def test_like_is_swept_against_like(open_page: Callable[..., Opened]) -> None:
+    page = open_page().page
+    first = page.locator(".panels[data-rival]").first
+    for kind, against in (("image", "truth"), ("error", "error of cubic B-spline")):
+        first.locator(f'img[data-kind="{kind}"][data-title="mr-z4"]').click()
+        page.wait_for_selector("#lightbox[open]")
+        assert page.locator("#sweep-right").inner_text() == against
+        shown = page.locator("#sweep-under").get_attribute("src")
+        same = first.locator(f'img[data-kind="{kind}"]').evaluate_all("all => all.map(i => i.src)")
+        assert shown in same
+        choices = page.locator("#lightbox-other option").all_inner_texts()
+        assert len(choices) == len(same) - 1
+        assert all(choice.startswith("error of ") == (kind == "error") for choice in choices)
+        page.keyboard.press("Escape")
+
+
 @pytest.mark.parametrize("size", SIZES, ids=["wide", "narrow"])
 def test_the_viewer_draws_linked_panes(
     open_page: Callable[..., Opened], builders: ModuleType, size: tuple[int, int]

@@ -85,27 +85,41 @@
     byId("sweep-over").style.clipPath = `inset(0 ${100 - at}% 0 0)`;
     byId("sweep").style.setProperty("--at", at);
   };
+  const named = (image) => image.dataset.kind === "error" ? `error of ${image.dataset.title}` : image.dataset.title;
   const against = (image) => {
     byId("sweep-under").src = image.src;
     byId("sweep-under").alt = image.alt;
-    byId("sweep-right").textContent = image.dataset.title;
+    byId("sweep-right").textContent = named(image);
+  };
+  // Like is swept against like: images start against the truth, error maps against the rival's, or
+  // the rival's own against that of the method the page is about. Other maps are alone of their kind.
+  const start = (image, others) => {
+    const { lead, rival } = image.closest(".panels").dataset;
+    const wanted = image.dataset.kind === "image" ? ["truth"] : [rival, lead];
+    for (const title of wanted) {
+      const found = others.find((other) => other.dataset.title === title);
+      if (found) return found;
+    }
+    return others[0] ?? image;
   };
   const open = (image) => {
     const panels = image.closest(".panels");
-    group = [...panels.querySelectorAll("img")];
-    byId("lightbox-title").textContent = `${image.dataset.title}: ${panels.dataset.plane ?? ""}`;
+    const kind = image.dataset.kind;
+    group = kind === "consistency" ? [image] : [...panels.querySelectorAll(`img[data-kind="${kind}"]`)];
+    byId("lightbox-title").textContent = `${named(image)}: ${panels.dataset.plane ?? ""}`;
     byId("sweep-over").src = image.src;
     byId("sweep-over").alt = image.alt;
-    byId("sweep-left").textContent = image.dataset.title;
+    byId("sweep-left").textContent = named(image);
     const others = group.filter((other) => other !== image);
-    const truth = others.find((other) => other.dataset.title === "truth") ?? others[0] ?? image;
+    const first = start(image, others);
     const select = byId("lightbox-other");
+    select.closest("label").hidden = !others.length;
     select.replaceChildren(...others.map((other) => {
-      const option = new Option(other.dataset.title, String(group.indexOf(other)));
-      option.selected = other === truth;
+      const option = new Option(named(other), String(group.indexOf(other)));
+      option.selected = other === first;
       return option;
     }));
-    against(truth);
+    against(first);
     place(50);
     box.showModal();
   };

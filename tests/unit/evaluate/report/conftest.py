@@ -168,7 +168,12 @@ def _statistics(
     comparisons = [
         _comparison(patient, method, against, metric, names)
         for method, against in [
-            *((method, "bspline") for method in methods if METHODS[method][0] != "baseline"),
+            *(
+                (method, other)
+                for method in methods
+                for other in ("bspline", *(m for m in methods if m != "bspline"))
+                if METHODS[method][0] != "baseline" and METHODS[other][0] == "baseline"
+            ),
             *(
                 (one, other)
                 for one, other in itertools.permutations(methods, 2)
@@ -209,7 +214,7 @@ def _statistics(
                 "non_inferior": None if c["low"] is None else c["low"] > -0.3,
             }
             for c in comparisons
-            if c["against"] != "bspline" and c["metric"] == "psnr"
+            if METHODS[c["against"]][0] == "teacher" and c["metric"] == "psnr"
         ],
         "per_patient": patient,
         "worst": [],

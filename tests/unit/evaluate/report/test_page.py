@@ -101,6 +101,48 @@ def test_the_page_holds_every_section(full: str) -> None:
     }
 
 
+def test_pictures_stand_first_and_each_kind_is_marked(full: str) -> None:
+    page = Page(full)
+    assert [a.get("id") for a in page.of("section")][:3] == ["cases", "viewer-part", "summary"]
+    panels = [a for a in page.of("div") if a.get("data-rival")]
+    assert {(a["data-lead"], a["data-rival"]) for a in panels} == {("mr-z4", "total variation")}
+    shown = [(a["data-kind"], a["data-title"]) for a in page.of("img") if a.get("data-kind")]
+    assert {title for kind, title in shown if kind == "error"} == {
+        "linear",
+        "cubic B-spline",
+        "mr-z4",
+    }
+    # Two cases of three planes, three results each; maps of consistency are of a kind of their own.
+    assert sum(kind == "error" for kind, _ in shown) == 2 * 3 * 3
+    assert sum(kind == "image" for kind, _ in shown) == 2 * 3 * (3 + 2)
+    assert {title for kind, title in shown if kind == "consistency"} == {"consistency"}
+
+
+def test_regions_of_the_body_have_their_own_rivals(
+    evaluation: Callable[..., dict[str, Any]],
+) -> None:
+    data = evaluation()
+
+    def region(name: str, patients: int, **psnr: float) -> dict[str, Any]:
+        means = {key.replace("_", "-"): {"psnr": {"mean": v}} for key, v in psnr.items()}
+        best = max((key for key in means if key != "mr-z4"), key=lambda m: means[m]["psnr"]["mean"])
+        found = {"method": "mr-z4", "against": best, "metric": "psnr", "patients": patients}
+        found |= {"difference": 0.25, "low": None, "high": None, "better": patients, "worse": 0}
+        entry = {"region": name, "patients": patients, "scans": 9, "means": means}
+        return {**entry, "comparisons": [found]}
+
+    data["regions"] = [
+        region("brain", 5, bspline=22.0, tv=23.5, mr_z4=23.75),
+        region("knee", 2, bspline=31.5, tv=30.0, mr_z4=31.75),
+    ]
+    words = Page(render(data, [])).text
+    assert "Region by region" in words
+    assert "total variation 23.50" in words
+    assert "cubic B-spline 31.50" in words
+    assert "+0.25 no interval" in words
+    assert "Region by region" not in Page(render(evaluation(), [])).text
+
+
 def test_the_page_is_accessible(full: str) -> None:
     page = Page(full)
     ids = [a["id"] for _, a in page.tags if a.get("id")]
@@ -180,7 +222,7 @@ def test_any_part_may_be_missing(
 ) -> None:
     data = {name: part for name, part in evaluation().items() if name not in missing}
     words = Page(render(data, [])).text
-    assert "7 of 7 patients" in words
+    assert "of 7 patients" in words
     assert "mr-z4" in words
 
 

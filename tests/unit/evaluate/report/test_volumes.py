@@ -88,7 +88,7 @@ def test_errors_share_one_scale(make_case: Maker, of: Evaluation) -> None:
         assert {(c.picture.width, c.picture.height) for c in plane.columns} == {
             (maps[0].width, maps[0].height)
         }
-    assert [plane.degraded for plane in drawn.planes] == [True, False, True]
+    assert [plane.degraded for plane in drawn.planes] == [True, True, False]
     assert len(drawn.consistency) == 3
 
 
