@@ -2,6 +2,7 @@
 # make test   lint, types and the whole test suite
 # make lint   ruff and mypy alone
 # make fuzz   damaged and hostile files against every reader   (CASES=20000 SEED=1)
+# make pages  the figures of the documentation, from the results in docs/benchmarks
 # make docs   the documentation as a web site, in site/
 # make clean  remove what these made, the environment included
 #
@@ -22,7 +23,7 @@ WORKERS ?= 2
 CASES ?= 5000
 SEED ?= $(shell date +%Y%m%d)
 
-.PHONY: demo test lint fuzz docs clean
+.PHONY: demo test lint fuzz pages docs clean
 
 demo: $(STAMPS)/demo
 	@$(BIN)/python -m medsr.demo $(if $(SCAN),"$(SCAN)")
@@ -38,6 +39,9 @@ lint: $(STAMPS)/dev
 fuzz: $(STAMPS)/dev
 	MEDSR_FUZZ_CASES=$(CASES) MEDSR_FUZZ_SEED=$(SEED) $(ONE_THREAD) $(BIN)/python -m pytest tests/fuzz \
 		-n $(WORKERS) --dist worksteal
+
+pages: $(STAMPS)/dev
+	$(BIN)/python tools/pages.py
 
 docs: $(STAMPS)/docs
 	$(BIN)/mkdocs build --strict

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from medsr.errors import CohortError
+from medsr.evaluate import markdown
+from medsr.evaluate.report.reading import Evaluation
 from medsr.evaluate.results import REFERENCE_METHOD
 from medsr.infer.choose import hazards
 from medsr.model import ModelSpec
 
+_MEANS = "Means over people, all rows of a person averaged first, with 95 % intervals over people."
+_ROWS = "± is the standard deviation over rows."
 LIMITS = (
     "Trained on the few scans named above; pathology, implants, children, contrast agents and "
     "other body parts were not or hardly seen.",
@@ -161,12 +165,6 @@ def model_card(
         "out, no clipping.",
         f"- Simulated low resolution: `{json.dumps(spec.trained_degradation)}`.",
     ]
-    cohort = results["cohort"]
-    conventions = "\n".join(f"- {k}: {v}" for k, v in results["conventions"].items())
-    shown = ("linear", REFERENCE_METHOD, label, undistilled)
-    methods = [m for m in results["summary"] if m in shown]
-    gave = [] if undistilled is None else [_distillation(results, label, undistilled)]
-    rounded = [] if precision is None else [_bf16(precision)]
     parts = [
         f"# {spec.name} {spec.version}",
         "**For research. Not for diagnosis.**",
@@ -175,19 +173,62 @@ def model_card(
         "## Data",
         "\n".join(f"- {line}" for line in data),
         "## Scores",
-        f"{_count(cohort['scans'], 'scan', 'scans')} of "
-        f"{_count(cohort['patients'], 'person', 'people')} of the split `{cohort['split']}`, whom "
-        f"the model did not learn from; {results['task']['axes']}. ± is the standard deviation "
-        "over rows.",
-        score_table(results, methods).rstrip(),
-        *gave,
-        *rounded,
-        f"Made with `{results['command']}`. Conventions:",
-        conventions,
+        score_section(results, label, undistilled, precision),
         "## Limits",
         "\n".join(f"- {line}" for line in (*notes, *LIMITS)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def score_section(
+    results: Mapping[str, Any],
+    label: str,
+    undistilled: str | None = None,
+    precision: Mapping[str, Any] | None = None,
+) -> str:
+    """Write what a card says of a model's scores.
+
+    Args:
+        results: As for :func:`model_card`.
+        label: What the evaluation calls the model.
+        undistilled: As for :func:`model_card`.
+        precision: As for :func:`model_card`.
+
+    Returns:
+        Whom it was scored on; means over patients beside cubic B-spline and the best of the other
+        methods; the regions of the body, where they are known; what distillation and bf16 changed;
+        the command and the conventions. Of results without statistics, means over rows.
+    """
+    cohort = results["cohort"]
+    scans = f"{_count(cohort['scans'], 'scan', 'scans')} of "
+    people = f"{_count(cohort['patients'], 'person', 'people')} of the split `{cohort['split']}`"
+    conventions = "\n".join(f"- {k}: {v}" for k, v in results["conventions"].items())
+    parts = [
+        f"{scans}{people}, whom the model did not learn from; {results['task']['axes']}. "
+        f"{_MEANS if 'statistics' in results else _ROWS}",
+        *_score_tables(results, label, undistilled),
+        *([] if undistilled is None else [_distillation(results, label, undistilled)]),
+        *([] if precision is None else [_bf16(precision)]),
+        f"Made with `{results['command']}`. Conventions:",
+        conventions,
+    ]
+    return "\n\n".join(parts)
+
+
+def _score_tables(results: Mapping[str, Any], label: str, undistilled: str | None) -> list[str]:
+    """The table of methods, and that of regions where there is one."""
+    if "statistics" not in results:
+        shown = ("linear", REFERENCE_METHOD, label, undistilled)
+        return [score_table(results, [m for m in results["summary"] if m in shown]).rstrip()]
+    of = Evaluation(results)
+    method = of.method(label)
+    rival = of.rival(method, of.primary)
+    chosen = {of.reference, label, undistilled, None if rival is None else rival.name}
+    regions = markdown.regions(of, method)
+    return [
+        markdown.scores(of, [m for m in of.methods if m.name in chosen]),
+        *([f"By region of the body:\n\n{regions}"] if regions else []),
+    ]
 
 
 def _distillation(results: Mapping[str, Any], label: str, undistilled: str) -> str:

@@ -17,6 +17,7 @@ from medsr.evaluate.folder import PDF_FILE, REPORT_FILE, Unfinished, check_folde
 from medsr.evaluate.plan import Plan
 from medsr.evaluate.report import Case, check_report, write_pdf, write_report
 from medsr.evaluate.report.pdf import check_pdf
+from medsr.evaluate.report.reading import Evaluation as Reading
 from medsr.evaluate.results import REFERENCE_METHOD, Results
 from medsr.evaluate.runner import Progress
 
@@ -97,8 +98,16 @@ def shown(results: Results) -> tuple[tuple[str, str, str], ...]:
     return tuple((label, scan, axis) for label, (scan, axis) in found.items())
 
 
+def _rivals(results: Results) -> set[str]:
+    """The methods that the models are set against in words."""
+    of = Reading(results.to_dict())
+    found = (of.rival(method, of.primary) for method in of.learned)
+    return {rival.name for rival in found if rival is not None}
+
+
 def _cases(evaluation: Evaluation, results: Results, progress: Progress | None) -> Sequence[Case]:
     chosen = shown(results)
+    pictured = {*_PICTURED, *_rivals(results)}
     cases = []
     for done, (label, scan, axis) in enumerate(chosen):
         task = evaluation.open(scan, axis)
@@ -106,7 +115,7 @@ def _cases(evaluation: Evaluation, results: Results, progress: Progress | None) 
         for method in evaluation.methods:
             if method.name not in results.methods:
                 continue
-            if method.role == "baseline" and method.name not in _PICTURED:
+            if method.role == "baseline" and method.name not in pictured:
                 continue
             if progress is not None:
                 progress(done, len(chosen), f"pictures: {scan}, axis {axis}: {method.name}")

@@ -14,11 +14,11 @@ import medsr
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "medsr").rglob("*.py"))
-EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+EXAMPLES = [p for name in ("examples", "tools") for p in sorted((ROOT / name).rglob("*.py"))]
 PYTHON = [*LIBRARY, *sorted((ROOT / "tests").rglob("*.py")), *EXAMPLES]
 TEXTS = [
     path
-    for folder in ("medsr", "configs", "tests", "docs", "examples")
+    for folder in ("medsr", "configs", "tests", "docs", "examples", "tools")
     for suffix in ("*.py", "*.md", "*.yaml", "*.json", "*.csv")
     for path in sorted((ROOT / folder).rglob(suffix))
 ] + [ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")]

@@ -113,13 +113,12 @@ def _lesions(of: Evaluation) -> Answer | None:
 
 def _beside(of: Evaluation, mine: Kept, theirs: Kept) -> str:
     """How the best rival does, and by how much the method is ahead of it or behind."""
-    name = theirs.method.title
     bounds = kept_difference(of, mine, theirs)
     points = None if bounds is None else [100 * end for end in bounds]
     sure = f" ({of.percent()} interval {interval(points, 0, signed=True)})" if points else ""
     step = text(100 * (mine.contrast - theirs.contrast), 0, signed=True)
     return (
-        f"{name[:1].upper()}{name[1:]}, the best of the others here, keeps "
+        f"{theirs.method.capital}, the best of the others here, keeps "
         f"{share(theirs.contrast)}: {step} points{sure}."
     )
 

@@ -139,9 +139,8 @@ def _against(of: Evaluation, lead: Method, found: Gain) -> str:
     others = len(of.rivals(lead))
     words = ""
     if others > 1:
-        name = found.against.title
-        best = f"{name[:1].upper()}{name[1:]}"
-        words = f" {best} is the best of the {others} other methods by {found.info.label}"
+        best = f"best of the {others} other methods by {found.info.label}"
+        words = f" {found.against.capital} is the {best}"
         plain = None
         if found.against.name != of.reference:
             plain = gain(of, lead, of.method(of.reference), of.primary)

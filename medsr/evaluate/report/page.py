@@ -165,7 +165,7 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
         margin_plot=non_inferiority(pen),
         pictures=pictures,
         picture=_static_picture if static else _picture,
-        against=_against(of),
+        against=lambda drawn: _against(drawn.case, of),
         number=lambda value: text(value, decimals([value])),
         unit="HU" if of.modality == "CT" else "the scan's own units",
         viewer=viewer,
@@ -287,10 +287,10 @@ def _downloads(data: Mapping[str, Any], of: Evaluation) -> list[_Download]:
     ]
 
 
-def _against(of: Evaluation) -> tuple[str, str]:
+def _against(case: Case, of: Evaluation) -> tuple[str, str]:
     """Titles of the methods whose error maps are laid over each other first."""
     lead = of.lead
-    rival = None if lead is None else of.rival(lead, of.primary)
+    rival = None if lead is None else of.rival(lead, of.primary, case.results)
     return ("" if lead is None else lead.title, "" if rival is None else rival.title)
 
 

@@ -28,6 +28,7 @@ MAIN = ("psnr", "ssim", "ms_ssim", "nrmse", "mae", "bias", "hfen")
 
 AXES = ("x", "y", "z")
 _BLOCKS = "nearest"  # whose steps pass for sharp edges
+_PROJECTED = "+consistency"
 _MINUS = "\N{MINUS SIGN}"
 _NOT_METRICS = frozenset(
     {"patient_id", "scan_id", "axis", "method", "region", "seconds", "psnr_gain"}
@@ -53,6 +54,11 @@ class Method:
     what: str
     number: int
     projects: str = ""
+
+    @property
+    def capital(self) -> str:
+        """Name at the head of a sentence; the names of models stay as they are."""
+        return self.title if self.learned else f"{self.title[:1].upper()}{self.title[1:]}"
 
     @property
     def learned(self) -> bool:
@@ -142,7 +148,7 @@ class Evaluation:
                 _role(name, of),
                 str(of.get("what", "")),
                 n,
-                str(of.get("projects", "")),
+                str(of.get("projects") or _plain(name)),
             )
             for n, (name, of) in enumerate(found)
         )
@@ -290,6 +296,11 @@ class Evaluation:
     def across(self, stem: str) -> str | None:
         """The metric along the axis that was degraded most: z, as scored grids have it last."""
         return next(iter(reversed(self.along_axes(stem))), None)
+
+
+def _plain(name: str) -> str:
+    """The model behind a projected one, by its name: older results do not say it otherwise."""
+    return name.removesuffix(_PROJECTED) if name.endswith(_PROJECTED) else ""
 
 
 def number(value: object) -> float | None:

@@ -105,7 +105,7 @@ def test_pictures_stand_first_and_each_kind_is_marked(full: str) -> None:
     page = Page(full)
     assert [a.get("id") for a in page.of("section")][:3] == ["cases", "viewer-part", "summary"]
     panels = [a for a in page.of("div") if a.get("data-rival")]
-    assert {(a["data-lead"], a["data-rival"]) for a in panels} == {("mr-z4", "total variation")}
+    assert {(a["data-lead"], a["data-rival"]) for a in panels} == {("mr-z4", "cubic B-spline")}
     shown = [(a["data-kind"], a["data-title"]) for a in page.of("img") if a.get("data-kind")]
     assert {title for kind, title in shown if kind == "error"} == {
         "linear",
