@@ -45,6 +45,7 @@ sitk: Any = SimpleITK
 
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _STEP_BYTES = 1 << 20
+_START_OF_STREAM = {"deflate": b"\x1f\x8b", "bzip2": b"BZh"}
 
 
 @dataclass(frozen=True)
@@ -135,17 +136,21 @@ def _voxel_bytes(text: TextHeader, start: int, count: int) -> bytes | memoryview
         if text.encoding in ("text", "hex"):
             unpack = _from_text if text.encoding == "text" else _from_hex
             return unpack(file.read(), text)[start : start + count]
-        packed: Any
-        if text.encoding == "deflate":
-            packed = zlib.decompressobj(_ZLIB_OR_GZIP)
-        else:
-            packed = bz2.BZ2Decompressor()
-        found = bytearray()
+        start_of = _START_OF_STREAM[text.encoding]
+        packed, found = _unpacker(text), bytearray()
         # What goes before is unpacked too; some more shows whether the checksum is right.
         limit = start + count + (_STEP_BYTES if start + count == text.voxel_bytes else 0)
-        while len(found) < limit and not packed.eof:
-            block = packed.unconsumed_tail if text.encoding == "deflate" else b""
-            block = block or (file.read(_STEP_BYTES) if _is_hungry(packed) else b"")
+        while len(found) < limit:
+            if packed.eof:
+                # Parallel compressors write several streams, one behind the other.
+                block = packed.unused_data
+                block += file.read(_STEP_BYTES) if len(block) < len(start_of) else b""
+                if len(found) >= text.voxel_bytes or not block.startswith(start_of):
+                    break
+                packed = _unpacker(text)
+            else:
+                block = getattr(packed, "unconsumed_tail", b"")
+                block = block or (file.read(_STEP_BYTES) if _is_hungry(packed) else b"")
             unpacked = packed.decompress(block, limit - len(found))
             if not block and not unpacked:
                 break
@@ -153,6 +158,13 @@ def _voxel_bytes(text: TextHeader, start: int, count: int) -> bytes | memoryview
         if len(found) == text.voxel_bytes and not packed.eof:
             raise EOFError("the compressed stream has no end")
         return memoryview(found)[start : start + count]
+
+
+def _unpacker(text: TextHeader) -> Any:
+    """What unpacks one stream."""
+    return (
+        zlib.decompressobj(_ZLIB_OR_GZIP) if text.encoding == "deflate" else bz2.BZ2Decompressor()
+    )
 
 
 def _from_text(written: bytes, text: TextHeader) -> bytes:

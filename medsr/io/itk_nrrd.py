@@ -67,6 +67,7 @@ _MIN_TAKEN = (
     "the header names no directions in space; position was taken from axis mins, and orientation "
     "is unknown"
 )
+_NOT_MM = "the header gives lengths in another unit than mm; they were taken as mm"
 _ALIASES = {
     "datafile": "data file",
     "lineskip": "line skip",
@@ -103,6 +104,8 @@ def read_nrrd(path: Path, start: bytes) -> TextHeader:
     if order is None and kind[1] != "1" and packed != "text":
         raise CorruptFileError(f"{path}: no endian says which byte comes first; export it again")
     geometry, notes = _grid(fields, sizes)
+    if not set(re.findall(r'"([^"]*)"', fields.get("space units"))) <= {"mm", "", "???"}:
+        notes += (_NOT_MM,)
     skip = fields.whole("byte skip", 1, missing=[0])[0]
     lines = fields.whole("line skip", 1, missing=[0])[0]
     if skip < -1 or lines != 0 or (skip != 0 and packed != "raw"):

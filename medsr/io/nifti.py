@@ -55,6 +55,7 @@ _UNPLACED = "orientation and position are unknown"
 _SPACING_TOLERANCE = 0.01
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _COLOUR_CODES = (128, 2304)  # NIFTI_TYPE_RGB24, NIFTI_TYPE_RGBA32
+_COMPLEX256 = 2048  # NIFTI_TYPE_COMPLEX256, which not every computer has a type for
 _LABELS, _STATISTICS = 1002, range(2, 25)  # NIFTI_INTENT_*
 _EOL_CHECKS = (b"\r\n\x1a\n", bytes(4))  # NIfTI-2 standard, eol_check
 _MGH_FLAG_AT = 28  # bytes before goodRASFlag, a 16-bit integer
@@ -237,8 +238,8 @@ def _check_scalar(dtype: np.dtype[Any], code: int | None, path: Path) -> None:
     """Refuse colour, complex numbers, and numbers that no computer agrees on (128-bit floats)."""
     if code in _COLOUR_CODES or dtype.names is not None:
         raise ColourError(f"{path}: the voxels are colours (RGB); give one intensity per voxel")
-    if dtype.kind == "c":
-        raise ComplexError(f"{path}: the voxels are complex ({dtype}); give their magnitude")
+    if dtype.kind == "c" or code == _COMPLEX256:
+        raise ComplexError(f"{path}: the voxels are complex; give their magnitude")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         kind = dtype if code is None else f"{dtype} (NIfTI code {code})"
         raise UnsupportedFormatError(f"{path}: voxels of type {kind} are not supported")

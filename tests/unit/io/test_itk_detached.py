@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +180,41 @@ def test_damage_in_voxels_that_are_written_out(tmp_path: Path, encoding: str, te
     path.write_text(NRRD.format("short", encoding) + "\n" + text)
     with pytest.raises(CorruptFileError, match=r"a\.nrrd"):
         io.load(path)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+@pytest.mark.parametrize("cuts", [[0], [1, 2, 419], [200], range(1, 420, 7)])
+def test_several_streams_are_read_as_one(
+    tmp_path: Path, pack: Callable[[bytes], bytes], cuts: list[int]
+) -> None:
+    raw = VOXELS.tobytes(order="F")
+    ends = [*cuts, len(raw)]
+    parts = [raw[a:b] for a, b in zip([0, *cuts], ends, strict=True)]
+    name = {gzip.compress: "gzip", bz2.compress: "bzip2"}[pack]
+    head = (NRRD.format("short", name) + "\n").encode()
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(head + b"".join(map(pack, parts)))
+    np.testing.assert_array_equal(io.load(path).data, VOXELS)
+    if name == "gzip":  # SimpleITK is built without bzip2
+        found = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        np.testing.assert_array_equal(found.transpose(2, 1, 0), VOXELS)
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], head + b"".join(map(pack, parts[:-1])) + b"garbage"):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptFileError):
+            io.load(path)
+
+
+def test_lengths_in_another_unit_are_told(tmp_path: Path) -> None:
+    for unit, told in (("mm", False), ("um", True)):
+        path = tmp_path / f"{unit}.nrrd"
+        text = NRRD.format("short", "raw") + "space: LPS\n"
+        text += (
+            f'space directions: (1,0,0) (0,1,0) (0,0,1)\nspace units: "{unit}" "{unit}" "{unit}"'
+        )
+        path.write_bytes((text + "\n\n").encode() + VOXELS.tobytes(order="F"))
+        assert any("unit" in note for note in io.load(path).source.notes) == told
+        assert sitk.ReadImage(str(path)).GetSpacing() == io.load(path).spacing == (1, 1, 1)
 
 
 def test_text_of_metaimages_is_refused(tmp_path: Path) -> None:

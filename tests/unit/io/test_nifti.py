@@ -286,6 +286,8 @@ def test_complex_and_colour_are_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(counting().astype(np.complex64), OBLIQUE), tmp_path / "c.nii")
     with pytest.raises(ComplexError, match="complex"):
         io.load(tmp_path / "c.nii")
+    with pytest.raises(ComplexError, match="complex"):
+        io.load(write(tmp_path / "c256.nii", counting(), datatype=2048, bitpix=256))
     rgb = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(rgb, OBLIQUE), tmp_path / "rgb.nii")
     with pytest.raises(ColourError):
