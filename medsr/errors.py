@@ -125,6 +125,12 @@ class NotHounsfieldError(InputError):
     exit_code = 26
 
 
+class LabelsError(InputError):
+    """A label image, a mask or a constant volume: there are no intensities to restore."""
+
+    exit_code = 27
+
+
 class MissingGeometryError(GeometryError):
     """DICOM slices do not state their position, orientation or pixel spacing."""
 
@@ -207,6 +213,12 @@ class OutputFormatError(OutputError):
     """The output's format is unknown or cannot hold this volume."""
 
     exit_code = 33
+
+
+class SourceOverwriteError(OutputError):
+    """An output would replace the scan it is made of, or a file that belongs to it."""
+
+    exit_code = 34
 
 
 class ModelError(MedsrError):
@@ -297,6 +309,12 @@ class LeakError(CohortError):
     """The same scan stands in two splits under different names."""
 
     exit_code = 56
+
+
+class DoubtfulResultsError(MedsrError):
+    """Every scan of a folder was upscaled or skipped, but some results are not to be trusted."""
+
+    exit_code = 57
 
 
 class MissingExtraError(MedsrError):

@@ -89,6 +89,10 @@ AllowDuplicates = Annotated[
 AllowFewSlices = Annotated[
     bool, typer.Option("--allow-few-slices", help="Accept scans of two or three slices.")
 ]
+AllowLabels = Annotated[
+    bool,
+    typer.Option("--allow-labels", help="Upscale what looks like a label image or mask."),
+]
 DicomLayout = Annotated[
     str,
     typer.Option(
@@ -122,9 +126,17 @@ Deidentify = Annotated[
 ]
 
 
-def allowed(*, gaps: bool, tilt: bool, duplicates: bool, few_slices: bool) -> tuple[str, ...]:
-    """The options ``--allow-...`` as :func:`medsr.io.load` takes them."""
-    given = {"gaps": gaps, "tilt": tilt, "duplicates": duplicates, "few-slices": few_slices}
+def allowed(
+    *, gaps: bool, tilt: bool, duplicates: bool, few_slices: bool, labels: bool = False
+) -> tuple[str, ...]:
+    """The options ``--allow-...`` as :func:`medsr.io.load` and :func:`medsr.upscale` take them."""
+    given = {
+        "gaps": gaps,
+        "tilt": tilt,
+        "duplicates": duplicates,
+        "few-slices": few_slices,
+        "labels": labels,
+    }
     return tuple(name for name, wanted in given.items() if wanted)
 
 

@@ -14,6 +14,7 @@ from medsr.cli.options import (
     AllowDuplicates,
     AllowFewSlices,
     AllowGaps,
+    AllowLabels,
     AllowTilt,
     BackendName,
     Consistency,
@@ -138,6 +139,7 @@ def upscale_command(
     allow_tilt: AllowTilt = False,
     allow_duplicates: AllowDuplicates = False,
     allow_few_slices: AllowFewSlices = False,
+    allow_labels: AllowLabels = False,
     layout: DicomLayout = "source",
     series_description: SeriesDescription = None,
     series_number: SeriesNumber = None,
@@ -184,6 +186,7 @@ def upscale_command(
             tilt=allow_tilt,
             duplicates=allow_duplicates,
             few_slices=allow_few_slices,
+            labels=allow_labels,
         ),
     }
     from medsr.pacs import Settings

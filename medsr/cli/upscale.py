@@ -12,6 +12,7 @@ from medsr.cli.options import (
     AllowDuplicates,
     AllowFewSlices,
     AllowGaps,
+    AllowLabels,
     AllowTilt,
     BackendName,
     Consistency,
@@ -109,6 +110,7 @@ def upscale_command(
     allow_tilt: AllowTilt = False,
     allow_duplicates: AllowDuplicates = False,
     allow_few_slices: AllowFewSlices = False,
+    allow_labels: AllowLabels = False,
     resume: Annotated[
         bool,
         typer.Option("--continue", help="Of a folder, leave out scans whose results exist."),
@@ -162,6 +164,7 @@ def upscale_command(
             tilt=allow_tilt,
             duplicates=allow_duplicates,
             few_slices=allow_few_slices,
+            labels=allow_labels,
         ),
     }
     places = [output, *filter(None, (preview, uncertainty))]

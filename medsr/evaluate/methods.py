@@ -157,6 +157,7 @@ class Model:
             max_memory=running.max_memory,
             uncertainty=getattr(self.model.module, "readout", None) is not None and not variant,
             consistency=self.consistent,
+            allow=("labels",),  # a cohort says what its scans are
         )
         volume, sigma = result.whole(), result.uncertainty
         if not volume.geometry.same_grid(task.truth.geometry):

@@ -13,6 +13,7 @@ from pathlib import Path
 from medsr.errors import InputError
 from medsr.infer import prepare
 from medsr.infer.padding import Padding, find_padding_by_slabs
+from medsr.io import labels
 from medsr.io.slabs import SlabReader, count_voxels, open_slabs
 from medsr.io.slabs_survey import Survey, survey
 from medsr.volume import Volume
@@ -55,7 +56,13 @@ def open_large(
     Raises:
         InputError: The scan cannot be used.
     """
-    return look_through(open_slabs(path, series=series, allow=allow), modality, str(path))
+    slabs = open_slabs(path, series=series, allow=allow)
+    if "labels" not in allow:
+        labels.check(str(path), source=slabs.outline.source)
+    scan = look_through(slabs, modality, str(path))
+    if "labels" not in allow:
+        labels.check(str(path), levels=scan.found.levels)
+    return scan
 
 
 def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> LargeScan:

@@ -21,6 +21,7 @@ from medsr.infer.report import Stopwatch, finish_report
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.io.source_files import check_apart
 from medsr.model import ModelSpec
 from medsr.volume import Derivation, SourceFormat, Volume
 
@@ -54,6 +55,21 @@ class Outputs:
     format: SourceFormat | None = None
     request: str | None = None
     dicom: DicomOptions = DEFAULTS
+
+    def check_apart(self, scan: Path | None) -> None:
+        """Refuse to write over a scan, over what belongs to it, or into its DICOM folder.
+
+        Raises:
+            SourceOverwriteError: An output would.
+        """
+        files = [self.report, self.preview, self.uncertainty]
+        folder = self.scan if self.scan_format == "dicom" else None
+        if self.scan is not None and folder is None:
+            files.append(self.scan)
+            if self.scan_format == "nifti":
+                files.append(bids.sidecar_path(self.scan))
+        if scan is not None:
+            check_apart(scan, [file for file in files if file is not None], folder)
 
     def check(self) -> None:
         """Refuse names that cannot be written, or that would overwrite each other.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from medsr.errors import DimensionError, GeometryError, UsageError
 from medsr.geometry import Geometry
+from medsr.io import labels
 from medsr.io.checks import check_finite, check_slices, guess_modality
+from medsr.io.slabs_survey import levels_of
 from medsr.volume import Modality, Source, Volume, units_of
 
 logger = logging.getLogger(__name__)
@@ -139,19 +141,43 @@ def with_modality(volume: Volume, modality: str) -> Volume:
     return volume if kind == volume.modality else volume.replace(modality=kind)
 
 
-def check(volume: Volume, *, few: bool = False) -> None:
+def path_of(scan: object) -> Path | None:
+    """Where a scan lies, as far as it is known: of a path, or a volume that was read from one."""
+    if isinstance(scan, (str, Path)):
+        return Path(scan)
+    source = scan.source if isinstance(scan, Volume) else None
+    return None if source is None else source.path
+
+
+def check_name(path: Path | None, allow: Collection[str] = ()) -> None:
+    """Refuse a segmentation by its name, before it is read.
+
+    Raises:
+        LabelsError: It is one, and "labels" are not allowed.
+    """
+    if path is not None and "labels" not in allow:
+        labels.check(str(path), path=path)
+
+
+def check(volume: Volume, allow: Collection[str] = (), path: Path | None = None) -> None:
     """Refuse what no network can take, also where no file reader has looked.
 
     Args:
         volume: The scan.
-        few: Accept two or three voxels along an axis.
+        allow: "few-slices" accepts two or three voxels along an axis, "labels" what looks like a
+            label image.
+        path: Where it lies, for messages.
 
     Raises:
         NonFiniteError: NaN or infinity among the voxels.
         TooFewSlicesError: Too few voxels along an axis.
+        LabelsError: The header or the values tell of labels, or all voxels are the same.
     """
-    check_slices(volume.geometry, "the scan", few=few)
+    check_slices(volume.geometry, "the scan", few="few-slices" in allow)
     check_finite(volume.data, "the scan")
+    if "labels" not in allow:
+        where = "the scan" if path is None else str(path)
+        labels.check(where, source=volume.source, levels=levels_of(volume))
 
 
 def warn_of_doubts(volume: Volume, scan: object) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medsr import io
 from medsr.errors import MemoryLimitError
+from medsr.infer import prepare
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Progress, Upscaler
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
@@ -110,7 +111,8 @@ def upscale(
         format: ``"dicom"``, ``"nifti"``, ``"nrrd"``, ``"mha"`` or ``"mgz"``, whose ending is added
             to ``output`` where that has none; its name decides when not given.
         dicom: Series description and number, layout and de-identification of DICOM output.
-        allow: What may be done to a scan that is refused otherwise, as for :func:`medsr.io.load`.
+        allow: What may be done to a scan that is refused otherwise, as for :func:`medsr.io.load`;
+            and "labels": that it looks like a label image or mask, or is constant.
         affine: (4, 4) voxel index to RAS+ mm, for arrays.
         array_spacing: mm along X, Y, Z, for arrays without an affine.
         series: Which series of a DICOM folder, where it holds several.
@@ -151,6 +153,7 @@ def upscale(
         format=kind,
         dicom=dicom,
     )
+    outputs.check_apart(prepare.path_of(scan))
     outputs.check()
     read = upscaler.read(scan, outputs, affine=affine, array_spacing=array_spacing, series=series)
     computed = upscaler.compute(read, outputs, progress=progress)

@@ -200,6 +200,8 @@ class Upscaler:
             OutputError: The output cannot hold it.
         """
         watch = Stopwatch()
+        path = prepare.path_of(scan)
+        prepare.check_name(path, self.allow)
         if isinstance(scan, (str, Path)) and outputs is not None and outputs.scan is not None:
             limit = self.max_memory_bytes or default_limit()
             if is_large(Path(scan), limit):
@@ -210,7 +212,7 @@ class Upscaler:
                 return Read(large.volume, watch, large)
         with watch.stage("load"):
             volume = self._load(scan, affine, array_spacing, series)
-            prepare.check(volume, few="few-slices" in self.allow)
+            prepare.check(volume, self.allow, path)
             if outputs is not None:
                 outputs.check_source(volume)
             prepare.warn_of_doubts(volume, scan)

@@ -27,6 +27,7 @@ from medsr.io.inspect import (
     list_volumes,
     suffix_of,
 )
+from medsr.io.source_files import check_apart
 from medsr.volume import Derivation, Modality, SourceFormat, Volume
 
 __all__ = [
@@ -76,6 +77,7 @@ def load(
         allow: what may be done to a DICOM series that is refused otherwise, any of "gaps" and
             "tilt" (resample onto a regular grid), "duplicates" (take the first of different
             slices at one place) and, for every format, "few-slices" (fewer than four).
+            "labels" is for :func:`medsr.upscale`; a label image is read in any case.
 
     Returns:
         The volume with its array axes as stored, in native units (HU for CT): integers as such
@@ -142,6 +144,7 @@ def save(
     Raises:
         OutputFormatError: if the format is unknown or cannot hold the volume.
         OutputExistsError, OutputNotWritableError: see ``medsr.io.atomic``.
+        SourceOverwriteError: if ``path`` is the scan that the volume came from.
         NonFiniteError: if the voxels hold NaN or infinity.
     """
     path = Path(path)
@@ -167,6 +170,7 @@ def saving(
     :func:`save`.
     """
     kind = output_format(path, format=format)
+    check_no_source(volume, path, kind)
     check_output(path, overwrite=overwrite)
     check_finite(volume.data, "the volume to be written")
     if kind == "dicom":
@@ -247,6 +251,18 @@ def name_output(path: Path, format: SourceFormat | None) -> Path:
     if format is None or suffix_of(path) is not None or not WRITABLE[format]:
         return path
     return path.with_name(path.name + WRITABLE[format][0])
+
+
+def check_no_source(volume: Volume, path: Path, kind: SourceFormat) -> None:
+    """Refuse to write a volume over the scan that it came from.
+
+    Raises:
+        SourceOverwriteError: See :func:`medsr.io.source_files.check_apart`.
+    """
+    source = None if volume.source is None else volume.source.path
+    if source is not None and source.exists():
+        is_folder = kind == "dicom"
+        check_apart(source, () if is_folder else (path,), path if is_folder else None)
 
 
 def check_writable(

@@ -1,7 +1,7 @@
-"""What a user may allow a reader to do with a DICOM series that it refuses by default.
+"""What a user may allow medsr to do with a scan that it refuses by default.
 
 Here are only the names; what each does is told where it is done (``dicom_choose``,
-``dicom_regular``).
+``dicom_regular``, ``labels``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, cast, get_args
 
 from medsr.errors import UsageError
 
-Allowance = Literal["gaps", "tilt", "duplicates", "few-slices"]
+Allowance = Literal["gaps", "tilt", "duplicates", "few-slices", "labels"]
 ALLOWANCES: tuple[Allowance, ...] = get_args(Allowance)
 
 NOTHING: frozenset[Allowance] = frozenset()

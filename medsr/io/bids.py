@@ -136,27 +136,33 @@ def sidecar_path(scan: Path) -> Path:
     return scan.with_name(f"{stem}.json")
 
 
+def sidecars_of(scan: Path) -> list[Path]:
+    """The JSON files on a scan: the one beside it, in a dataset those above; the nearest last."""
+    name, root = BidsName.parse(scan.name), dataset_of(scan)
+    if root is None or name is None or not name.is_scan:
+        beside = sidecar_path(scan)
+        return [beside] if beside.is_file() else []
+    found = []
+    for folder in reversed(scan.absolute().parents):
+        if folder != root and root not in folder.parents:
+            continue
+        fitting = []
+        for file in folder.glob("*.json"):
+            parsed = BidsName.parse(file.name)
+            if parsed is not None and parsed.applies_to(name):
+                fitting.append((len(parsed.entities), file))
+        found += [file for _, file in sorted(fitting)]
+    return found
+
+
 def read_sidecar(scan: Path) -> dict[str, Any] | None:
-    """What is said of a scan in JSON: by the file beside it, and in a dataset by those above.
+    """What is said of a scan in JSON, see :func:`sidecars_of`.
 
     Returns:
-        All fields, the nearest file's before the others'; None without any file.
+        All fields, the nearest file's before the others'; None where no file holds any.
     """
-    name, root = BidsName.parse(scan.name), dataset_of(scan)
-    found: dict[str, Any] | None = None
-    if root is not None and name is not None and name.is_scan:
-        folders = [f for f in reversed(scan.absolute().parents) if f == root or root in f.parents]
-        for folder in folders:
-            fitting = []
-            for file in folder.glob("*.json"):
-                parsed = BidsName.parse(file.name)
-                if parsed is not None and parsed.applies_to(name):
-                    fitting.append((len(parsed.entities), file))
-            for _, file in sorted(fitting):
-                found = {**(found or {}), **(_read(file) or {})}
-        return found
-    beside = sidecar_path(scan)
-    return _read(beside) if beside.is_file() else None
+    read = [fields for fields in map(_read, sidecars_of(scan)) if fields is not None]
+    return {key: value for fields in read for key, value in fields.items()} if read else None
 
 
 def derived_sidecar(

@@ -62,6 +62,7 @@ _SPACES = {
     "lpst": _LPS,
 }
 _UNPLACED_SPACES = ("", "scanner-xyz", "3d-right-handed", "3d-left-handed", "3dr", "3dl")
+SEGMENTS = "the header describes segments and no intensities"
 _UNPLACED = "the header names no directions in space; orientation and position are unknown"
 _MIN_TAKEN = (
     "the header names no directions in space; position was taken from axis mins, and orientation "
@@ -90,6 +91,7 @@ def read_nrrd(path: Path, start: bytes) -> TextHeader:
         raise CorruptFileError(f"{path}: the header has no end; export it again")
     if detached is not None and detached[1].upper() == "LIST":
         text = text[: detached.end()]  # names of files follow, which are no fields
+    segments = (SEGMENTS,) if "\nSegment0_" in text else ()  # as 3D Slicer writes
     # Comments, and keys with values of their own (":="), mean nothing to NRRD itself.
     text = re.sub(r"^(#.*|[^\n:]*:=.*)$", "", text, flags=re.M)
     fields = parse_fields(path, text, ":", "NRRD", _name)
@@ -115,7 +117,7 @@ def read_nrrd(path: Path, start: bytes) -> TextHeader:
     data = path if detached is None else fields.beside(fields.texts["data file"])
     before = end.end() if end is not None and detached is None else 0
     offset = None if skip == -1 else before + skip
-    return TextHeader(geometry, np.dtype((order or "<") + kind), packed, data, offset, notes)
+    return TextHeader(geometry, np.dtype((order or "<") + kind), packed, data, offset, notes + segments)
 
 
 def _name(name: str) -> str:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from medsr.errors import NonFiniteError
 from medsr.intensity import Intensity, Normaliser
 from medsr.io.checks import AIR_HU, HIGHEST_HU, LOWEST_HU, check_integers, looks_like_ct
-from medsr.io.slabs import SlabReader, chunks
-from medsr.volume import Modality
+from medsr.io.labels import Levels
+from medsr.io.slabs import MemorySlabs, SlabReader, chunks
+from medsr.volume import Modality, Volume
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
@@ -36,6 +37,7 @@ class Survey:
         sample: Every so many voxels along each axis, in the scan's axes.
         counts: How often each value occurs, from the smallest that the type can hold, where
             the type has at most 16 bits; else None.
+        levels: Which values there are, and in how large patches.
     """
 
     low: float
@@ -43,6 +45,7 @@ class Survey:
     modality: Modality
     sample: Array
     counts: Counts | None
+    levels: Levels
 
 
 def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
@@ -61,7 +64,7 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
     dtype = reader.outline.data.dtype
     short = dtype.kind in "iu" and dtype.itemsize <= 2
     counts = np.zeros(_values_of(dtype), dtype=np.int64) if short else None
-    guess = _Guess()
+    guess, levels = _Guess(), Levels()
     low, high = np.inf, -np.inf
     bad, first_bad = 0, (0, 0, 0)
     samples = []
@@ -74,6 +77,7 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
             bad += int(np.count_nonzero(wrong))
             continue
         low, high = min(low, float(block.min())), max(high, float(block.max()))
+        levels.add(block)
         guess.add(block[::2, ::2, start % 2 :: 2])
         samples.append(block[::step, ::step, -start % step :: step].copy())
         if counts is not None:
@@ -85,7 +89,15 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
             f"{first_bad}; replace them by finite values"
         )
     check_integers(low, high, dtype, where)
-    return Survey(low, high, guess.modality, np.concatenate(samples, axis=2), counts)
+    return Survey(low, high, guess.modality, np.concatenate(samples, axis=2), counts, levels)
+
+
+def levels_of(volume: Volume) -> Levels:
+    """Learn of a volume in memory what a survey learns of values, by the same blocks."""
+    levels = Levels()
+    for _, block in chunks(MemorySlabs(volume)):
+        levels.add(block)
+    return levels
 
 
 def fit_intensity(intensity: Intensity, reader: SlabReader, found: Survey) -> Normaliser:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from medsr.io import WRITABLE, is_dicom_name, output_format
+from medsr.io import WRITABLE, check_no_source, is_dicom_name, output_format
 from medsr.io.atomic import atomic_file, atomic_folder, check_output
 from medsr.io.checks import check_finite
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
@@ -181,6 +181,7 @@ def saving_slabs(
         OutputError: As :func:`medsr.io.save`; nothing is left then.
     """
     kind = output_format(path, format=format)
+    check_no_source(outline, path, kind)
     check_output(path, overwrite=overwrite)
     placing: AbstractContextManager[Path]
     if kind == "dicom":

@@ -1,0 +1,108 @@
+"""Which files a scan consists of, so that no output ever replaces one of them.
+
+Files are compared by what they are on disk, so that links and the case of letters do not deceive.
+Writers ask :func:`check_apart` whatever they were told about overwriting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from medsr.errors import InputError, SourceOverwriteError
+from medsr.io import bids
+from medsr.io.inspect import SUFFIXES, suffix_of
+from medsr.io.walk import walk
+
+Identity = tuple[int, int]
+
+_WRITTEN = (".json", ".png")  # by medsr into any folder, beside scans
+_PAIR = {".hdr": (".img", ".img.gz"), ".img": (".hdr", ".hdr.gz")}
+
+
+def identity(path: Path) -> Identity | None:
+    """What a file or folder is, whatever it is called; None where there is nothing."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def files_of(scan: Path) -> list[Path]:
+    """A scan file and what belongs to it: voxels beside their header, sidecars of NIfTI."""
+    found = [scan]
+    kind = SUFFIXES.get(suffix_of(scan) or "")
+    if kind in ("nrrd", "mha"):
+        from medsr.io.itk_header import read_text_header
+
+        with suppress(InputError):  # it will not be read either
+            found.append(read_text_header(scan).data_file)
+    plain = Path(scan.name.removesuffix(".gz"))
+    found += [scan.with_name(plain.stem + end) for end in _PAIR.get(plain.suffix.lower(), ())]
+    return found + (bids.sidecars_of(scan) if kind == "nifti" else [])
+
+
+def check_apart(scan: Path, files: Iterable[Path] = (), folder: Path | None = None) -> None:
+    """Refuse outputs that would replace a scan, or what belongs to it.
+
+    Args:
+        scan: a file, DICOM folder or archive.
+        files: files to be written.
+        folder: a folder to be written as a whole, for DICOM.
+
+    Raises:
+        SourceOverwriteError: one of them is the scan, its voxels, its sidecar or a slice of it, by
+            whatever name, or ``folder`` is, holds or lies in the folder that is read.
+    """
+    there = [(file, identity(file)) for file in files]
+    there = [(file, found) for file, found in there if found is not None]
+    closed, deep = _folder_of(scan)
+    if there:
+        own = {identity(file) for file in files_of(scan)}
+        if closed is not None:
+            own |= {identity(file) for file in _slices(closed, deep=deep)}
+        for file, found in there:
+            if found in own:
+                raise SourceOverwriteError(
+                    f"{file} is the scan itself or belongs to it; a source is never replaced, so "
+                    "choose another name"
+                )
+    if folder is not None:
+        _check_folder(folder, scan, closed if deep else None)
+
+
+def _check_folder(folder: Path, scan: Path, closed: Path | None) -> None:
+    whole, home = folder.resolve(), scan.resolve()
+    found = identity(folder)
+    if found is not None and found in map(identity, (home, *home.parents)):
+        raise SourceOverwriteError(
+            f"{folder} is or holds the scan itself; a source is never replaced, so choose another "
+            "folder"
+        )
+    read = set() if closed is None else {identity(place) for place, _, _ in walk(closed)}
+    if any(identity(place) in read for place in (whole, *whole.parents)):
+        raise SourceOverwriteError(
+            f"{folder} lies in the folder of the scan, whose images would be mixed with the "
+            "result's; choose another folder"
+        )
+
+
+def _folder_of(scan: Path) -> tuple[Path | None, bool]:
+    """The folder whose files are the scan, for DICOM, and whether it is read at every depth."""
+    if scan.is_dir():
+        return scan, True
+    if suffix_of(scan) is not None or scan.suffix.lower() == ".zip" or not scan.is_file():
+        return None, False
+    return scan.parent, scan.name.upper() == "DICOMDIR"
+
+
+def _slices(folder: Path, *, deep: bool) -> Iterable[Path]:
+    """Files of a DICOM source, without those of kinds that medsr writes beside it."""
+    for place, folders, names in walk(folder):
+        for file in (place / name for name in names):
+            if suffix_of(file) is None and file.suffix.lower() not in _WRITTEN:
+                yield file
+        if not deep:
+            folders.clear()
