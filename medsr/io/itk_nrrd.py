@@ -117,7 +117,9 @@ def read_nrrd(path: Path, start: bytes) -> TextHeader:
     data = path if detached is None else fields.beside(fields.texts["data file"])
     before = end.end() if end is not None and detached is None else 0
     offset = None if skip == -1 else before + skip
-    return TextHeader(geometry, np.dtype((order or "<") + kind), packed, data, offset, notes + segments)
+    return TextHeader(
+        geometry, np.dtype((order or "<") + kind), packed, data, offset, notes + segments
+    )
 
 
 def _name(name: str) -> str:

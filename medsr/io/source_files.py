@@ -81,7 +81,7 @@ def _check_folder(folder: Path, scan: Path, closed: Path | None) -> None:
             f"{folder} is or holds the scan itself; a source is never replaced, so choose another "
             "folder"
         )
-    read = set() if closed is None else {identity(place) for place, _, _ in walk(closed)}
+    read = set() if closed is None else {identity(place) for place, _, _ in walk(closed)} - {None}
     if any(identity(place) in read for place in (whole, *whole.parents)):
         raise SourceOverwriteError(
             f"{folder} lies in the folder of the scan, whose images would be mixed with the "
