@@ -15,6 +15,8 @@ class MedsrError(Exception):
     """A condition that the user can understand and mend; never a programming error."""
 
     exit_code: ClassVar[int] = 1
+    nothing_to_do: bool = False
+    """Whether the scan needs no upscaling, so that a run over many skips it and does not fail."""
 
 
 class UsageError(MedsrError):
@@ -129,6 +131,7 @@ class LabelsError(InputError):
     """A label image, a mask or a constant volume: there are no intensities to restore."""
 
     exit_code = 27
+    nothing_to_do = True
 
 
 class MissingGeometryError(GeometryError):

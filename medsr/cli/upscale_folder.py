@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medsr.cli.options import progress_bar
-from medsr.errors import ScansFailedError, UsageError
+from medsr.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -49,10 +49,11 @@ def is_for_folders(
 
 
 def run_folder(folder: Path, output: Path, *, quiet: bool, **options: Any) -> None:
-    """Upscale a folder, show what came of it and list what failed.
+    """Upscale a folder, show what came of it, and list what was skipped, doubtful or failed.
 
     Raises:
         ScansFailedError: At least one scan could not be upscaled.
+        DoubtfulResultsError: None failed, and at least one result is not to be trusted.
     """
     from medsr.infer.folder import upscale_folder
 
@@ -60,14 +61,13 @@ def run_folder(folder: Path, output: Path, *, quiet: bool, **options: Any) -> No
         summary = upscale_folder(folder, output, progress=_follow(bar), **options)
     if not quiet:
         _print_summary(summary, output)
-    for failure in summary.failures:
-        line = f"medsr: {failure.name}: {failure.reason} (exit code {failure.exit_code})"
-        sys.stderr.write(line + "\n")
-    if summary.failures:
-        count = len(summary.failures) + len(summary.reports)
-        raise ScansFailedError(
-            f"{len(summary.failures)} of {count} scans could not be upscaled; see above"
-        )
+    for scan in summary.scans:
+        if scan.outcome != "done" and not scan.is_old:
+            code = f" (exit code {scan.exit_code})" if scan.outcome == "failed" else ""
+            sys.stderr.write(f"medsr: {scan.name}: {scan.outcome}: {scan.reason}{code}\n")
+    if not quiet and len(summary.of_kind("skipped")) == len(summary.scans):
+        sys.stderr.write("medsr: nothing was upscaled: every scan was skipped\n")
+    summary.check()
 
 
 def _follow(bar: Progress) -> Callable[[int, int, str], None]:
@@ -86,11 +86,9 @@ def _print_summary(summary: FolderSummary, output: Path) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("upscaled", str(len(summary.reports)))
-    if summary.skipped:
-        table.add_row("done before", str(len(summary.skipped)))
-    if summary.failures:
-        table.add_row("failed", str(len(summary.failures)))
+    for kind, count in summary.counts.items():
+        old = sum(scan.is_old for scan in summary.of_kind(kind))
+        table.add_row(kind, f"{count} ({old} done before)" if old else str(count))
     models = sorted({report["model"]["name"] for report in summary.reports.values()})
     if models:
         table.add_row("model", ", ".join(models))

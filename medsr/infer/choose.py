@@ -90,10 +90,12 @@ def find_target(
     else:
         return Target(None, None)
     if max(ratio) <= 1 + ALMOST:
-        raise UsageError(
+        error = UsageError(
             f"the grid asked for is nowhere finer than the scan's {_mm(geometry.spacing)} mm; "
             "there is nothing to restore"
         )
+        error.nothing_to_do = scale is None  # of factors, it is so for every scan
+        raise error
     return Target(geometry.refine(ratio), ratio)
 
 
@@ -121,10 +123,12 @@ def choose(
         shipped = ", ".join(s.name for s in specs) or "none"
         raise OutOfScopeError(f"no shipped model is for {modality} (shipped: {shipped}); {advice}")
     if target.ratio is None:
-        raise OutOfScopeError(
+        error = OutOfScopeError(
             f"the scan is {shape_of_voxels(geometry)}; "
             "ask for a finer grid with --scale or --spacing, or name a model with --model"
         )
+        error.nothing_to_do = True
+        raise error
     ratio = target.ratio
     axes = _refined_axes(ratio)
     fitting = [s for s in students if _refined_axes(s.scale) == axes]

@@ -2,31 +2,38 @@
 
 One scan is ahead being read, one is computed and one is being written, so at most three are in
 memory. A scan that fails is noted and the next one taken. Which scans there are and where their
-results go is said by ``medsr.infer.folder_jobs``; what is done to each by ``medsr.infer.upscaler``.
+results go is said by ``medsr.infer.folder_jobs``; what is done to each by ``medsr.infer.upscaler``;
+what came of it by ``medsr.infer.outcomes``.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medsr import __version__, io
 from medsr.errors import (
     Interrupted,
-    MedsrError,
     OutputExistsError,
     OutputNotWritableError,
     UsageError,
 )
 from medsr.infer.folder_jobs import Job, Places, list_jobs
+from medsr.infer.outcomes import (
+    FolderSummary,
+    Journal,
+    Outcome,
+    names_in_warnings,
+    speaking_of,
+)
 from medsr.infer.upscaler import Computed, Read, Upscaler
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
@@ -37,67 +44,9 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 
-UNEXPECTED = 70
-"""Exit code of a fault of medsr itself, as the command line has it."""
-
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
-__all__ = ["Failure", "FolderSummary", "upscale_folder"]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A scan that could not be upscaled.
-
-    Args:
-        name: Its path relative to the folder.
-        error: Name of the class in ``medsr.errors``.
-        exit_code: What ``medsr upscale`` of this scan alone would leave with.
-        reason: One line.
-    """
-
-    name: str
-    error: str
-    exit_code: int
-    reason: str
-
-    @classmethod
-    def of(cls, job: Job, error: Exception) -> Failure:
-        """Make one of whatever was raised."""
-        logger.debug("traceback", exc_info=error)
-        kind = type(error).__name__
-        if not isinstance(error, MedsrError):
-            # The text of an unforeseen error may quote anything.
-            return cls(job.name, kind, UNEXPECTED, f"unexpected {kind}; see medsr --debug")
-        reason = " ".join(str(error).removeprefix(f"{job.path}: ").split())
-        return cls(job.name, kind, error.exit_code, reason)
-
-
-@dataclass(frozen=True)
-class FolderSummary:
-    """What came of a folder; names are paths relative to it.
-
-    Args:
-        reports: The report of every scan that was upscaled, by name.
-        skipped: Scans whose results were there already.
-        failures: Scans that could not be upscaled.
-        seconds: From beginning to end.
-    """
-
-    reports: dict[str, dict[str, Any]]
-    skipped: tuple[str, ...]
-    failures: tuple[Failure, ...]
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries and lists, ready for JSON."""
-        return {
-            "medsr": __version__,
-            "scans": [{"name": name, **report} for name, report in self.reports.items()],
-            "skipped": list(self.skipped),
-            "failures": [asdict(failure) for failure in self.failures],
-            "seconds": round(self.seconds, 3),
-        }
+__all__ = ["FolderSummary", "Outcome", "upscale_folder"]
 
 
 def upscale_folder(
@@ -156,11 +105,11 @@ def upscale_folder(
         zoo_root: Folder of the models to choose from; those shipped when not given.
 
     Returns:
-        What was done, what was left out, and what failed and why: a scan that cannot be used is no
-        exception.
+        What came of each scan and why: one that cannot be used, or needs nothing, is no exception.
 
     Raises:
         UsageError: Options contradict each other, or the folders do.
+        SourceOverwriteError: A result or the report would replace a scan.
         OutputError: Results exist and neither ``overwrite`` nor ``resume`` is set, or nothing more
             can be written.
         ModelError: The device or a model that was named cannot be used.
@@ -184,20 +133,20 @@ def upscale_folder(
         zoo_root=zoo_root,
     )
     folder = Path(folder)
-    places = Places(Path(output), _path(preview), _path(uncertainty))
+    places = Places(Path(output), _path(preview), _path(uncertainty), _path(report))
     places.check(folder)
-    journal = _Journal(_path(report), overwrite=overwrite, resume=resume)
+    journal = Journal(_path(report), overwrite=overwrite, resume=resume)
     journal.check(places)
     kind = io.parse_format(format)
     jobs = list_jobs(folder, places, part=part, overwrite=overwrite, format=kind, dicom=dicom)
-    done = {job.name for job in jobs if job.is_done}
+    done = {job.name: job for job in jobs if job.is_done}
     if done and not (overwrite or resume):
         raise OutputExistsError(
             f"{places.scans} holds the results of {len(done)} of {len(jobs)} scans already; "
             "--continue leaves them out, --overwrite replaces them"
         )
-    skipped = tuple(sorted(done)) if resume else ()
-    todo = [job for job in jobs if job.name not in skipped]
+    before = {name: Outcome.of_before(job) for name, job in done.items()} if resume else {}
+    todo = [job for job in jobs if job.name not in before]
     run = _Run(upscaler, todo, progress)
     try:
         if todo:
@@ -205,15 +154,18 @@ def upscale_folder(
         for place in places.folders:
             _make(place)
         _describe(folder, places.scans)
-        run.all()
+        with names_in_warnings():
+            run.all()
     except KeyboardInterrupt:
-        count = len(run.reports) + len(run.failures)
         raise Interrupted(
-            f"stopped after {count} of {len(todo)} scans; the same command with --continue goes on"
+            f"stopped after {len(run.outcomes)} of {len(todo)} scans; the same command with "
+            "--continue goes on"
         ) from None
     finally:
-        summary = run.summary(skipped, time.perf_counter() - start)
-        if summary.reports or summary.failures or not todo:
+        outcomes = before | run.outcomes
+        settled = tuple(outcomes[job.name] for job in jobs if job.name in outcomes)
+        summary = FolderSummary(settled, time.perf_counter() - start)
+        if run.outcomes or not todo:
             journal.write(summary)
     return summary
 
@@ -225,8 +177,8 @@ class _Run:
     upscaler: Upscaler
     jobs: list[Job]
     progress: Progress | None
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _warnings: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _writing: tuple[Job, Future[dict[str, Any]]] | None = None
 
     def all(self) -> None:
@@ -253,7 +205,8 @@ class _Run:
                     coming = reader.submit(self._read, self.jobs[number + 1])
                 # A scan larger than memory is written while it is computed.
                 self._make_room(job)
-                computed = self.upscaler.compute(scan, job.outputs, progress=self._tell_stage)
+                with self._naming(job):
+                    computed = self.upscaler.compute(scan, job.outputs, progress=self._tell_stage)
                 del scan
                 self._tell("writing")
                 self._settle()
@@ -268,10 +221,16 @@ class _Run:
         self._tell("done")
 
     def _read(self, job: Job) -> Read:
-        return self.upscaler.read(job.path, job.outputs)
+        with self._naming(job):
+            job.outputs.check_apart(job.path)
+            return self.upscaler.read(job.path, job.outputs)
 
     def _write(self, job: Job, computed: Computed) -> dict[str, Any]:
-        return self.upscaler.write(computed, job.outputs)
+        with self._naming(job):
+            return self.upscaler.write(computed, job.outputs)
+
+    def _naming(self, job: Job) -> AbstractContextManager[None]:
+        return speaking_of(job, self._warnings[job.name])
 
     def _make_room(self, job: Job) -> None:
         for path in (job.outputs.scan, job.outputs.preview, job.outputs.uncertainty):
@@ -286,7 +245,8 @@ class _Run:
         wait([future])  # Ctrl-C may come here, and the scan is still to be noted then
         self._writing = None
         with self._noting(job):
-            self.reports[job.name] = future.result()
+            report = future.result()
+            self.outcomes[job.name] = Outcome.of_report(job, report, self._warnings[job.name])
 
     def _let_finish(self) -> None:
         """Keep the scan that is being written, whatever ended the rest; never half of it."""
@@ -305,60 +265,17 @@ class _Run:
         """Note a failure and go on, unless every further scan would fail alike."""
         try:
             yield
-        except OutputNotWritableError as error:
-            self.failures.append(Failure.of(job, error))
-            if _no_room(error):
-                raise
         except Exception as error:
-            self.failures.append(Failure.of(job, error))
+            self.outcomes[job.name] = Outcome.of_error(job, error, self._warnings[job.name])
+            if isinstance(error, OutputNotWritableError) and _no_room(error):
+                raise
 
     def _tell(self, stage: str) -> None:
         if self.progress is not None:
-            self.progress(len(self.reports) + len(self.failures), len(self.jobs), stage)
+            self.progress(len(self.outcomes), len(self.jobs), stage)
 
     def _tell_stage(self, stage: str, done: int, total: int) -> None:
         self._tell(f"{stage} {done}/{total}")
-
-    def summary(self, skipped: tuple[str, ...], seconds: float) -> FolderSummary:
-        """What was done so far, in the order of the scans."""
-        order = {job.name: number for number, job in enumerate(self.jobs)}
-        failures = sorted(self.failures, key=lambda failure: order[failure.name])
-        return FolderSummary(dict(self.reports), skipped, tuple(failures), seconds)
-
-
-@dataclass(frozen=True)
-class _Journal:
-    """The report file of a folder, if one is wanted."""
-
-    path: Path | None
-    overwrite: bool
-    resume: bool
-
-    def check(self, places: Places) -> None:
-        """Refuse a name that cannot be written."""
-        if self.path is None:
-            return
-        if self.path.is_dir() or self.path in places.folders:
-            raise OutputExistsError(f"{self.path} is a folder; choose a file name")
-        # The folder of the results may be made later.
-        if self.path.parent.is_dir() or self.path.parent not in places.folders:
-            io.check_output(self.path, overwrite=self.overwrite or self.resume)
-
-    def write(self, summary: FolderSummary) -> None:
-        """Write it, with what an earlier call wrote of the scans that were left out now."""
-        if self.path is None:
-            return
-        content = summary.to_dict()
-        if self.resume:
-            content["scans"] = [*self._earlier(set(summary.skipped)), *content["scans"]]
-        with atomic_file(self.path, overwrite=self.overwrite or self.resume) as file:
-            file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-    def _earlier(self, names: set[str]) -> list[dict[str, Any]]:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads((self.path or Path()).read_text(encoding="utf-8"))["scans"]
-            return [scan for scan in known if scan["name"] in names]
-        return []
 
 
 @contextmanager

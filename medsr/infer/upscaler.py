@@ -282,12 +282,13 @@ class Upscaler:
         if made_consistent is not None:
             report["consistency"] = made_consistent.to_dict()
             if not made_consistent.met:
-                logger.warning(made_consistent.warning())
-                report["warnings"].append(made_consistent.warning())
+                report["doubts"].append(made_consistent.warning())
         report |= residual_of(restored.residual, "the model or the grid allows no comparison")
         if restored.doubt is not None:
-            logger.warning(restored.doubt)
-            report["warnings"].append(restored.doubt)
+            report["doubts"].append(restored.doubt)
+        for doubt in report["doubts"]:
+            logger.warning(doubt)
+        report["warnings"] += report["doubts"]
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
         request = None if outputs is None else outputs.request

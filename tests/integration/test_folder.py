@@ -107,7 +107,7 @@ def test_the_results_are_those_of_one_scan_at_a_time(
         summary = medsr.upscale_folder(folder, out, report=report, **options)
     assert len(loads) == 1
     assert list(summary.reports) == NAMES
-    assert summary.failures == ()
+    assert summary.of_kind("failed") == ()
     for name in NAMES:
         alone = tmp_path / "alone" / Path(name).name
         alone.parent.mkdir(exist_ok=True)
@@ -124,8 +124,9 @@ def test_the_results_are_those_of_one_scan_at_a_time(
         assert one.source.dtype == other.source.dtype
     stored = json.loads(report.read_text())
     assert [scan["name"] for scan in stored["scans"]] == NAMES
-    assert stored["scans"][0]["model"]["name"] == "tiny"
-    assert stored["failures"] == []
+    assert stored["scans"][0]["report"]["model"]["name"] == "tiny"
+    assert stored["counts"] == {"done": 4, "skipped": 0, "doubtful": 0, "failed": 0}
+    assert stored["exit_code"] == 0
 
 
 def test_a_bad_file_is_listed_and_the_rest_goes_on(
@@ -140,17 +141,19 @@ def test_a_bad_file_is_listed_and_the_rest_goes_on(
     said = capsys.readouterr()
     lines = [line for line in said.err.splitlines() if "missing in the source" not in line]
     assert len(lines) == 3
-    assert lines[0].startswith("medsr: p1/bad.nii: ")
+    assert lines[0].startswith("medsr: p1/bad.nii: failed: ")
     assert "truncated" in lines[0]
-    assert lines[1].startswith("medsr: z.nii: ")
+    assert lines[1].startswith("medsr: z.nii: failed: ")
     assert "2 of 6 scans" in lines[2]
     assert "tiny" in said.out
     stored = json.loads(report.read_text())
-    assert [scan["name"] for scan in stored["scans"]] == NAMES
-    assert [(f["name"], f["exit_code"]) for f in stored["failures"]] == [
-        ("p1/bad.nii", 13),
-        ("z.nii", 13),
+    assert [(s["name"], s["outcome"], s["exit_code"]) for s in stored["scans"]] == [
+        *((name, "done", 0) for name in NAMES[:2]),
+        ("p1/bad.nii", "failed", 13),
+        *((name, "done", 0) for name in NAMES[2:]),
+        ("z.nii", "failed", 13),
     ]
+    assert stored["exit_code"] == 53
     assert str(tmp_path) not in report.read_text()
     # Once they are mended or gone, the same command with --continue does what is left.
     nib.save(nib.load(folder / "p1" / "a.nii"), folder / "z.nii")
@@ -162,8 +165,10 @@ def test_a_bad_file_is_listed_and_the_rest_goes_on(
     assert before == {name: (out / name).stat().st_mtime_ns for name in NAMES}
     stored = json.loads(report.read_text())
     assert [scan["name"] for scan in stored["scans"]] == [*NAMES, "z.nii"]
-    assert stored["skipped"] == NAMES
-    assert stored["failures"] == []
+    assert stored["counts"] == {"done": 1, "skipped": 4, "doubtful": 0, "failed": 0}
+    for scan in stored["scans"][:4]:
+        assert (scan["outcome"], scan["reason"]) == ("skipped", "done before")
+        assert scan["report"]["model"]["name"] == "tiny"
 
 
 def test_results_that_exist_are_neither_lost_nor_taken_for_scans(
@@ -176,7 +181,7 @@ def test_results_that_exist_are_neither_lost_nor_taken_for_scans(
         medsr.upscale_folder(folder, out, **options)
     rest = medsr.upscale_folder(folder, out, resume=True, **options)
     assert list(rest.reports) == NAMES[1:3]
-    assert rest.skipped == (NAMES[0], NAMES[3])
+    assert [scan.name for scan in rest.of_kind("skipped")] == [NAMES[0], NAMES[3]]
     again = medsr.upscale_folder(folder, out, overwrite=True, **options)
     assert list(again.reports) == NAMES
     assert len(files(out)) == 3 + 24
@@ -258,7 +263,7 @@ def test_reading_computing_and_writing_overlap(
     monkeypatch.setattr(Upscaler, "compute", compute)
     monkeypatch.setattr(Outputs, "write", write)
     summary = medsr.upscale_folder(folder, tmp_path / "out", **options)
-    assert summary.failures == ()
+    assert summary.of_kind("failed") == ()
     assert missed == []
     assert order == NAMES
 
@@ -290,7 +295,7 @@ def test_a_full_disk_ends_the_work(
     monkeypatch.setattr(Outputs, "write", full)
     with pytest.raises(OutputNotWritableError, match="no space left"):
         medsr.upscale_folder(folder, tmp_path / "out", report=tmp_path / "r.json", **options)
-    failures = json.loads((tmp_path / "r.json").read_text())["failures"]
+    failures = json.loads((tmp_path / "r.json").read_text())["scans"]
     assert 1 <= len(failures) < 4
     assert failures[0]["name"] == NAMES[0]
 
@@ -346,8 +351,8 @@ def test_options_that_fit_no_folder_or_no_scan(
         ("upscale", scan, tmp_path / "o.nii", "--continue"): 2,
         ("upscale", folder, tmp_path / "o", "--series", "1.2", "--continue"): 2,
         ("upscale", folder, tmp_path / "o.nii.gz"): 2,
-        ("upscale", folder, folder): 2,
-        ("upscale", folder, tmp_path): 2,
+        ("upscale", folder, folder): 34,
+        ("upscale", folder, tmp_path): 34,
         ("upscale", folder, tmp_path / "no" / "o"): 32,
         ("upscale", folder, scan): 31,
         ("upscale", tmp_path / "empty", tmp_path / "o"): 12,

@@ -13,6 +13,7 @@ from medsr.errors import (
     MedsrError,
     OutputExistsError,
     OutputNotWritableError,
+    SourceOverwriteError,
     UnsupportedFormatError,
     UsageError,
 )
@@ -132,15 +133,17 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     out = tmp_path / "out"
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
     cases: list[tuple[type[MedsrError], Path, Places]] = [
         (InputNotFoundError, tmp_path / "missing", Places(out)),
-        (UsageError, folder, Places(folder)),
-        (UsageError, folder, Places(folder / ".." / "in")),
-        (UsageError, folder, Places(tmp_path / "above")),
+        (SourceOverwriteError, folder, Places(folder)),
+        (SourceOverwriteError, folder, Places(folder / ".." / "in")),
+        (SourceOverwriteError, folder, Places(tmp_path / "above")),
+        (SourceOverwriteError, folder, Places(tmp_path / "link")),
         (UsageError, folder, Places(tmp_path / "out.nii.gz")),
         (UsageError, folder, Places(out, previews=tmp_path / "a.png")),
         (UsageError, folder, Places(out, previews=out)),
-        (UsageError, folder, Places(out, uncertainty=folder)),
+        (SourceOverwriteError, folder, Places(out, uncertainty=folder)),
         (OutputExistsError, folder, Places(file)),
         (OutputNotWritableError, folder, Places(tmp_path / "no" / "out")),
     ]
