@@ -168,6 +168,7 @@ class NotAnImageError(UnsupportedFormatError):
     """DICOM objects without a CT or MR image (structured reports, segmentations, raw data)."""
 
     exit_code = 85
+    nothing_to_do = True
 
 
 class TruncatedPixelsError(CorruptFileError):

@@ -47,6 +47,8 @@ from medsr.io.parallel import ordered_map
 
 logger = logging.getLogger(__name__)
 
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # and label map
+
 
 @dataclass(frozen=True)
 class FoundSlices:
@@ -101,6 +103,15 @@ def series_of(path: Path) -> str | None:
         None for every other file, one that may not be read included.
     """
     return _series_of(DicomFile(path))
+
+
+@quiet
+def is_segmentation(path: Path) -> bool:
+    """Whether a file is a segmentation object: labels, and no image of a scanner."""
+    with suppress(Exception):  # what cannot be parsed is no such object
+        header = read_header(DicomFile(path))
+        return header is not None and sop_class_of(header) in _SEGMENTATIONS
+    return False
 
 
 @quiet

@@ -31,14 +31,15 @@ class FoundScan:
         format: kind of file.
         series: SeriesInstanceUID of its first slice, for DICOM; "" where that cannot be told.
         kind: "file", "folder" or "archive"; "damaged" for what cannot be read as it is (a DICOM
-            file, a tar archive, a link to nothing) and lies where no slice can be.
+            file, a tar archive, a link to nothing) and lies where no slice can be; "segmentation"
+            for one of DICOM that lies there, which is refused.
     """
 
     name: str
     path: Path
     format: SourceFormat
     series: str = ""
-    kind: Literal["file", "folder", "archive", "damaged"] = "file"
+    kind: Literal["file", "folder", "archive", "damaged", "segmentation"] = "file"
 
 
 def find_scans(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[FoundScan]:
@@ -46,10 +47,11 @@ def find_scans(folder: Path, *, leave_out: Sequence[Path] = ()) -> list[FoundSca
 
     A scan is a file with an ending that medsr reads, or a folder with a CT or MR slice directly in
     it, whatever else that folder holds, or a zip archive with one in it. Of a folder whose only
-    slices are damaged, the first of those is listed, so that reading it says why; so is an archive
-    that cannot be opened, a tar archive of DICOM, and a link to nothing that may be one to a
-    folder. Links to folders are followed, each folder once. Hidden files and folders and everything
-    else (sidecar files, other DICOM objects) are passed over.
+    slices are damaged, the first of those is listed, so that reading it says why; so is a
+    segmentation object of DICOM where no slice lies, an archive that cannot be opened, a tar
+    archive of DICOM, and a link to nothing that may be one to a folder. Links to folders are
+    followed, each folder once. Hidden files and folders and everything else (sidecar files, other
+    DICOM objects) are passed over.
 
     Args:
         folder: where to search, at every depth.
@@ -76,8 +78,8 @@ def count_scans(
     for scan in _walk(folder, leave_out):
         if scan.name == ".":
             return "one"
-        if scan.kind == "damaged":
-            damaged = True
+        if scan.kind in ("damaged", "segmentation"):
+            damaged |= scan.kind == "damaged"
             continue
         if scan.kind != "folder" or (first is not None and scan.series != first.series):
             return "several"
@@ -109,6 +111,8 @@ def _walk(folder: Path, leave_out: Sequence[Path]) -> Iterator[FoundScan]:
                 yield FoundScan(_name(file, folder), file, "dicom", kind="archive")
             elif _is_barred(file) and file != damaged:
                 yield FoundScan(_name(file, folder), file, "dicom", kind="damaged")
+            elif _is_segmentation(file):
+                yield FoundScan(_name(file, folder), file, "dicom", kind="segmentation")
     for place in unreadable:
         # Reading it fails, and says why.
         yield FoundScan(_name(Path(place), folder), Path(place), "dicom", kind="folder")
@@ -156,6 +160,12 @@ def _is_barred(file: Path) -> bool:
     from medsr.io.dicom_files import is_packed
 
     return is_packed(file)
+
+
+def _is_segmentation(file: Path) -> bool:
+    from medsr.io.dicom_files import is_segmentation
+
+    return is_segmentation(file)
 
 
 def _is_scan(archive: Path) -> bool:

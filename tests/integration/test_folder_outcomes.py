@@ -14,6 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
 import medsr
 from medsr.cli.main import main
@@ -70,6 +72,23 @@ def outcomes(summary: medsr.FolderSummary) -> dict[str, tuple[str, int]]:
 
 def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_segmentation_objects_of_dicom_are_skipped(tmp_path: Path, zoo: Path) -> None:
+    put(tmp_path / "in" / "a.nii.gz")
+    drawn = Dataset()
+    drawn.SOPClassUID, drawn.SOPInstanceUID = SegmentationStorage, generate_uid()
+    drawn.Modality, drawn.SeriesInstanceUID = "SEG", generate_uid()
+    drawn.file_meta = FileMetaDataset()
+    drawn.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    drawn.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+    (tmp_path / "in" / "seg").mkdir()
+    drawn.save_as(tmp_path / "in" / "seg" / "1.dcm", enforce_file_format=True)
+    (tmp_path / "in" / "seg" / "notes.txt").write_text("none")
+    summary = medsr.upscale_folder(tmp_path / "in", tmp_path / "out", zoo_root=zoo, modality="mr")
+    assert outcomes(summary) == {"a.nii.gz": ("done", 0), "seg/1.dcm": ("skipped", 85)}
+    assert "Segmentation" in summary.scans[1].reason
+    assert files(tmp_path / "out") == ["a.nii.gz"]
 
 
 def test_what_needs_nothing_is_skipped_with_its_reason(tmp_path: Path, zoo: Path) -> None:
