@@ -5,6 +5,7 @@ It holds no patient identifier and nothing that could hide one: no file or folde
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 import time
@@ -21,6 +22,9 @@ from medsr.volume import Volume
 
 if TYPE_CHECKING:
     from medsr.infer.projection import Residual
+    from medsr.infer.restore import Restored
+
+logger = logging.getLogger(__name__)
 
 Stage = Literal["start", "load", "prepare", "network", "restore", "save"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -135,6 +139,21 @@ def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
         where = str(report["device"]).split()[0]
         peaks["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(where)
     return {**report, "seconds": watch.rounded(), **peaks}
+
+
+def note_fit(report: dict[str, Any], restored: Restored) -> None:
+    """Add how a result fits its scan, and warn where it is not to be trusted."""
+    made = restored.consistency
+    report |= residual_of(restored.residual, "the model or the grid allows no comparison")
+    if made is not None:
+        report["consistency"] = made.to_dict()
+        if not made.met:
+            report["doubts"].append(made.warning())
+    if restored.doubt is not None:
+        report["doubts"].append(restored.doubt)
+    for doubt in report["doubts"]:
+        logger.warning(doubt)
+    report["warnings"] += report["doubts"]
 
 
 def residual_of(residual: Residual | None, why_not: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from medsr.infer.decide import (
 from medsr.infer.large_scan import LargeScan, is_large, look_through, open_large
 from medsr.infer.outputs import Outputs, derive
 from medsr.infer.padding import find_padding
-from medsr.infer.report import Stopwatch, build_report, residual_of
+from medsr.infer.report import Stopwatch, build_report, note_fit, residual_of
 from medsr.infer.resample import FloatArray
 from medsr.infer.restore import restore
 from medsr.io.allow import parse_allowances
@@ -279,16 +279,7 @@ class Upscaler:
         after, sigma, made_consistent = restored.after, restored.sigma, restored.consistency
 
         report = self._report(volume, after.geometry, decision, plan.as_dict(), engine)
-        if made_consistent is not None:
-            report["consistency"] = made_consistent.to_dict()
-            if not made_consistent.met:
-                report["doubts"].append(made_consistent.warning())
-        report |= residual_of(restored.residual, "the model or the grid allows no comparison")
-        if restored.doubt is not None:
-            report["doubts"].append(restored.doubt)
-        for doubt in report["doubts"]:
-            logger.warning(doubt)
-        report["warnings"] += report["doubts"]
+        note_fit(report, restored)
         if sigma is not None:
             report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
         request = None if outputs is None else outputs.request
