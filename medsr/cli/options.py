@@ -75,6 +75,14 @@ Tolerance = Annotated[
         help="Of --consistency, in the scan's units. Default: 1 HU; 0.1 % of an MR's range.",
     ),
 ]
+Limits = Annotated[
+    bool,
+    typer.Option(
+        " /--no-limits",
+        help="Do not hold the result to what the scan supports: constant background, least "
+        "value, overshoot.",
+    ),
+]
 AllowGaps = Annotated[
     bool,
     typer.Option("--allow-gaps", help="Resample uneven DICOM slices onto a regular grid."),

@@ -21,6 +21,7 @@ from medsr.cli.options import (
     Deidentify,
     Device,
     DicomLayout,
+    Limits,
     MaxMemory,
     ModalityName,
     ModalityOption,
@@ -135,6 +136,7 @@ def upscale_command(
     max_memory: MaxMemory = None,
     consistency: Consistency = False,
     tolerance: Tolerance = None,
+    limits: Limits = True,
     allow_gaps: AllowGaps = False,
     allow_tilt: AllowTilt = False,
     allow_duplicates: AllowDuplicates = False,
@@ -181,6 +183,7 @@ def upscale_command(
         "backend": backend,
         "max_memory": max_memory,
         "consistency": consistent(consistency, tolerance),
+        "limits": limits,
         "allow": allowed(
             gaps=allow_gaps,
             tilt=allow_tilt,

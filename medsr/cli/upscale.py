@@ -19,6 +19,7 @@ from medsr.cli.options import (
     Deidentify,
     Device,
     DicomLayout,
+    Limits,
     MaxMemory,
     ModalityName,
     ModalityOption,
@@ -102,6 +103,7 @@ def upscale_command(
     ] = None,
     consistency: Consistency = False,
     tolerance: Tolerance = None,
+    limits: Limits = True,
     series: Annotated[
         str | None,
         typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
@@ -154,6 +156,7 @@ def upscale_command(
         "backend": backend,
         "max_memory": max_memory,
         "consistency": wish,
+        "limits": limits,
         "report": report,
         "preview": preview,
         "overwrite": overwrite,

@@ -8,7 +8,7 @@ taken, by :mod:`medsr.infer.projection`. How far any result is from its scan is 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,11 +41,14 @@ class ConsistencyReport:
         tolerance: Largest absolute difference that was allowed, native units.
         units: ``"HU"`` or ``"arbitrary"``.
         before: Residual of the result as it was.
-        after: Residual of the projected result, before it is rounded to a file's type.
+        after: Residual of the projected result, held to the scan's limits again, before it is
+            rounded to a file's type.
         met: Whether ``after.largest`` is within the tolerance.
         out_of_reach: Share of the scan's components that the degradation all but erases, so that
             they are corrected only as far as ``projection.GAIN_LIMIT`` allows; mostly 0.
         seconds: What it took.
+        held: Whether the tolerance is missed only because the scan's background and least value
+            were kept.
     """
 
     degradation: dict[str, Any]
@@ -56,6 +59,7 @@ class ConsistencyReport:
     met: bool
     out_of_reach: float
     seconds: float
+    held: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -71,11 +75,16 @@ class ConsistencyReport:
     def warning(self) -> str:
         """A sentence for the user where the tolerance was not met."""
         unit = " HU" if self.units == "HU" else ""
+        why = "the scan holds detail or noise that this degradation cannot give"
+        if self.held:
+            why = (
+                "the scan's background and least value are kept, and at their edge this "
+                "degradation contradicts them; without limits it meets the tolerance"
+            )
         return (
             f"the result, degraded again, differs from the scan by up to "
             f"{self.after.largest:.3g}{unit}, more than the tolerance of {self.tolerance:.3g}{unit}"
-            f" ({self.before.largest:.3g}{unit} before): the scan holds detail or noise that this "
-            "degradation cannot give"
+            f" ({self.before.largest:.3g}{unit} before): {why}"
         )
 
 
@@ -195,13 +204,27 @@ class Planned:
         *,
         modality: Modality | None,
         counted: BoolArray | None = None,
+        hold: Callable[[], None] | None = None,
     ) -> ConsistencyReport:
-        """Project an image in place; arguments as for :meth:`Projection.project`."""
+        """Project an image in place; arguments as for :meth:`Projection.project`.
+
+        Args:
+            sr: The image.
+            lr: The scan.
+            modality: What the scan is.
+            counted: Voxels of the scan that hold data, for the residuals.
+            hold: Called after the projection, to hold ``sr`` to what comes before consistency;
+                the residual reported is that of the image then.
+        """
         started = time.perf_counter()
         tolerance = self.tolerance
         if tolerance is None:
             tolerance = default_tolerance(lr if counted is None else lr[counted], modality)
         before, after = self.projection.project(sr, lr, tolerance, counted)
+        reached = after.largest <= tolerance
+        if hold is not None:
+            hold()
+            after = residual_of(lr - self.projection.degrade(sr), counted)
         return ConsistencyReport(
             degradation=self.projection.described,
             tolerance=tolerance,
@@ -211,6 +234,7 @@ class Planned:
             met=after.largest <= tolerance,
             out_of_reach=round(self.projection.out_of_reach, 6),
             seconds=round(time.perf_counter() - started, 3),
+            held=reached and after.largest > tolerance,
         )
 
 

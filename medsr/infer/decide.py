@@ -53,6 +53,7 @@ class Wishes:
         uncertain: Whether the map of the expected error is wanted too.
         zoo_root: Folder of the models to choose from; those shipped when None.
         consistency: Whether degrading the result shall give the scan; a number is the tolerance.
+        limits: Whether the result is held to what the scan supports; see ``medsr.infer.limits``.
 
     Raises:
         UsageError: Spacing or scale are no three positive numbers, or both are given; or the
@@ -65,6 +66,7 @@ class Wishes:
     uncertain: bool = False
     zoo_root: Path | None = None
     consistency: bool | float = False
+    limits: bool = True
 
     def __post_init__(self) -> None:
         numbers = self.spacing is not None and not isinstance(self.spacing, str)

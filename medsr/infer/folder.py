@@ -65,6 +65,7 @@ def upscale_folder(
     preview: str | Path | None = None,
     uncertainty: str | Path | None = None,
     consistency: bool | float = False,
+    limits: bool = True,
     overwrite: bool = False,
     allow: Collection[str] = (),
     format: str | None = None,
@@ -95,6 +96,7 @@ def upscale_folder(
         preview: Folder of the pictures, ``NAME.png`` each.
         uncertainty: Folder of the maps of the expected error.
         consistency: For every scan.
+        limits: For every scan.
         overwrite: Replace results that exist.
         format: Of every result, as for :func:`medsr.upscale`; that of each scan when not given.
         dicom: For every result in DICOM.
@@ -129,6 +131,7 @@ def upscale_folder(
         max_memory=max_memory,
         uncertainty=uncertainty is not None,
         consistency=consistency,
+        limits=limits,
         allow=allow,
         zoo_root=zoo_root,
     )

@@ -23,6 +23,7 @@ from medsr.infer.decide import Decision
 from medsr.infer.engine import Engine, Plan
 from medsr.infer.freed import return_freed
 from medsr.infer.large_scan import LargeScan
+from medsr.infer.limits import Limiter
 from medsr.infer.outputs import Outputs, describe_error
 from medsr.infer.padding import PaddingMemory, WithoutPadding
 from medsr.infer.preview import Preview, choose_view
@@ -48,11 +49,13 @@ class LargeResult:
         geometry: Grid of the result, axes as in the scan.
         plan: How it was run, for the report.
         median_sigma: Median of the uncertainty map, to four digits; None without one.
+        limits: What was held to the limits that the scan sets; None without them.
     """
 
     geometry: Geometry
     plan: dict[str, Any]
     median_sigma: float | None
+    limits: dict[str, Any] | None
 
 
 def run(
@@ -65,6 +68,7 @@ def run(
     derivation: Derivation,
     limit_bytes: int,
     watch: Stopwatch,
+    limits: bool = True,
     progress: Progress | None = None,
 ) -> LargeResult:
     """Compute a scan slab by slab and write its images.
@@ -78,6 +82,7 @@ def run(
         derivation: How the result is computed, for formats that record it.
         limit_bytes: What the process should stay below.
         watch: Told of the seconds of each stage.
+        limits: Whether the result is held to the limits that the scan sets.
         progress: Called with (stage, planes done, planes in all).
 
     Raises:
@@ -91,28 +96,73 @@ def run(
     with watch.stage("prepare"):
         plan = cut(decision, frame, scan.volume, engine, limit_bytes)
         intensity = spec.intensity_for(prepare.modality_of(scan.volume))
-        voxels, memory = scan.slabs, None
+        voxels, memory = scan.slabs, _Memory(scan, geometry, frame, limits=limits)
         if scan.padding is not None:
             voxels = WithoutPadding(scan.slabs, scan.padding)
-            memory = PaddingMemory(scan.padding, scan.volume.shape, geometry.shape)
         normaliser = fit_intensity(intensity, voxels, scan.found)
         tracks, preview = _open(scan, decision, frame, geometry, outputs, appearing, derivation)
     blocks = _Blocks(scan, frame, normaliser, decision, engine, plan, watch, progress, memory)
     for channels in blocks.run(preview):
         for track, values in zip(tracks, channels, strict=True):
             with watch.stage("restore"):
-                ready = track.push(values, normaliser)
+                ready = track.push(values, normaliser, memory)
             with watch.stage("save"):
-                track.write(ready, memory)
-        if memory is not None:
-            memory.forget(min(track.given for track in tracks))
+                track.write(ready)
+        memory.forget(min(track.given for track in tracks))
     with watch.stage("save"):
         for track in tracks:
             track.finish()
         if preview is not None:
             outputs.write_picture(preview.draw(method=f"medsr {spec.name}"), appearing)
     median = tracks[1].median() if decision.uncertain else None
-    return LargeResult(geometry, blocks.summary(), median)
+    told = None if memory.limiter is None else memory.limiter.described()
+    return LargeResult(geometry, blocks.summary(), median, told)
+
+
+class _Memory:
+    """What the planes of a scan that were read say of the result's planes.
+
+    Args:
+        scan: The scan.
+        after: Grid of the result, axes as in the scan.
+        frame: Of the scan.
+        limits: Whether the result is held to the limits that the scan sets.
+    """
+
+    def __init__(
+        self, scan: LargeScan, after: Geometry, frame: prepare.Frame, *, limits: bool
+    ) -> None:
+        shapes = scan.volume.shape, after.shape
+        self.limiter = Limiter(scan.limits, *shapes, frame) if limits else None
+        self._padding = None if scan.padding is None else PaddingMemory(scan.padding, *shapes)
+
+    def note(self, start: int, planes: NDArray[Any]) -> NDArray[Any]:
+        """Take note of planes that were read; return them without padding."""
+        if self._padding is not None:
+            planes = self._padding.note(start, planes)
+        if self.limiter is not None:
+            self.limiter.note(start, planes)
+        return planes
+
+    def hold(self, start: int, planes: FloatArray) -> FloatArray:
+        """Hold planes of the result, from plane ``start`` on, to the limits; give padding back."""
+        if self.limiter is not None:
+            self.limiter.apply(start, planes)
+        if self._padding is None:
+            return planes
+        return self._padding.give_back(start, planes, self._padding.padding.value)
+
+    def clear(self, start: int, planes: FloatArray) -> FloatArray:
+        """Let a map of uncertainty be zero in background and in padding."""
+        if self.limiter is not None:
+            self.limiter.clear(start, planes)
+        return planes if self._padding is None else self._padding.give_back(start, planes, 0.0)
+
+    def forget(self, written: int) -> None:
+        """Let go of what no plane of the result from ``written`` on needs."""
+        for memory in (self.limiter, self._padding):
+            if memory is not None:
+                memory.forget(written)
 
 
 def _open(
@@ -172,7 +222,7 @@ class _Blocks:
         plan: Cut,
         watch: Stopwatch,
         progress: Progress | None,
-        memory: PaddingMemory | None,
+        memory: _Memory,
     ) -> None:
         self._memory = memory
         self._scan, self._frame, self._normaliser = scan, frame, normaliser
@@ -234,7 +284,7 @@ class _Blocks:
             fresh = self._scan.slabs.read(end, piece.stop)
             if preview is not None:
                 preview.add_before(end, fresh)
-            parts.append(fresh if self._memory is None else self._memory.note(end, fresh))
+            parts.append(self._memory.note(end, fresh))
         held = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         self._held, self._held_start = held, piece.start
         canonical = self._frame.canonical_data(held)
@@ -284,26 +334,28 @@ class _Track:
         self.given = 0
         self._counts = np.zeros(1 << _MEDIAN_BITS, dtype=np.int64)
 
-    def push(self, values: FloatArray, normaliser: Normaliser) -> FloatArray | None:
+    def push(
+        self, values: FloatArray, normaliser: Normaliser, memory: _Memory
+    ) -> FloatArray | None:
         """Take the planes of one core in canonical order; return native ones that are ready."""
         if any(rows is not None for rows in self._rows):
             values = apply_rows(values, self._rows)
         ready = self._rolling.push(self._frame.array_data(values))
-        if ready is None or not self._uncertain:
-            return ready
+        if ready is None:
+            return None
         if self._order == 3:
-            return normaliser.restore(ready.copy())
-        ready = ready * np.float32(normaliser.divisor)
-        self._counts += np.bincount(_coarse_keys(ready), minlength=self._counts.size)
+            if self._uncertain:
+                ready = normaliser.restore(ready.copy())
+            return memory.hold(self.given, ready)
+        ready = memory.clear(self.given, ready * np.float32(normaliser.divisor))
+        said = ready[ready > 0]
+        self._counts += np.bincount(_coarse_keys(said), minlength=self._counts.size)
         return ready
 
-    def write(self, ready: FloatArray | None, memory: PaddingMemory | None) -> None:
-        """Write planes that are ready, with the scan's padding."""
+    def write(self, ready: FloatArray | None) -> None:
+        """Write planes that are ready."""
         if ready is None:
             return
-        if memory is not None:
-            fill = memory.padding.value if self._order == 3 else 0.0
-            ready = memory.give_back(self.given, ready, fill)
         if self._look is not None:
             self._look(self.given, ready)
         if self._writer is not None:

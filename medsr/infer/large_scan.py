@@ -12,6 +12,8 @@ from pathlib import Path
 
 from medsr.errors import InputError
 from medsr.infer import prepare
+from medsr.infer.background import Watched
+from medsr.infer.limits import Limits
 from medsr.infer.padding import Padding, find_padding_by_slabs
 from medsr.io import labels
 from medsr.io.slabs import SlabReader, count_voxels, open_slabs
@@ -34,12 +36,14 @@ class LargeScan:
         volume: Its grid, modality and source; the voxels mean nothing.
         found: What is known of all voxels, those without data left out.
         padding: Voxels without data, if any.
+        limits: Those that it sets to its result.
     """
 
     slabs: SlabReader
     volume: Volume
     found: Survey
-    padding: Padding | None = None
+    padding: Padding | None
+    limits: Limits
 
 
 def open_large(
@@ -74,10 +78,13 @@ def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> L
     from medsr.infer.preview import sample_step
 
     header = slabs.outline
-    found = survey(slabs, where, step=sample_step(header.shape))
+    watched = Watched(slabs)
+    found = survey(watched, where, step=sample_step(header.shape))
     kind = prepare.parse_modality(modality) or header.modality or found.modality
     padding, measured = find_padding_by_slabs(slabs, found, kind)
-    return LargeScan(slabs, header.replace(modality=kind), measured, padding)
+    background = watched.faces.background(padding)
+    limits = Limits.of(measured.low, measured.high, kind, background)
+    return LargeScan(slabs, header.replace(modality=kind), measured, padding, limits)
 
 
 def is_large(path: Path, limit_bytes: int) -> bool:

@@ -17,6 +17,7 @@ from medsr.infer import prepare
 from medsr.infer.decide import RESERVE_BYTES, SLOW, Decision
 from medsr.infer.engine import Engine
 from medsr.infer.freed import return_freed
+from medsr.infer.limits import AROUND
 from medsr.infer.plan import plan_tiles
 from medsr.infer.resample import RollingRows
 from medsr.volume import Volume
@@ -67,7 +68,8 @@ class Costs:
     """What slabs take in memory, in bytes.
 
     Args:
-        per_plane_read: For a plane of the scan, halo included: as stored twice, and as float32.
+        per_plane_read: For a plane of the scan, halo included: as stored three times (read, noted
+            for the limits, joined with what was held), and as float32.
         per_plane_out: For the network's answer to it.
         per_plane_done: For a plane of the core: resampled, being joined, ready, being stored.
         fixed: For what resampling holds back, and a few planes being written.
@@ -105,7 +107,9 @@ def cut(
         MemoryLimitError: Not even the thinnest slab fits.
     """
     axis = frame.axes.index(2)
-    count, halo, multiple = volume.shape[2], engine.halo[axis], engine.multiple_of[axis]
+    # The limits of a result look at the scan's planes around each too.
+    halo = max(engine.halo[axis], AROUND)
+    count, multiple = volume.shape[2], engine.multiple_of[axis]
     costs = estimate(decision, frame, volume, engine.channels)
     return_freed()
     left = limit_bytes - int(psutil.Process().memory_info().rss) - RESERVE_BYTES
@@ -155,6 +159,8 @@ def estimate(decision: Decision, frame: prepare.Frame, volume: Volume, channels:
     in_plane = any(big[k] != target[k] for k in range(3) if k != axis)
     along = big[axis] != target[axis]
     rolling = RollingRows(big[axis], target[axis])
+    # What the limits hold at a time: planes of the result beside one of the scan, and its bounds.
+    run = math.ceil(target[axis] / decision.grid.shape[axis])
     done = 0
     if in_plane:
         # The core as a contiguous array, one axis done, both done.
@@ -166,10 +172,10 @@ def estimate(decision: Decision, frame: prepare.Frame, volume: Volume, channels:
     if channels > 1:
         done += scale[axis] * wanted
     return Costs(
-        per_plane_read=plane * (2 * stored + (8 if channels > 1 else 4)),
+        per_plane_read=plane * (3 * stored + (8 if channels > 1 else 4)),
         per_plane_out=4 * channels * scale[axis] * enlarged,
         per_plane_done=4 * done,
-        fixed=4 * wanted * (2 * channels * rolling.reach + 8),
+        fixed=4 * wanted * (2 * channels * rolling.reach + 8 + 3 * run) + 40 * plane,
     )
 
 

@@ -73,6 +73,7 @@ def upscale(
     preview: str | Path | None = None,
     uncertainty: bool | str | Path = False,
     consistency: bool | float = False,
+    limits: bool = True,
     overwrite: bool = False,
     format: str | None = None,
     dicom: DicomOptions = DEFAULTS,
@@ -107,6 +108,10 @@ def upscale(
         consistency: True, or a tolerance in native units (HU for CT): change the result as
             little as possible so that degrading it as in the model's training gives the scan; see
             :mod:`medsr.infer.consistency`. True takes 1 HU, or 0.1 % of an MR scan's range.
+        limits: Whether the result is held to what the scan supports: an exactly constant
+            background stays, nothing lies below the scan's least value or (CT) beyond what
+            scanners store, and overshoot is bounded; see :mod:`medsr.infer.limits`. False gives
+            the network's answer as it is.
         overwrite: Replace files that exist.
         format: ``"dicom"``, ``"nifti"``, ``"nrrd"``, ``"mha"`` or ``"mgz"``, whose ending is added
             to ``output`` where that has none; its name decides when not given.
@@ -140,6 +145,7 @@ def upscale(
         max_memory=max_memory,
         uncertainty=uncertainty is not False,
         consistency=consistency,
+        limits=limits,
         allow=allow,
         zoo_root=zoo_root,
     )

@@ -109,6 +109,7 @@ class Upscaler:
         max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
         uncertainty: Whether the map of the expected error is computed too.
         consistency: As for :func:`medsr.upscale`.
+        limits: As for :func:`medsr.upscale`.
         allow: As for :func:`medsr.io.load`.
         zoo_root: Folder of the models to choose from; those shipped when not given.
 
@@ -129,10 +130,11 @@ class Upscaler:
         max_memory: int | str | None = None,
         uncertainty: bool = False,
         consistency: bool | float = False,
+        limits: bool = True,
         allow: Collection[str] = (),
         zoo_root: Path | None = None,
     ) -> None:
-        self.wishes = Wishes(model, spacing, scale, uncertainty, zoo_root, consistency)
+        self.wishes = Wishes(model, spacing, scale, uncertainty, zoo_root, consistency, limits)
         self.allow = parse_allowances(allow)
         self.modality = modality
         self.max_memory_bytes = prepare.parse_bytes(max_memory)
@@ -275,19 +277,19 @@ class Upscaler:
             del lr, sr
 
         with watch.stage("restore"):
-            restored = restore(answers, volume, frame, normaliser, decision, padding, projection)
-        after, sigma, made_consistent = restored.after, restored.sigma, restored.consistency
+            parts = volume, frame, normaliser, decision, padding, projection
+            restored = restore(answers, *parts, limits=self.wishes.limits)
+        after = restored.after
 
         report = self._report(volume, after.geometry, decision, plan.as_dict(), engine)
         note_fit(report, restored)
-        if sigma is not None:
-            report["uncertainty"] = {"units": sigma.units, "median": float(np.median(sigma.data))}
+        report |= restored.told()
         request = None if outputs is None else outputs.request
         weights = decision.model.weight_hash
         derivation = derive(
-            volume.geometry, after.geometry, spec, weights, request, made_consistent
+            volume.geometry, after.geometry, spec, weights, request, restored.consistency
         )
-        return Computed(volume, after, sigma, report, derivation, watch)
+        return Computed(volume, after, restored.sigma, report, derivation, watch)
 
     def _fits(self, decision: Decision, engine: Engine, outputs: Outputs | None) -> bool:
         """Whether all of it fits into memory; the engine is told how much is left for it.
@@ -338,9 +340,12 @@ class Upscaler:
                 derivation=derivation,
                 limit_bytes=self.max_memory_bytes or default_limit(),
                 watch=watch,
+                limits=self.wishes.limits,
                 progress=progress,
             )
             report = self._report(volume, after, decision, done.plan, engine)
+            if done.limits is not None:
+                report["limits"] = done.limits
             if done.median_sigma is not None:
                 report["uncertainty"] = {"units": volume.units, "median": done.median_sigma}
             report |= residual_of(None, "the result was computed slab by slab, to spare memory")

@@ -215,6 +215,7 @@ def _run(
         upscaler.allow,
         dicom,
         consistency=upscaler.wishes.consistency,
+        limits=upscaler.wishes.limits,
     )
     outputs = dataclasses.replace(outputs, request=request)
     uids = result_uids(request, dicom)
@@ -320,6 +321,7 @@ def name_request(
     dicom: DicomOptions = DEFAULTS,
     *,
     consistency: bool | float = False,
+    limits: bool = True,
 ) -> str:
     """Name what is asked for: this series, by this model, on this grid, by this version.
 
@@ -332,6 +334,7 @@ def name_request(
         allow: What was allowed in reading the source.
         dicom: How the result is written; an option at its default is no part of the name.
         consistency: As for :func:`medsr.upscale`.
+        limits: As for :func:`medsr.upscale`.
     """
     parts = [
         series,
@@ -349,6 +352,8 @@ def name_request(
     }
     if consistency is not False:
         settled["consistency"] = consistency
+    if not limits:
+        settled["limits"] = limits
     text = json.dumps([*parts, settled] if settled else parts, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 

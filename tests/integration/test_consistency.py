@@ -89,7 +89,7 @@ def test_the_file_degrades_to_the_scan(scan: Path, tmp_path: Path) -> None:
     _model().save(folder)
     output, report = tmp_path / "sharp.nii.gz", tmp_path / "report.json"
     words = ["upscale", scan, output, "--model", folder, "--scale", "1,1,4", "--report", report]
-    assert main([*map(str, words), "--consistency", "--precision", "fp32"]) == 0
+    assert main([*map(str, words), "--consistency", "--no-limits", "--precision", "fp32"]) == 0
     lr, sr = io.load(scan, modality="MR"), io.load(output, modality="MR")
     told = json.loads(report.read_text())["consistency"]
     assert told["met"] is True
@@ -98,7 +98,8 @@ def test_the_file_degrades_to_the_scan(scan: Path, tmp_path: Path) -> None:
     )
     assert told["degradation"]["factor"] == [1.0, 1.0, 4.0]
     assert np.abs(_degraded(sr, 0) - lr.data).max() <= told["tolerance"] * 1.01
-    plain = upscale(scan, model=folder, scale=(1, 1, 4), precision="fp32").whole()
+    options = {"scale": (1, 1, 4), "precision": "fp32", "limits": False}
+    plain = upscale(scan, model=folder, **options).whole()
     before = np.abs(_degraded(plain, 0) - lr.data)
     assert told["before"]["largest"] == pytest.approx(before.max(), rel=1e-3)
     assert told["before"]["rms"] == pytest.approx(np.sqrt(np.square(before).mean()), rel=1e-3)
@@ -109,7 +110,8 @@ def test_the_file_degrades_to_the_scan(scan: Path, tmp_path: Path) -> None:
 
 
 def test_a_stated_tolerance_and_a_fractional_grid(scan: Path) -> None:
-    result = upscale(scan, model=_model(), spacing=(1.3, 1.0, 1.0), consistency=25.0)
+    options = {"spacing": (1.3, 1.0, 1.0), "consistency": 25.0, "limits": False}
+    result = upscale(scan, model=_model(), **options)
     told = result.report["consistency"]
     assert told["tolerance"] == 25.0
     assert told["met"]
@@ -152,8 +154,38 @@ def test_every_scan_of_a_folder(scan: Path, tmp_path: Path) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()
     scan.rename(folder / "one.nii.gz")
-    summary = upscale_folder(folder, tmp_path / "out", model=_model(), consistency=True)
-    assert summary.reports["one.nii.gz"]["consistency"]["met"] is True
+    options = {"model": _model(), "consistency": True, "limits": False}
+    summary = upscale_folder(folder, tmp_path / "out", **options)
+    report = summary.reports["one.nii.gz"]
+    assert report["consistency"]["met"] is True
+    assert "limits" not in report
+
+
+def test_limits_come_before_consistency_and_what_is_delivered_is_told(
+    scan: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = upscale(scan, model=_model(), scale=(1, 1, 4), consistency=True, precision="fp32")
+    sr, told, lr = result.whole().data, result.report["consistency"], io.load(scan).data
+    assert sr.min() >= lr.min()
+    apart = np.abs(_degraded(result.whole(), 0) - lr)
+    assert told["after"]["largest"] == pytest.approx(apart.max(), rel=1e-3)
+    assert told["after"]["rms"] == pytest.approx(np.sqrt(np.square(apart).mean()), rel=1e-3)
+    # Half the noise around the head cannot be had without values below the scan's least.
+    assert told["held"] is True
+    assert told["met"] is False
+    assert told["after"]["rms"] < told["before"]["rms"]
+    assert "without limits it meets the tolerance" in caplog.text
+
+
+def test_a_background_that_runs_along_the_slices_contradicts_nothing() -> None:
+    data = np.random.default_rng(3).normal(500, 20, (16, 14, 8)).astype(np.float32)
+    data[:4] = 0
+    lr = Volume(data, Geometry(data.shape, np.diag([1.0, 1.0, 4.0, 1.0])), "MR")
+    result = upscale(lr, model=_model(), scale=(1, 1, 4), consistency=5.0)
+    told = result.report["consistency"]
+    assert told["met"]
+    assert not told["held"]
+    assert (result.whole().data[:4] == 0).all()
 
 
 def test_refusals(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ def test_every_part_of_a_request_counts() -> None:
         name_request("1.2.3", GRID, dataclasses.replace(HOW, model="mr-z4 0.2.0")),
         name_request("1.2.3", GRID, dataclasses.replace(HOW, weight_hash="cd" * 32)),
         name_request("1.2.3", GRID, dataclasses.replace(HOW, version="1.2.4")),
+        name_request("1.2.3", GRID, HOW, limits=False),
         name_request("1.2.3", GRID, HOW, ["gaps"]),
         name_request("1.2.3", GRID, HOW, ["gaps", "tilt"]),
         name_request("1.2.3", GRID, HOW, dicom=DicomOptions("enhanced")),
@@ -44,6 +45,6 @@ def test_every_part_of_a_request_counts() -> None:
         name_request("1.2.3", GRID, HOW, consistency=True),
         name_request("1.2.3", GRID, HOW, consistency=0.5),
     }
-    assert len(names) == 18
+    assert len(names) == 19
     assert name_request("1.2.3", GRID, HOW, dicom=DicomOptions()) == NAME
     assert name_request("1.2.3", GRID, HOW, ["tilt", "gaps"]) in names
