@@ -35,7 +35,7 @@ REACHES = (0.0, 0.25, 0.5, REACH, 2.0)
 
 def measure(
     cohort: Path, split: str, models: Sequence[str], reaches: Sequence[float] = REACHES
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Restore one axis of every scan that a model is for, and set limits of every reach beside it.
 
     Args:
@@ -44,17 +44,16 @@ def measure(
         models: Names or folders.
         reaches: See :data:`medsr.infer.limits.REACH`.
 
-    Returns:
-        Rows, and what they have in common.
+    Yields:
+        The rows so far, and what they have in common.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in models:
         model = load_model(name)
         modality: Modality = "CT" if model.spec.modality == "CT" else "MR"
         for task in _tasks(cohort, split, model, modality):
             rows.append(_row(task, model, modality, reaches))
-            sys.stderr.write(f"{rows[-1]['model']} {rows[-1]['scan']} {rows[-1]['axis']}\n")
-    return {"split": split, "reach": REACH, "reaches": list(reaches), "rows": rows}
+            yield {"split": split, "reach": REACH, "reaches": list(reaches), "rows": rows}
 
 
 def _tasks(cohort: Path, split: str, model: SRModel, modality: Modality) -> Iterator[Task]:
@@ -148,12 +147,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m medsr.benchmark.limits")
     parser.add_argument("--cohort", type=Path, required=True)
     parser.add_argument("--split", default="dev")
-    parser.add_argument("--models", default="mr-z4,ct-z4,mr-iso2")
+    parser.add_argument("--models", default="ct-z4,mr-iso2,mr-z4")
     parser.add_argument("--json", type=Path, required=True)
     chosen = parser.parse_args(arguments)
-    found = measure(chosen.cohort, chosen.split, chosen.models.split(","))
-    chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(table(found))
+    text = ""
+    for found in measure(chosen.cohort, chosen.split, chosen.models.split(",")):
+        text = table(found)
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        sys.stderr.write(text.splitlines()[-1] + "\n")
+    sys.stdout.write(text)
     return 0
 
 

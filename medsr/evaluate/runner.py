@@ -192,7 +192,8 @@ class Runner:
             ]
         if restored.sigma is not None:
             error = np.asarray(sr.data, np.float64) - truth
-            mask = scorer.reference.mask
+            # Where a result is set, to background or padding, no error is expected.
+            mask = scorer.reference.mask & (restored.sigma.data > 0)
             found.calibrations.append(
                 {**keys, **calibration(error, restored.sigma.data, mask).to_dict()}
             )
