@@ -76,7 +76,8 @@ def _row(
     task: Task, model: SRModel, modality: Modality, reaches: Sequence[float]
 ) -> dict[str, Any]:
     """One scan: without limits, and with them at every reach."""
-    options = {"model": model, "modality": modality, "precision": "fp32", "limits": False}
+    options: dict[str, Any] = {"model": model, "precision": "fp32", "limits": False}
+    options["modality"] = modality
     sr = upscale(task.lr, spacing=None, scale=model.spec.scale, **options).whole().data
     lr, truth = np.asarray(task.lr.data), np.asarray(task.truth.data)
     reference = reference_for(truth, modality)
@@ -87,7 +88,7 @@ def _row(
         return {"psnr": inside, "psnr_everywhere": whole}
 
     found = Limits.of(float(lr.min()), float(lr.max()), modality, Faces.of(lr).background())
-    row = {
+    row: dict[str, Any] = {
         "model": model.spec.name,
         "scan": task.job.record.scan_id,
         "axis": task.job.label,

@@ -126,8 +126,9 @@ class Limiter:
                 self._cut += int(np.count_nonzero(changed))
             else:
                 held = np.clip(values, self.limits.floor, self.limits.ceiling)
-            if local.background is not None:
-                np.copyto(held, self.limits.background, where=local.background)
+            value = self.limits.background
+            if local.background is not None and value is not None:
+                np.copyto(held, value, where=local.background)
             part[:] = np.moveaxis(held, 0, 2)
 
     def clear(self, start: int, planes: FloatArray) -> None:
