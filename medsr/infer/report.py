@@ -147,7 +147,10 @@ def note_fit(report: dict[str, Any], restored: Restored) -> None:
     report |= residual_of(restored.residual, "the model or the grid allows no comparison")
     if made is not None:
         report["consistency"] = made.to_dict()
-        if not made.met:
+        if made.held:  # by the scan itself: nothing to doubt
+            logger.warning(made.warning())
+            report["warnings"].append(made.warning())
+        elif not made.met:
             report["doubts"].append(made.warning())
     if restored.doubt is not None:
         report["doubts"].append(restored.doubt)
