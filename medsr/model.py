@@ -84,6 +84,8 @@ class ModelSpec:
         other_modalities: Further modalities that the model was trained on, and how their input is
             normalised.
         training_patients: Salted hashes of the people it learnt from; None where it does not say.
+        trained_regions: Parts of the body that the training scans show; empty where not known.
+        trained_contrasts: Their contrasts; empty where not known.
     """
 
     name: str
@@ -103,6 +105,18 @@ class ModelSpec:
     description: str
     other_modalities: dict[Modality, Intensity] = field(default_factory=dict)
     training_patients: TrainingPatients | None = None
+    trained_regions: tuple[str, ...] = ()
+    trained_contrasts: tuple[str, ...] = ()
+
+    @property
+    def seen(self) -> str:
+        """What the training scans show, in words: ``brain MR (T1w, T2w)``."""
+        what = "/".join(self.modalities)
+        if self.trained_contrasts:
+            what += f" ({', '.join(self.trained_contrasts)})"
+        if not self.trained_regions:
+            return f"{what} of a region that it does not tell"
+        return f"{', '.join(self.trained_regions)} {what}"
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

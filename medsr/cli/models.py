@@ -25,11 +25,12 @@ def models_command(
     if not specs:
         write("no models ship with this installation; pass a model folder to --model")
         return
-    headings = ("model", "for", "scale", "role", "parameters", "in-plane mm", "slice mm")
+    headings = ("model", "for", "seen", "scale", "role", "parameters", "in-plane mm", "slice mm")
     rows = [
         (
             spec.name,
             "/".join(spec.modalities),
+            ", ".join(spec.trained_regions) or "-",
             " x ".join(map(str, spec.scale)),
             spec.role,
             f"{spec.parameters:,}",
@@ -41,7 +42,7 @@ def models_command(
     write_table(headings, rows)
     write("")
     for spec in specs:
-        write(f"{spec.name}: {spec.description}")
+        write(f"{spec.name}: {spec.description.removesuffix('.')}; trained on {spec.seen}.")
 
 
 def _range(limits: tuple[float, float]) -> str:

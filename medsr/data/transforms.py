@@ -44,6 +44,7 @@ class PreparedScan:
         copies: How many entries share this scan's voxels.
         body_threshold: Normalised intensity above which a voxel counts as body.
         domain: Modality and contrast, for example ``"MR/T1w"``.
+        region: Part of the body that it shows; empty where not known.
     """
 
     sample: dict[str, Any]
@@ -54,6 +55,7 @@ class PreparedScan:
     copies: int
     body_threshold: float
     domain: str = ""
+    region: str = ""
 
     @property
     def modality(self) -> str:
@@ -128,6 +130,7 @@ def prepare_scan(
                 copies=len(axes),
                 body_threshold=threshold,
                 domain=record.domain,
+                region=record.region,
             )
         )
     return tuple(entries)

@@ -163,6 +163,7 @@ def model_card(
         f"- Input: {' and '.join(spec.modalities)}, in-plane spacing {_range(trained.in_plane)} "
         f"mm, slice spacing {_range(trained.slice)} mm in training. Native units in, native units "
         "out, no clipping.",
+        f"- Trained on {spec.seen}.",
         f"- Simulated low resolution: `{json.dumps(spec.trained_degradation)}`.",
     ]
     parts = [

@@ -6,6 +6,7 @@ The rules by which grids and models are chosen are in ``medsr.infer.choose``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from medsr.volume import Modality
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 RESERVE_BYTES = 128 * 2**20
 """Kept free under a memory limit for kernels and libraries that load while the network runs."""
@@ -130,7 +133,9 @@ class Shelf:
         if folder not in self._loaded:
             from medsr.infer.backends.load import load_model
 
-            self._loaded[folder] = load_model(folder)
+            self._loaded[folder] = loaded = load_model(folder)
+            if loaded.spec.trained_regions:
+                logger.info("%s was trained on %s", loaded.spec.name, loaded.spec.seen)
         return self._loaded[folder]
 
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medsr import __version__
 from medsr.geometry import Geometry
+from medsr.infer.scope import body_part
 from medsr.model import ModelSpec
+from medsr.regions import region_of
 from medsr.volume import Volume
 
 if TYPE_CHECKING:
@@ -113,12 +115,14 @@ def build_report(
             "role": spec.role,
             "scale": list(spec.scale),
             "weights_sha256": weight_hash,
+            "trained_on": spec.seen,
         },
         "input": {
             "format": source.format if source else "array",
             "dtype": str(source.dtype if source else before.data.dtype),
             "modality": before.modality,
             "units": before.units,
+            "region": region_of(body_part(source)),
             **describe_grid(before.geometry),
         },
         "output": {"units": before.units, **describe_grid(after)},

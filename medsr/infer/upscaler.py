@@ -37,6 +37,7 @@ from medsr.infer.padding import find_padding
 from medsr.infer.report import Stopwatch, build_report, note_fit, residual_of
 from medsr.infer.resample import FloatArray
 from medsr.infer.restore import restore
+from medsr.infer.scope import beyond
 from medsr.io.allow import parse_allowances
 from medsr.io.slabs import MemorySlabs
 from medsr.model import Normaliser, SRModel
@@ -383,7 +384,9 @@ class Upscaler:
     def decide(self, volume: Volume) -> Decision:
         """Settle model and grid for a scan; see :func:`medsr.infer.decide.decide`."""
         modality = prepare.modality_of(volume)
-        return decide(volume.geometry, modality, self.wishes, self._shelf.get)
+        decision = decide(volume.geometry, modality, self.wishes, self._shelf.get)
+        decision.warnings.extend(beyond(decision.model.spec, volume.source))
+        return decision
 
     def _load(
         self,

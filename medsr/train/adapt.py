@@ -248,9 +248,9 @@ def _write_manifest(records: Sequence[ScanRecord], path: Path) -> None:
     """Write the columns of a manifest that training reads."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "split", "patient_id", "modality", "contrast", "sharp_axes"])
-    for r in records:
-        writer.writerow([r.path, r.split, r.patient_id, r.modality, r.contrast, r.sharp_axes])
+    columns = ("path", "split", "patient_id", "modality", "contrast", "sharp_axes", "region")
+    writer.writerow(columns)
+    writer.writerows([getattr(record, name) for name in columns] for record in records)
     with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 

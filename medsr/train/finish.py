@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -82,6 +82,8 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
             name: Intensity.for_modality(name) for name in recipe.data.modalities[1:]
         },
         training_patients=training_patients(recipe, cohort),
+        trained_regions=_seen(recipe, cohort, "region"),
+        trained_contrasts=_seen(recipe, cohort, "contrast"),
     )
     if isinstance(network, DAM3D) and recipe.role == "student":
         pair = replace(spec, name=f"{spec.name}-pair", role="teacher")
@@ -111,6 +113,33 @@ def training_patients(recipe: Recipe, cohort: Cohort) -> TrainingPatients:
         else:
             learnt_from.append((spec.name, spec.training_patients))
     return TrainingPatients.gather((scan.patient_id for scan in cohort.train), learnt_from)
+
+
+def _seen(recipe: Recipe, cohort: Cohort, what: Literal["region", "contrast"]) -> tuple[str, ...]:
+    """Which regions or contrasts a model has seen, itself and before; none where one is not told.
+
+    Args:
+        recipe: Names the model that the weights start from, and teachers, whose scans count where
+            there are no own ones.
+        cohort: The scans it learns from.
+        what: What to gather.
+    """
+    told: list[tuple[str, ...]] = [
+        (scan.region if what == "region" else scan.domain.partition("/")[2],)
+        for scan in cohort.train
+    ]
+    teachers = () if cohort.train else (recipe.teacher, *recipe.teachers)
+    for name in filter(None, (recipe.network.start, *teachers)):
+        try:
+            spec = ModelSpec.read(zoo.resolve(name))
+        except ModelError:
+            return ()
+        told.append(spec.trained_regions if what == "region" else spec.trained_contrasts)
+    return tuple(sorted({text for texts in told for text in texts})) if _all(told) else ()
+
+
+def _all(told: list[tuple[str, ...]]) -> bool:
+    return all(texts and all(texts) for texts in told)
 
 
 def outcome(network: SRNetwork, recipe: Recipe) -> SRNetwork:

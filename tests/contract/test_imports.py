@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "deferred"}),
     frozenset({"geometry", "plugins"}),
     frozenset({"networks", "losses", "volume", "batch"}),
-    frozenset({"intensity", "patients"}),
+    frozenset({"intensity", "patients", "regions"}),
     frozenset({"model", "zoo", "degrade", "recipe", "io"}),
     frozenset({"infer", "distill", "compress", "data"}),
     frozenset({"train", "evaluate", "pacs"}),

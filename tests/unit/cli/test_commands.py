@@ -116,7 +116,8 @@ def test_models_lists_specs(model: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(zoo, "ROOT", model.parent)
     lines = call("models").output.splitlines()
     assert lines[1].split()[:2] == ["tiny", "MR"]
-    assert lines[-1] == "tiny: random weights, for tests"
+    told = "random weights, for tests; trained on MR of a region that it does not tell."
+    assert lines[-1] == f"tiny: {told}"
     (spec,) = json.loads(call("models", "--json").output)
     assert (spec["name"], spec["scale"]) == ("tiny", [1, 1, 4])
     monkeypatch.setattr(zoo, "ROOT", model)
