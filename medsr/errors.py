@@ -68,7 +68,7 @@ class TooFewSlicesError(InputError):
 
 
 class NonFiniteError(InputError):
-    """The voxels hold NaN or infinity."""
+    """The voxels hold NaN, infinity, or numbers too large to compute with in float32."""
 
     exit_code = 17
 
@@ -132,6 +132,12 @@ class LabelsError(InputError):
 
     exit_code = 27
     nothing_to_do = True
+
+
+class ModalityError(InputError):
+    """Whether the scan is CT or MR cannot be told, and nobody says it."""
+
+    exit_code = 28
 
 
 class MissingGeometryError(GeometryError):

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 
+from medsr.values import ArrayValues, Values
 from medsr.volume import Modality
 
 if TYPE_CHECKING:
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float32]
 
 _CONFIG = ConfigDict(extra="forbid")
+
+COMMON = 0.05
+"""Share of voxels at one value that makes it a background or a fill value."""
+RARE = 0.005
+"""Share of voxels that counts for little."""
+STANDS_OUT = 4
+"""How many times as frequent as its neighbours a background is."""
+RIPPLE = 0.1
+"""How far a magnitude swings below zero (interpolation, filters), as a share of its width."""
+RAISED, BACKGROUND = 0.5, 0.3
+"""How far above zero a scan starts, as a share of its range, that is an offset, where this share
+of it is background: within ``RIPPLE`` of the range from its start."""
+LOWEST = 0.5
+"""Percentile that stands for no signal where nothing tells of it."""
+LONE, FEW = 0.1, 1e-4
+"""A maximum is an outlier where no larger share than ``FEW`` exceeds ``LONE`` of it."""
 
 Number = TypeVar("Number", "FloatArray", "torch.Tensor")
 
@@ -106,18 +123,85 @@ class Intensity:
         """
         if self.kind == "linear":
             return Normaliser(self.offset, self.divisor)
-        values = np.asarray(data)
-        foreground = values[values > self.threshold(float(values.max()))]
-        if not foreground.size:
-            return self.normaliser(None)
-        return self.normaliser(float(np.percentile(foreground, self.percentile)))
+        return self.fit_values(ArrayValues(np.asarray(data)))
 
-    def threshold(self, maximum: float) -> float:
-        """Native value above which voxels are foreground, in a scan with this ``maximum``."""
-        return self.offset + self.foreground * (maximum - self.offset)
-
-    def normaliser(self, percentile: float | None) -> Normaliser:
-        """Return the map of a scan whose foreground has this ``percentile``; None of none."""
-        width = 0.0 if percentile is None else percentile - self.offset
+    def fit_values(self, values: Values) -> Normaliser:
+        """Fit the map to the values of a scan, however they are held; see :meth:`fit`."""
+        if self.kind == "linear":
+            return Normaliser(self.offset, self.divisor)
+        zero = self._zero(values)
         # An empty scan has no scale of its own; any positive divisor restores it exactly.
-        return Normaliser(self.offset, width if width > 0 else self.divisor)
+        return Normaliser(zero, self._width(values, zero) or self.divisor)
+
+    def _zero(self, values: Values) -> float:
+        """Value that stands for no signal: ``offset``, unless the scan clearly has another one.
+
+        It has another one where its background is one value that is not ``offset``, or where it
+        reaches clearly below ``offset``, as no magnitude does. So scans that differ by a positive
+        factor and an offset take maps that differ alike, while a crop from inside tissue, whose
+        smallest value is above ``offset`` for another reason, keeps it.
+        """
+        piles = [self.offset] if self._recurs(values, self.offset, COMMON) else _piles(values)
+        for pile in piles:
+            if self._is_zero(values, pile):
+                near = self.foreground * (self._maximum(values, pile) - pile)
+                return self.offset if abs(pile - self.offset) <= near else pile
+        if self._is_zero(values, self.offset) and not self._is_raised(values):
+            return self.offset
+        lowest = values.percentile(LOWEST)
+        return self.offset if lowest is None else lowest
+
+    def _is_raised(self, values: Values) -> bool:
+        """Whether a scan has a background far above ``offset``, as no crop from inside tissue."""
+        if values.low <= self.offset:
+            return False
+        low, high = (values.percentile(percent) for percent in (LOWEST, 100 - LOWEST))
+        if low is None or high is None or low - self.offset < RAISED * (high - low):
+            return False
+        dark = values.count(-np.inf, low + RIPPLE * (high - low))
+        return low < high and dark >= BACKGROUND * values.size
+
+    @staticmethod
+    def _recurs(values: Values, value: float, share: float) -> bool:
+        return values.count(value, value) >= share * values.size
+
+    def _is_zero(self, values: Values, zero: float) -> bool:
+        """Whether a scan has signal above a value and no more than ripples below it."""
+        width = self._width(values, zero)
+        if width == 0.0:
+            return values.low == values.high
+        return values.count(-np.inf, zero - RIPPLE * width) < RARE * values.size
+
+    def _width(self, values: Values, zero: float) -> float:
+        """Percentile of the foreground, from zero; 0 without foreground."""
+        threshold = zero + self.foreground * (self._maximum(values, zero) - zero)
+        percentile = values.percentile(self.percentile, threshold)
+        return 0.0 if percentile is None else max(percentile - zero, 0.0)
+
+    def _maximum(self, values: Values, zero: float) -> float:
+        """The largest value, those left out that lie far above all but a few."""
+        high = values.high
+        while high > zero:
+            bound = zero + LONE * (high - zero)
+            if values.count(bound, np.inf) > max(1, FEW * values.size):
+                break
+            below, _ = values.around(bound)
+            if below is None or below <= zero:
+                break
+            high = below
+        return high
+
+
+def _piles(values: Values) -> list[float]:
+    """Values that many voxels have exactly and their neighbours have not: backgrounds, fills."""
+    candidates = values.frequent(COMMON)
+    at_lowest = values.count(values.low, values.low)
+    if at_lowest >= RARE * values.size:
+        candidates.append((values.low, at_lowest))
+    return [value for value, count in candidates if stands_out(values, value, count)]
+
+
+def stands_out(values: Values, value: float, count: int) -> bool:
+    """Whether a value occurs much more often than the nearest ones to both sides."""
+    sides = [side for side in values.around(value) if side is not None]
+    return all(count >= STANDS_OUT * values.count(side, side) for side in sides)

@@ -25,7 +25,7 @@ from medsr.infer.freed import return_freed
 from medsr.infer.large_scan import LargeScan
 from medsr.infer.limits import Limiter
 from medsr.infer.outputs import Outputs, describe_error
-from medsr.infer.padding import PaddingMemory, WithoutPadding
+from medsr.infer.padding import PaddingMemory
 from medsr.infer.preview import Preview, choose_view
 from medsr.infer.report import Stopwatch
 from medsr.infer.resample import FloatArray, RollingRows, apply_rows, operator
@@ -96,10 +96,9 @@ def run(
     with watch.stage("prepare"):
         plan = cut(decision, frame, scan.volume, engine, limit_bytes)
         intensity = spec.intensity_for(prepare.modality_of(scan.volume))
-        voxels, memory = scan.slabs, _Memory(scan, geometry, frame, limits=limits)
-        if scan.padding is not None:
-            voxels = WithoutPadding(scan.slabs, scan.padding)
-        normaliser = fit_intensity(intensity, voxels, scan.found)
+        memory = _Memory(scan, geometry, frame, limits=limits)
+        without = None if scan.padding is None else scan.padding.value
+        normaliser = fit_intensity(intensity, scan.slabs, scan.found, without)
         tracks, preview = _open(scan, decision, frame, geometry, outputs, appearing, derivation)
     blocks = _Blocks(scan, frame, normaliser, decision, engine, plan, watch, progress, memory)
     for channels in blocks.run(preview):

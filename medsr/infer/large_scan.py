@@ -16,6 +16,7 @@ from medsr.infer.background import Watched
 from medsr.infer.limits import Limits
 from medsr.infer.padding import Padding, find_padding_by_slabs
 from medsr.io import labels
+from medsr.io.modality import modality_of, settled
 from medsr.io.slabs import SlabReader, count_voxels, open_slabs
 from medsr.io.slabs_survey import Survey, survey
 from medsr.volume import Volume
@@ -63,13 +64,15 @@ def open_large(
     slabs = open_slabs(path, series=series, allow=allow)
     if "labels" not in allow:
         labels.check(str(path), source=slabs.outline.source)
-    scan = look_through(slabs, modality, str(path))
-    if "labels" not in allow:
-        labels.check(str(path), levels=scan.found.levels)
-    return scan
+    return look_through(slabs, modality, str(path), allow)
 
 
-def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> LargeScan:
+def look_through(
+    slabs: SlabReader,
+    modality: str,
+    where: str = "the scan",
+    allow: Collection[str] = ("labels",),
+) -> LargeScan:
     """Learn of a scan what must be known of all voxels; arguments as for :func:`open_large`.
 
     Raises:
@@ -80,11 +83,14 @@ def look_through(slabs: SlabReader, modality: str, where: str = "the scan") -> L
     header = slabs.outline
     watched = Watched(slabs)
     found = survey(watched, where, step=sample_step(header.shape))
-    kind = prepare.parse_modality(modality) or header.modality or found.modality
+    if "labels" not in allow:
+        labels.check(where, levels=found.levels)
+    known, _ = settled(header, prepare.parse_modality(modality), found.judgement)
+    kind = modality_of(known)
     padding, measured = find_padding_by_slabs(slabs, found, kind)
     background = watched.faces.background(padding)
     limits = Limits.of(measured.low, measured.high, kind, background)
-    return LargeScan(slabs, header.replace(modality=kind), measured, padding, limits)
+    return LargeScan(slabs, known, measured, padding, limits)
 
 
 def is_large(path: Path, limit_bytes: int) -> bool:

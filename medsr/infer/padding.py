@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsr.io.checks import LOWEST_HU
-from medsr.io.slabs import SlabReader, chunks
-from medsr.io.slabs_survey import Survey
+from medsr.intensity import COMMON, LOWEST
+from medsr.io.modality import LOWEST_HU
+from medsr.io.slabs import SlabReader
+from medsr.io.slabs_survey import SlabValues, Survey
+from medsr.values import ArrayValues, Values
 from medsr.volume import Modality, Volume
 
 FloatArray = NDArray[np.float32]
@@ -26,6 +28,8 @@ AIR_HU = -1024.0
 
 _FEWEST_FILLED = 1e-3  # share of voxels at one value that makes it a fill value
 _CLEARLY_OUTSIDE = 0.02  # of the width of the measured values
+_CLEARLY_AMID = 0.2  # how far values reach below 0, of how far above
+_SAME = 1e-5  # share of voxels that have one value by chance
 
 
 @dataclass(frozen=True)
@@ -111,22 +115,6 @@ class PaddingMemory:
                 del self._bits[plane]
 
 
-class WithoutPadding:
-    """A scan read by slabs with its padding replaced; see :class:`medsr.io.slabs.SlabReader`."""
-
-    def __init__(self, slabs: SlabReader, padding: Padding) -> None:
-        self._slabs, self._padding = slabs, padding
-        self.outline = slabs.outline
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return planes ``start`` to ``stop`` without padding."""
-        return self._padding.removed(self._slabs.read(start, stop))
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._slabs.close()
-
-
 def nearest(before: int, after: int) -> NDArray[np.intp]:
     """Index of the voxel whose centre is nearest, along an axis that keeps its extent."""
     places = (np.arange(after) + 0.5) * (before / after)
@@ -134,27 +122,18 @@ def nearest(before: int, after: int) -> NDArray[np.intp]:
 
 
 def find_padding(volume: Volume, modality: Modality) -> Padding | None:
-    """Find the padding of a scan: what its file states, or a fill value far below air in CT.
+    """Find the padding of a scan: what its file states, or a fill value that its values show.
+
+    In CT that is the lowest value, where it is far below air; in MR the lowest, where it is below
+    zero and further from the others than those reach, or an exact 0 amid values that lie around it
+    (a scan normalised within a mask).
 
     Returns:
         None where there is no padding, or where it lies among the measured values or next to them
         (0 in MR, -1024 HU in CT), so that it does no harm as it is.
     """
-    data = volume.data
-    value = None if volume.source is None else volume.source.padding
-    if value is None and modality == "CT":
-        lowest = float(data.min())
-        filled = lowest < LOWEST_HU and np.count_nonzero(data == lowest)
-        value = lowest if filled >= _FEWEST_FILLED * data.size else None
-    if value is None:
-        return None
-    measured = data != value
-    if measured.all() or not measured.any():
-        return None
-    info = np.iinfo(data.dtype) if data.dtype.kind in "iu" else np.finfo(data.dtype)
-    low = float(np.min(data, where=measured, initial=info.max))
-    high = float(np.max(data, where=measured, initial=info.min))
-    return _judged(value, low, high, modality)
+    found = _find(ArrayValues(volume.data), volume, modality)
+    return None if found is None else found[0]
 
 
 def find_padding_by_slabs(
@@ -168,40 +147,65 @@ def find_padding_by_slabs(
         found: What is known of all voxels.
         modality: What the scan is.
     """
-    source = slabs.outline.source
-    value = None if source is None else source.padding
-    if value is None and modality == "CT" and found.low < LOWEST_HU:
-        filled = np.count_nonzero(found.sample == found.low)
-        value = found.low if filled >= _FEWEST_FILLED * found.sample.size else None
-    if value is None:
+    there = _find(SlabValues(slabs, found), slabs.outline, modality)
+    if there is None:
         return None, found
-    if found.counts is None:
-        counts, (low, high) = None, _measured_range(slabs, value)
-    else:
+    padding, low, high = there
+    counts = None
+    if found.counts is not None:
         counts, smallest = found.counts.copy(), int(np.iinfo(slabs.outline.data.dtype).min)
-        if float(value).is_integer() and 0 <= int(value) - smallest < counts.size:
-            counts[int(value) - smallest] = 0
-        there = np.flatnonzero(counts) + smallest
-        low, high = (float(there[0]), float(there[-1])) if there.size else (np.inf, -np.inf)
-    if low > high or (low, high) == (found.low, found.high):
-        return None, found
-    padding = _judged(value, low, high, modality)
-    return padding, found if padding is None else replace(found, low=low, high=high, counts=counts)
+        counts[int(padding.value) - smallest] = 0
+    return padding, replace(found, low=low, high=high, counts=counts)
 
 
-def _measured_range(slabs: SlabReader, value: float) -> tuple[float, float]:
-    """The smallest and the largest value other than ``value``; the wrong way round for none."""
-    low, high = np.inf, -np.inf
-    for _, block in chunks(slabs):
-        measured = block[block != value]
-        if measured.size:
-            low, high = min(low, float(measured.min())), max(high, float(measured.max()))
-    return low, high
-
-
-def _judged(value: float, low: float, high: float, modality: Modality) -> Padding | None:
-    """Padding, if its value lies clearly outside the measured ones from ``low`` to ``high``."""
+def _find(
+    values: Values, volume: Volume, modality: Modality
+) -> tuple[Padding, float, float] | None:
+    """The padding, and the lowest and the highest of the other values."""
+    value = None if volume.source is None else volume.source.padding
+    if value is None and modality == "CT" and values.low < LOWEST_HU:
+        value = values.low
+    elif value is None and modality == "MR" and values.low < 0:
+        value = values.low
+        _, following = values.around(value)
+        if following is None or following - value < values.high - following:
+            return _masked(values) if volume.data.dtype.kind == "f" else None
+    stated = volume.source is not None and volume.source.padding is not None
+    least = 1 if stated else _FEWEST_FILLED * values.size
+    if value is None or values.count(value, value) < least:
+        return None
+    below, above = values.around(value)
+    if below is not None and above is not None:
+        return None
+    low = above if values.low == value else values.low
+    high = below if values.high == value else values.high
+    if low is None or high is None:
+        return None
     room = _CLEARLY_OUTSIDE * (high - low)
     if low - room <= value <= high + room:
         return None
-    return Padding(value, AIR_HU if modality == "CT" else low)
+    return Padding(value, AIR_HU if modality == "CT" else low), low, high
+
+
+def _masked(values: Values) -> tuple[Padding, float, float] | None:
+    """Zeros around a mask, within which values were shifted to lie around zero."""
+    zeros = values.count(0.0, 0.0)
+    inside = values.size - zeros
+    if zeros < COMMON * values.size or _is_a_step(values):
+        return None
+    low, high = (values.percentile(percent) for percent in (LOWEST * inside / values.size, 99.5))
+    if low is None or high is None or -low < _CLEARLY_AMID * high:
+        return None
+    return Padding(0.0, low), values.low, values.high
+
+
+def _is_a_step(values: Values) -> bool:
+    """Whether values come in steps of which 0 is one, so that some of tissue are exactly 0 too."""
+    below, above = values.around(0.0)
+    if below is None or above is None:
+        return True
+    before, after = values.around(below)[0], values.around(above)[1]
+    if before is None or after is None:
+        return True
+    many = max(values.count(below, below), values.count(above, above)) > _SAME * values.size
+    return many and above - below > 1.5 * min(below - before, after - above)

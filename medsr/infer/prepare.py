@@ -19,9 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from medsr.errors import DimensionError, GeometryError, UsageError
 from medsr.geometry import Geometry
 from medsr.io import labels
-from medsr.io.checks import check_finite, check_slices, guess_modality
+from medsr.io.checks import check_finite, check_slices
+from medsr.io.modality import modality_of as modality_of
+from medsr.io.modality import settled
 from medsr.io.slabs_survey import levels_of
-from medsr.volume import Modality, Source, Volume, units_of
+from medsr.volume import Modality, Source, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +36,21 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def volume_from_array(
     array: Any,
     *,
-    modality: str,
     affine: ArrayLike | None = None,
     array_spacing: Sequence[float] | None = None,
 ) -> Volume:
     """Make a volume of a NumPy array, a torch tensor or a MONAI ``MetaTensor``.
 
+    Its modality is not known; see :func:`with_modality`.
+
     Args:
         array: ``(X, Y, Z)``, or ``(1, X, Y, Z)`` for tensors. An ``affine`` attribute (MetaTensor)
             gives the geometry where none is passed.
-        modality: ``"auto"`` (guessed from the values), ``"MR"`` or ``"CT"`` (any case).
         affine: (4, 4) matrix from voxel index to RAS+ mm.
         array_spacing: Spacing in mm along X, Y, Z, where there is no affine.
 
     Raises:
-        UsageError: No geometry, or two of them, or an unknown modality.
+        UsageError: No geometry, or two of them.
         DimensionError: Not one 3D volume.
         GeometryError: The affine or the spacing is unusable.
     """
@@ -76,14 +78,7 @@ def volume_from_array(
         # No file format holds half precision or more than double.
         stored = stored if stored == np.float64 else data.dtype
     geometry = Geometry((data.shape[0], data.shape[1], data.shape[2]), np.asarray(affine))
-    kind = parse_modality(modality) or guess_modality(data)
-    return Volume(
-        data=data,
-        geometry=geometry,
-        modality=kind,
-        units=units_of(kind),
-        source=Source(format="array", path=None, dtype=stored),
-    )
+    return Volume(data, geometry, source=Source(format="array", path=None, dtype=stored))
 
 
 def parse_modality(modality: str) -> Modality | None:
@@ -126,19 +121,20 @@ def parse_tolerance(consistency: bool | float) -> float | None:
     return float(consistency)
 
 
-def modality_of(volume: Volume) -> Modality:
-    """Return the volume's modality, or the one that its values suggest."""
-    return volume.modality or guess_modality(volume.data)
-
-
 def with_modality(volume: Volume, modality: str) -> Volume:
-    """Return the volume with the modality named, or with :func:`modality_of` for ``"auto"``.
+    """Return the volume with the modality named, or with that of its file or values for ``"auto"``.
 
     Raises:
         UsageError: ``modality`` is none of auto, mr and ct.
+        NonFiniteError: Its values cannot be judged.
+        ModalityError, NotHounsfieldError: See :func:`medsr.io.modality.settled`.
     """
-    kind = parse_modality(modality) or modality_of(volume)
-    return volume if kind == volume.modality else volume.replace(modality=kind)
+    if volume.modality is None:
+        check_finite(volume.data, "the scan")
+    known, warning = settled(volume, parse_modality(modality))
+    if warning is not None:
+        logger.warning("%s", warning)
+    return known
 
 
 def path_of(scan: object) -> Path | None:
@@ -169,7 +165,7 @@ def check(volume: Volume, allow: Collection[str] = (), path: Path | None = None)
         path: Where it lies, for messages.
 
     Raises:
-        NonFiniteError: NaN or infinity among the voxels.
+        NonFiniteError: NaN, infinity or too large numbers among the voxels.
         TooFewSlicesError: Too few voxels along an axis.
         LabelsError: The header or the values tell of labels, or all voxels are the same.
     """

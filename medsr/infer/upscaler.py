@@ -216,6 +216,7 @@ class Upscaler:
         with watch.stage("load"):
             volume = self._load(scan, affine, array_spacing, series)
             prepare.check(volume, self.allow, path)
+            volume = prepare.with_modality(volume, self.modality)
             if outputs is not None:
                 outputs.check_source(volume)
             prepare.warn_of_doubts(volume, scan)
@@ -395,13 +396,10 @@ class Upscaler:
         array_spacing: Sequence[float] | None,
         series: str | None,
     ) -> Volume:
-        """Make a volume with a modality of whatever the user holds."""
+        """Make a volume of whatever the user holds, its modality as far as it is said."""
         if isinstance(scan, Volume):
-            return prepare.with_modality(scan, self.modality)
+            return scan
         if isinstance(scan, (str, Path)):
             kind = prepare.parse_modality(self.modality)
-            volume = io.load(scan, modality=kind or "auto", series=series, allow=self.allow)
-            return prepare.with_modality(volume, self.modality)
-        return prepare.volume_from_array(
-            scan, modality=self.modality, affine=affine, array_spacing=array_spacing
-        )
+            return io.load(scan, modality=kind or "auto", series=series, allow=self.allow)
+        return prepare.volume_from_array(scan, affine=affine, array_spacing=array_spacing)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from medsr.errors import OutputFormatError, UsageError
+from medsr.errors import ModalityError, OutputFormatError, UsageError
 from medsr.io.allow import parse_allowances
 from medsr.io.atomic import atomic_file, atomic_folder, check_output, check_replaceable
-from medsr.io.checks import check_finite, check_integers, check_slices, guess_modality
+from medsr.io.checks import FINITE, check_finite, check_integers, check_slices
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.inspect import (
     SUFFIXES,
@@ -27,8 +27,9 @@ from medsr.io.inspect import (
     list_volumes,
     suffix_of,
 )
+from medsr.io.modality import settled
 from medsr.io.source_files import check_apart
-from medsr.volume import Derivation, Modality, SourceFormat, Volume
+from medsr.volume import Derivation, SourceFormat, Volume
 
 __all__ = [
     "Inspection",
@@ -71,7 +72,7 @@ def load(
         path: a NIfTI, NRRD, MetaImage or MGZ file, a folder or zip archive of DICOM files, a
             DICOMDIR, or one DICOM file, which stands for its series.
         modality: what the scan is; "auto" takes DICOM's word and judges other formats by their
-            values (Hounsfield units that reach below -500 are CT, everything else MR).
+            values and BIDS's names, see :mod:`medsr.io.modality`.
         series: SeriesInstanceUID, for a DICOM source that holds several, or the name or number
             that :func:`list_volumes` gives a volume.
         allow: what may be done to a DICOM series that is refused otherwise, any of "gaps" and
@@ -81,7 +82,8 @@ def load(
 
     Returns:
         The volume with its array axes as stored, in native units (HU for CT): integers as such
-        where the file holds them unscaled, float32 otherwise.
+        where the file holds them unscaled, float32 otherwise. Its modality is None where it is in
+        doubt; :func:`medsr.upscale` refuses that.
 
     Raises:
         InputError: one of its family, each with its own exit code.
@@ -172,7 +174,7 @@ def saving(
     kind = output_format(path, format=format)
     check_no_source(volume, path, kind)
     check_output(path, overwrite=overwrite)
-    check_finite(volume.data, "the volume to be written")
+    check_finite(volume.data, "the volume to be written", largest=FINITE)
     if kind == "dicom":
         from medsr.io.dicom_write import write_dicom
 
@@ -293,12 +295,9 @@ def _unknown_output(path: Path) -> str:
 
 def _with_modality(volume: Volume, asked: Literal["auto", "MR", "CT"]) -> Volume:
     """Settle modality and units; the caller's word goes before the file's."""
-    if asked == "auto":
-        known: Modality = volume.modality or guess_modality(volume.data)
-        return volume.replace(modality=known)
-    if volume.modality is not None and volume.modality != asked:
-        logger.warning("the file says %s; taken as %s, as asked", volume.modality, asked)
-    return volume.replace(modality=asked)
+    with suppress(ModalityError):
+        return settled(volume, None if asked == "auto" else asked)[0]
+    return volume
 
 
 def is_dicom_name(entry: Path) -> bool:

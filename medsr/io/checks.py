@@ -1,4 +1,4 @@
-"""Checks on voxels and grids that every reader shares, and the guess whether a scan is CT.
+"""Checks on voxels and grids that every reader shares.
 
 No file is opened here; the readers call these once they have an array and a grid.
 """
@@ -12,19 +12,21 @@ import numpy.typing as npt
 
 from medsr.errors import CorruptFileError, NonFiniteError, TooFewSlicesError, WideIntegerError
 from medsr.geometry import Geometry
-from medsr.volume import Modality
 
 MIN_SLICES = 4
 """The smallest number of voxels along any axis that counts as a volume."""
+
+Index = tuple[int, int, int]
 
 _EXACT_IN_FLOAT32 = 1 << 24
 DEFLATE = 1100
 """Deflate cannot expand beyond 1032:1 (zlib technical details); some room for the header."""
 BZIP2 = 50_000
 """Bzip2 reaches some 45,000:1 on zeros."""
-# Air is -1000 HU and dense bone or enamel below 3100; fill values outside the circular field of
-# view (-2000, -2048, -3024) lie under the former.
-AIR_HU, LOWEST_HU, HIGHEST_HU = -500.0, -1100.0, 3100.0
+LARGEST = 1e16
+"""Sums of squares of a volume whose voxels lie within this overflow no float32."""
+FINITE = float(np.finfo(np.float32).max)
+"""What a file may hold."""
 
 
 def check_slices(geometry: Geometry, where: str, *, few: bool = False) -> None:
@@ -47,22 +49,65 @@ def check_slices(geometry: Geometry, where: str, *, few: bool = False) -> None:
         )
 
 
-def check_finite(data: npt.NDArray[Any], where: str) -> None:
-    """Refuse NaN and infinity.
+def check_finite(data: npt.NDArray[Any], where: str, *, largest: float = LARGEST) -> None:
+    """Refuse NaN, infinity, and numbers such as 3e38 with which float32 cannot compute.
+
+    Args:
+        data: (X, Y, Z) array.
+        where: what a message calls it.
+        largest: what values may reach.
 
     Raises:
         NonFiniteError: saying how many there are and where the first one is.
     """
+    found = first_unusable(data, largest)
+    if found is not None:
+        raise unusable(*found, data.size, where)
+
+
+def first_unusable(
+    data: npt.NDArray[Any], largest: float = LARGEST
+) -> tuple[int, Index, float] | None:
+    """Count voxels that are not finite or beyond ``largest``.
+
+    Args:
+        data: (X, Y, Z) array.
+        largest: what values may reach.
+
+    Returns:
+        How many there are, index and value of the first; None of none.
+    """
     if data.dtype.kind != "f":
-        return
-    bad = ~np.isfinite(data)
+        return None
+    # Comparisons with NaN are false.
+    bad = ~(np.abs(data) <= largest)
     count = int(np.count_nonzero(bad))
-    if count:
-        first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
-        raise NonFiniteError(
-            f"{where}: {count} of {bad.size} voxels are NaN or infinite, the first at index "
-            f"{first}; replace them by finite values"
+    if not count:
+        return None
+    x, y, z = (int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+    return count, (x, y, z), float(data[x, y, z])
+
+
+def unusable(count: int, index: Index, value: float, size: int, where: str) -> NonFiniteError:
+    """Say which voxels cannot be computed with; see :func:`first_unusable`.
+
+    Args:
+        count: how many.
+        index: of the first.
+        value: of that one.
+        size: voxels in all.
+        where: what the message calls the scan.
+    """
+    if np.isfinite(value):
+        return NonFiniteError(
+            f"{where}: value {value:.6g} at index {index}, {count} of {size} voxels beyond "
+            f"{LARGEST:g} or not finite: a fill value, which overflows float32; replace it, for "
+            "instance by that of the background"
         )
+    return NonFiniteError(
+        f"{where}: {count} of {size} voxels are NaN, infinite or beyond {LARGEST:g}, the first at "
+        f"index {index}; replace them by finite values"
+    )
 
 
 def check_integers(low: float, high: float, dtype: np.dtype[Any], where: str) -> None:
@@ -106,39 +151,3 @@ def check_claimed_bytes(
             f"{where}: the header promises {claimed_bytes} bytes but the file has {file_bytes}; "
             "it is truncated or damaged"
         )
-
-
-def guess_modality(data: npt.NDArray[Any]) -> Modality:
-    """CT where the values look like Hounsfield units, MR otherwise.
-
-    Looks like CT: at least one voxel in a thousand below -500, and of all voxels that are not the
-    fill value, 95 % between -1100 and 3100. Judged on every second voxel along each axis.
-    """
-    sample = np.asarray(data[::2, ::2, ::2], dtype=np.float32).ravel()
-    inside = (sample >= LOWEST_HU) & (sample <= HIGHEST_HU)
-    lowest = float(sample.min())
-    return looks_like_ct(
-        lowest,
-        sample.size,
-        int(np.count_nonzero(sample < AIR_HU)),
-        int(np.count_nonzero(inside)),
-        int(np.count_nonzero(sample == lowest)),
-    )
-
-
-def looks_like_ct(
-    lowest: float, size: int, below_air: int, plausible: int, at_lowest: int
-) -> Modality:
-    """Judge by counts of voxels; see :func:`guess_modality`.
-
-    Args:
-        lowest: the smallest value.
-        size: all voxels looked at.
-        below_air: those below ``AIR_HU``.
-        plausible: those between ``LOWEST_HU`` and ``HIGHEST_HU``.
-        at_lowest: those of the smallest value, the fill value where it is below ``LOWEST_HU``.
-    """
-    if lowest > AIR_HU or below_air < 1e-3 * size:
-        return "MR"
-    filled = size - at_lowest if lowest < LOWEST_HU else size
-    return "CT" if filled and plausible >= 0.95 * filled else "MR"

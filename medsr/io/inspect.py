@@ -252,11 +252,14 @@ def _with_range(
 ) -> Inspection:
     """Add what only the voxels tell."""
     from medsr.io import load
+    from medsr.io.modality import judge, tally
 
     volume = load(path, series=series, allow=allow)
+    doubt = () if volume.modality else (judge(tally(volume.data)).question(),)
     return dataclasses.replace(
         inspection,
         modality=volume.modality,
-        units=volume.units,
+        units=volume.units if volume.modality else None,
         value_range=(float(volume.data.min()), float(volume.data.max())),
+        warnings=(*inspection.warnings, *doubt),
     )

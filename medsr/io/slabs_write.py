@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from medsr.io import WRITABLE, check_no_source, is_dicom_name, output_format
 from medsr.io.atomic import atomic_file, atomic_folder, check_output
-from medsr.io.checks import check_finite
+from medsr.io.checks import FINITE, check_finite
 from medsr.io.dicom_options import DEFAULTS, DicomOptions
 from medsr.io.inspect import suffix_of
 from medsr.io.quantise import Scaling, ValueRange, source_of
@@ -84,7 +84,8 @@ class SlabWriter:
             NonFiniteError: They hold NaN or infinity.
         """
         for k in range(planes.shape[2]):
-            check_finite(planes[:, :, k : k + 1], f"plane {self._given + k} to be written")
+            plane = planes[:, :, k : k + 1]
+            check_finite(plane, f"plane {self._given + k} to be written", largest=FINITE)
         self._given += planes.shape[2]
         if self._scratch is None:
             self._store(planes)

@@ -22,7 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "deferred"}),
     frozenset({"geometry", "plugins"}),
-    frozenset({"networks", "losses", "volume", "batch"}),
+    frozenset({"networks", "losses", "volume", "batch", "values"}),
     frozenset({"intensity", "patients", "regions"}),
     frozenset({"model", "zoo", "degrade", "recipe", "io"}),
     frozenset({"infer", "distill", "compress", "data"}),

@@ -11,6 +11,7 @@ import SimpleITK
 
 from medsr import io
 from medsr.geometry import Geometry
+from medsr.intensity import Intensity, Normaliser
 
 
 def rows(shared_data: Path) -> list[dict[str, str]]:
@@ -39,6 +40,22 @@ def test_every_header_agrees_with_the_manifest_and_nibabel(shared_data: Path) ->
 def test_the_modality_of_every_volume_is_recognised(shared_data: Path) -> None:
     judged = {row["path"]: io.load(shared_data / row["path"]).modality for row in rows(shared_data)}
     assert judged == {row["path"]: row["modality"] for row in rows(shared_data)}
+
+
+def test_magnitudes_keep_the_map_that_models_were_trained_with(shared_data: Path) -> None:
+    fit = Intensity.for_modality("MR").fit
+    for row in rows(shared_data):
+        if row["modality"] != "MR":
+            continue
+        data = np.asanyarray(nib.load(shared_data / row["path"]).dataobj)
+        foreground = data[data > 0.02 * float(data.max())]
+        width = float(np.percentile(foreground, 99.5))
+        assert fit(data) == Normaliser(0.0, width), row["path"]
+        mean, deviation = float(data.mean()), float(data.std())
+        scored = fit(((data - mean) / deviation).astype(np.float32))
+        # 0.14 where a scan holds no air; a hundredth or two where air is noise.
+        apart = abs(scored.offset * deviation + mean) / width
+        assert apart < (0.15 if "3D_1p5T" in row["path"] else 0.035), row["path"]
 
 
 def test_thick_scans_survive_every_format(shared_data: Path, tmp_path: Path) -> None:

@@ -191,8 +191,8 @@ def test_a_named_model_out_of_its_kind_runs_with_one_warning(
 ) -> None:
     options = {"array_spacing": (5, 5, 20), "modality": "ct", "zoo_root": root}
     with pytest.raises(OutOfScopeError, match="in-plane spacing"):
-        upscale(phantom[:8, :8, :8], **options)
-    result = upscale(phantom[:8, :8, :8], model="mr-z4", **options)
+        upscale(phantom[:8, :8, :8] - 1000, **options)
+    result = upscale(phantom[:8, :8, :8] - 1000, model="mr-z4", **options)
     (warning,) = result.report["warnings"]
     assert "CT" in warning
     assert "in-plane spacing" in warning

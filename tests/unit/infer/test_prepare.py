@@ -24,17 +24,20 @@ from medsr.infer import prepare
 
 
 def test_arrays_take_a_spacing_or_an_affine(phantom: NDArray[np.float32]) -> None:
-    by_spacing = prepare.volume_from_array(phantom, modality="mr", array_spacing=(1, 1, 4))
-    by_affine = prepare.volume_from_array(phantom, modality="MR", affine=np.diag([1, 1, 4, 1]))
+    by_spacing = prepare.volume_from_array(phantom, array_spacing=(1, 1, 4))
+    by_affine = prepare.volume_from_array(phantom, affine=np.diag([1, 1, 4, 1]))
     assert by_spacing.geometry == by_affine.geometry
     assert by_spacing.geometry.spacing == (1, 1, 4)
-    assert by_spacing.modality == "MR"
+    assert by_spacing.modality is None
+    assert prepare.with_modality(by_spacing, "mr").modality == "MR"
+    with pytest.raises(UsageError):
+        prepare.with_modality(by_spacing, "pet")
 
 
 def test_a_meta_tensor_brings_its_affine(phantom: NDArray[np.float32]) -> None:
     affine = np.diag([2.0, -1.0, 3.0, 1.0])
     tensor = MetaTensor(torch.from_numpy(phantom)[None], affine=torch.as_tensor(affine))
-    volume = prepare.volume_from_array(tensor, modality="auto")
+    volume = prepare.volume_from_array(tensor)
     np.testing.assert_array_equal(volume.data, phantom)
     np.testing.assert_array_equal(volume.geometry.affine, affine)
 
@@ -49,17 +52,17 @@ def test_a_meta_tensor_brings_its_affine(phantom: NDArray[np.float32]) -> None:
     ],
 )
 def test_types(dtype: Any, expected: Any, stored: Any) -> None:
-    volume = prepare.volume_from_array(
-        np.ones((5, 5, 5), dtype), modality="auto", array_spacing=(1, 1, 1)
-    )
+    volume = prepare.volume_from_array(np.ones((5, 5, 5), dtype), array_spacing=(1, 1, 1))
     assert volume.data.dtype == expected
     assert volume.source is not None
     assert volume.source.dtype == stored
 
 
 def test_the_modality_is_guessed_from_the_values(phantom: NDArray[np.float32]) -> None:
-    mr = prepare.volume_from_array(phantom, modality="auto", array_spacing=(1, 1, 4))
-    ct = prepare.volume_from_array(phantom - 1000, modality="auto", array_spacing=(1, 1, 4))
+    mr, ct = (
+        prepare.with_modality(prepare.volume_from_array(data, array_spacing=(1, 1, 4)), "auto")
+        for data in (phantom, phantom - 1000)
+    )
     assert (mr.modality, mr.units) == ("MR", "arbitrary")
     assert (ct.modality, ct.units) == ("CT", "HU")
     assert prepare.with_modality(ct, "mr").units == "arbitrary"
@@ -75,20 +78,19 @@ def test_the_modality_is_guessed_from_the_values(phantom: NDArray[np.float32]) -
         (np.ones((4, 4)), {"array_spacing": (1, 1, 1)}, DimensionError),
         (np.ones((4, 4, 4, 3)), {"array_spacing": (1, 1, 1)}, DimensionError),
         (np.ones((4, 4, 4), complex), {"array_spacing": (1, 1, 1)}, DimensionError),
-        (np.ones((4, 4, 4)), {"array_spacing": (1, 1, 1), "modality": "pet"}, UsageError),
     ],
 )
 def test_unusable_arrays(array: Any, options: dict[str, Any], error: type[MedsrError]) -> None:
     with pytest.raises(error):
-        prepare.volume_from_array(array, **{"modality": "mr", **options})
+        prepare.volume_from_array(array, **options)
 
 
 def test_checks(phantom: NDArray[np.float32]) -> None:
     bad = phantom.copy()
     bad[3, 3, 3] = np.nan
     with pytest.raises(NonFiniteError):
-        prepare.check(prepare.volume_from_array(bad, modality="mr", array_spacing=(1, 1, 1)))
-    thin = prepare.volume_from_array(phantom[..., :1], modality="mr", array_spacing=(1, 1, 1))
+        prepare.check(prepare.volume_from_array(bad, array_spacing=(1, 1, 1)))
+    thin = prepare.volume_from_array(phantom[..., :1], array_spacing=(1, 1, 1))
     with pytest.raises(TooFewSlicesError):
         prepare.check(thin)
 

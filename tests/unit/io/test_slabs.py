@@ -17,7 +17,7 @@ from medsr.errors import CorruptFileError
 from medsr.geometry import Geometry
 from medsr.intensity import Intensity
 from medsr.io import compressed, slabs
-from medsr.io.checks import guess_modality
+from medsr.io.modality import judge, tally
 from medsr.io.slabs import MemorySlabs, open_slabs
 from medsr.io.slabs_survey import fit_intensity, survey
 from medsr.volume import Volume
@@ -66,7 +66,7 @@ def test_normalisation_is_that_of_the_whole(seed: int, dtype: str, percentile: f
         patch.setattr(slabs, "CHUNK_BYTES", 3 * 9 * 8 * 4)
         found = survey(reader, "scan", step=3)
         assert (found.low, found.high) == (data.min(), data.max())
-        assert found.modality == guess_modality(data)
+        assert found.judgement == judge(tally(data))
         np.testing.assert_array_equal(found.sample, data[::3, ::3, ::3])
         intensity = Intensity("percentile", percentile=percentile)
         fitted = fit_intensity(intensity, reader, found)
@@ -80,7 +80,9 @@ def test_hounsfield_units_are_seen_in_slabs_too(rng: np.random.Generator, fill: 
     data = np.full((12, 12, 9), fill, np.int16)
     data[3:9, 3:9] = rng.integers(-900, 300, (6, 6, 9))
     volume = Volume(data, Geometry(data.shape, np.eye(4)))
-    assert survey(MemorySlabs(volume), "scan").modality == guess_modality(data) == "CT"
+    found = survey(MemorySlabs(volume), "scan").judgement
+    assert found == judge(tally(data))
+    assert found.modality == "CT"
 
 
 def test_an_empty_scan_has_a_divisor_all_the_same() -> None:
