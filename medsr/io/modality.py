@@ -39,6 +39,7 @@ _NARROW = 30.0  # HU; 99 % of a CT span more
 _OUTSIDE = 0.2  # share of voxels that no CT has beyond its range
 _TINY = 20.0  # normalised values lie this near to 0
 _CUT, _CUT_COUNT = 0.015, 20  # share of voxels at either end of a window, and how many at least
+_FEW_LEVELS = 16  # so few values have ends of many voxels without a window
 _FLOAT = np.dtype(np.float32)
 _ADVICE = "name it with --modality ct or --modality mr (modality= in Python)"
 
@@ -127,7 +128,8 @@ def judge(found: Tally) -> Judgement:
     if seen.is_stored_ct():
         text = f"{words}, as in Hounsfield units stored {STORED_OFFSET:g} too high"
         return Judgement(None, text, hounsfield=False)
-    if min(found.at_low, found.at_high) >= max(_CUT * seen.size, _CUT_COUNT):
+    cut = min(found.at_low, found.at_high) >= max(_CUT * seen.size, _CUT_COUNT)
+    if cut and seen.levels > _FEW_LEVELS:
         return Judgement(None, f"{words}, cut off at both ends as by a window", hounsfield=False)
     if seen.is_cut_at_water():
         text = f"{words}, much of it exactly 0, the rest as in Hounsfield units above water"
@@ -271,6 +273,7 @@ class _Shape:
         self._values = np.array(
             [min((value_of(k, _FLOAT) for k in pair), key=abs) for pair in ends]
         )
+        self.levels = len(there)
         self._cumulated = np.cumsum(self._counts)
         self.bottom, self.top = self._percentile(0.5), self._percentile(99.5)
         self.low = float(self._values[0]) if found.low < LOWEST_HU else found.low
