@@ -28,7 +28,8 @@ AIR_HU = -1024.0
 
 _FEWEST_FILLED = 1e-3  # share of voxels at one value that makes it a fill value
 _CLEARLY_OUTSIDE = 0.02  # of the width of the measured values
-_FAR = 2  # widths of the measured values from a fill value in MR to the lowest of them
+_FAR = 5  # widths of the measured values from a fill value in MR to the lowest of them
+_LOWEST_INTEGERS = (-(2.0**15), -(2.0**31))  # fill values more often than not
 _CLEARLY_AMID = 0.2  # how far values reach below 0, of how far above
 _SAME = 1e-5  # share of voxels that have one value by chance
 
@@ -126,8 +127,8 @@ def find_padding(volume: Volume, modality: Modality) -> Padding | None:
     """Find the padding of a scan: what its file states, or a fill value that its values show.
 
     In CT that is the lowest value, where it is far below air; in MR the lowest, where it is below
-    zero and twice as far from the others as those reach, or an exact 0 amid values that lie around
-    it (a scan normalised within a mask).
+    zero and five times as far from the others as those reach (once for -32768), or an exact 0 amid
+    values that lie around it (a scan normalised within a mask).
 
     Returns:
         None where there is no padding, or where it lies among the measured values or next to them
@@ -169,7 +170,7 @@ def _find(
     elif value is None and modality == "MR" and values.low < 0:
         value = values.low
         _, following = values.around(value)
-        if following is None or following - value < _FAR * (values.high - following):
+        if following is None or following - value < _far(value) * (values.high - following):
             return _masked(values) if volume.data.dtype.kind == "f" else None
     stated = volume.source is not None and volume.source.padding is not None
     least = 1 if stated else _FEWEST_FILLED * values.size
@@ -186,6 +187,11 @@ def _find(
     if low - room <= value <= high + room:
         return None
     return Padding(value, AIR_HU if modality == "CT" else low), low, high
+
+
+def _far(value: float) -> float:
+    """How many widths below the others a value in MR is a fill and no background."""
+    return 1 if value in _LOWEST_INTEGERS else _FAR
 
 
 def _masked(values: Values) -> tuple[Padding, float, float] | None:
