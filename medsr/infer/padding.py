@@ -28,8 +28,8 @@ AIR_HU = -1024.0
 
 _FEWEST_FILLED = 1e-3  # share of voxels at one value that makes it a fill value
 _CLEARLY_OUTSIDE = 0.02  # of the width of the measured values
-_FAR = 5  # widths of the measured values from a fill value in MR to the lowest of them
-_LOWEST_INTEGERS = (-(2.0**15), -(2.0**31))  # fill values more often than not
+_FAR = 20  # widths of the measured values from a fill value in MR to the lowest of them
+_USUAL_FILLS = (-9999.0, -(2.0**15), -(2.0**31))
 _CLEARLY_AMID = 0.2  # how far values reach below 0, of how far above
 _SAME = 1e-5  # share of voxels that have one value by chance
 
@@ -127,8 +127,8 @@ def find_padding(volume: Volume, modality: Modality) -> Padding | None:
     """Find the padding of a scan: what its file states, or a fill value that its values show.
 
     In CT that is the lowest value, where it is far below air; in MR the lowest, where it is below
-    zero and five times as far from the others as those reach (once for -32768), or an exact 0 amid
-    values that lie around it (a scan normalised within a mask).
+    zero and twenty times as far from the others as those reach (once for -32768), or an exact 0
+    amid values that lie around it (a scan normalised within a mask).
 
     Returns:
         None where there is no padding, or where it lies among the measured values or next to them
@@ -191,7 +191,7 @@ def _find(
 
 def _far(value: float) -> float:
     """How many widths below the others a value in MR is a fill and no background."""
-    return 1 if value in _LOWEST_INTEGERS else _FAR
+    return 1 if value in _USUAL_FILLS else _FAR
 
 
 def _masked(values: Values) -> tuple[Padding, float, float] | None:
