@@ -57,7 +57,6 @@ DOUBTFUL: dict[str, tuple[Callable[[Path], None], str]] = {
         "pixdim says 1 x 1 x 5 mm",
     ),
     "slope.nii": (lambda p: nifti(p, scl_slope=0, scl_inter=7), "scl_inter (7) does not count"),
-    "statistic.nii": (lambda p: nifti(p, intent_code=3), "a statistic"),
     "flag.mgh": (mgz, UNPLACED),
     "nowhere.nrrd": (lambda p: text(p, NRRD + "spacings: 1 1 4\n"), UNPLACED),
     "scanner.nrrd": (
