@@ -45,6 +45,12 @@ RUNS = 3
 SECONDS = 1.0
 """Time for the runs of each piece; making it ready and the first run come on top."""
 
+PASSES = 3
+"""Runs of a piece that measuring takes at least: to warm up, to be timed, and torch's to compare."""
+
+PRICE = 1.0
+"""What measuring may take by estimate, as a share of torch's time for the whole volume."""
+
 MARGIN = 0.95
 """Share of torch's time that another backend must stay below to be taken in its place."""
 
@@ -109,7 +115,7 @@ def fastest(
 
     Returns:
         The ranking, whose ``name`` is the backend to take; without seconds, which means torch,
-        where the volume is too small for the question or no other backend can be used.
+        where measuring would take longer than the volume itself or no other backend can be used.
     """
     precision, device = engine.precision, engine.device
     refused = {name: why_not(backend, precision, device) for name, backend in BACKENDS.items()}
@@ -136,17 +142,27 @@ def rank(
         refused: Why the others cannot be used.
 
     Returns:
-        The ranking, whose ``name`` is the backend to take.
+        The ranking, whose ``name`` is the backend to take; without seconds, which means torch,
+        where it would take longer to measure than to compute.
     """
     seconds: dict[str, float] = {}
     out = dict(refused)
+    made: dict[str, Trial] = {}
     for name, make in trials.items():
         try:
-            trial = make()
+            made[name] = make()
+        except Exception as error:
+            out[name] = _line(error)
+    price = PASSES * sum(t.piece_seconds for name, t in made.items() if _known(name, t) is None)
+    if DEFAULT_BACKEND in made and price > PRICE * made[DEFAULT_BACKEND].plan_seconds:
+        return Ranking({}, out)
+    if price:
+        logger.info("timing the backends on a piece of this volume; kept for other volumes")
+    for name, trial in made.items():
+        try:
             factor, reason = _known(name, trial) or _measured(name, trial, precision)
         except Exception as error:
-            # Libraries have no common family of errors; one that fails here is out of the race.
-            out[name] = (str(error) or type(error).__name__).splitlines()[0]
+            out[name] = _line(error)
             continue
         if reason is None:
             seconds[name] = factor * trial.plan_seconds
@@ -232,6 +248,11 @@ def _known(name: str, trial: Trial) -> tuple[float, str | None] | None:
 
 def _key(name: str, trial: Trial) -> str:
     return cache.machine_key("backend", backend=name, **trial.key)
+
+
+def _line(error: Exception) -> str:
+    """Say why a backend is out of the race; libraries have no common family of errors."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _agrees(found: Tensor, wanted: Tensor, tolerance: float) -> bool:

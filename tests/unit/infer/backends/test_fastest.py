@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Fake]:
     }
     # Both modules hold the one table.
     monkeypatch.setattr(choose, "WORTH_COMPARING", 0.0)
+    monkeypatch.setattr(choose, "PRICE", math.inf)
     for name in list(BACKENDS):
         monkeypatch.delitem(BACKENDS, name)
     for name, fake in fakes.items():
@@ -261,6 +263,23 @@ def test_small_volumes_are_not_measured(
     assert all(fake.prepared == 0 for fake in table.values())
 
 
+def test_measuring_never_takes_longer_than_the_volume(
+    table: dict[str, Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of a volume that is hardly larger cost several times what they could spare."""
+    net, small, large = network(), torch.rand(12, 10, 8), torch.rand(200, 200, 64)
+    monkeypatch.setattr(choose, "PRICE", 1.0)
+    assert Engine(net, backend="auto").plan_for(small).backend == "torch"
+    assert all(fake.prepared == 0 for fake in table.values())
+    # Of a large volume, 48 voxels along each edge are little.
+    assert Engine(net, backend="auto").plan_for(large).backend == "quick"
+    # What is known already costs nothing.
+    monkeypatch.setattr(choose, "PRICE", math.inf)
+    assert Engine(net, backend="auto").plan_for(small).backend == "quick"
+    monkeypatch.setattr(choose, "PRICE", 1.0)
+    assert Engine(net, backend="auto").plan_for(small).backend == "quick"
+
+
 def test_a_backend_lacks_a_precision() -> None:
     if missing_packages(BACKENDS["onnxruntime"]):
         pytest.skip("onnxruntime is not installed")
@@ -286,6 +305,7 @@ def test_a_budget_bounds_the_runs(table: dict[str, Fake], monkeypatch: pytest.Mo
 def test_the_real_backends_can_be_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
     monkeypatch.setattr(choose, "WORTH_COMPARING", 0.0)
+    monkeypatch.setattr(choose, "PRICE", math.inf)
     ranking = ranking_of(build_network("RepPlain3D", (1, 1, 2), width=16, depth=1).eval())
     assert ranking.seconds.keys() | ranking.refused.keys() == BACKENDS.keys()
     assert ranking.name in BACKENDS
