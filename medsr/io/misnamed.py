@@ -25,6 +25,8 @@ def hint(path: Path) -> str:
             start = file.read(_START_BYTES)
     except OSError:
         return ""
+    if not start:
+        return "it is empty, so copy it again"
     name = path.name.lower()
     is_packed = start.startswith(_GZIP)
     inside = _unpacked(start) if is_packed else start
