@@ -46,7 +46,7 @@ SECONDS = 1.0
 """Time for the runs of each piece; making it ready and the first run come on top."""
 
 PASSES = 3
-"""Runs of a piece that measuring takes at least: to warm up, to be timed, and torch's to compare."""
+"""Runs of a piece that measuring takes at least: to warm up, to be timed, torch's to compare."""
 
 PRICE = 1.0
 """What measuring may take by estimate, as a share of torch's time for the whole volume."""
