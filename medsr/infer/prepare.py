@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +189,23 @@ def warn_of_doubts(volume: Volume, scan: object) -> None:
     if isinstance(scan, (str, Path)) and source is not None and source.format != "dicom":
         for note in source.notes:
             logger.warning("%s: %s", scan, note)
+
+
+def with_warning(volume: Volume, warning: str | None, scan: object) -> Volume:
+    """Log a warning on a scan, and return it with that among its notes, for the report.
+
+    Args:
+        volume: The scan.
+        warning: What there is to say, if anything.
+        scan: What the user gave.
+    """
+    if warning is None:
+        return volume
+    logger.warning("%s: %s", scan if isinstance(scan, (str, Path)) else "the scan", warning)
+    source = volume.source
+    return volume.replace(
+        source=None if source is None else replace(source, notes=(*source.notes, warning))
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from medsr.infer.report import Stopwatch, build_report, note_fit, residual_of
 from medsr.infer.resample import FloatArray
 from medsr.infer.restore import restore
 from medsr.infer.scope import beyond
+from medsr.io import empty_slices
 from medsr.io.allow import parse_allowances
 from medsr.io.slabs import MemorySlabs
 from medsr.model import Normaliser, SRModel
@@ -212,7 +213,8 @@ class Upscaler:
                     large = open_large(Path(scan), self.modality, series, self.allow)
                     outputs.check_source(large.volume)
                     prepare.warn_of_doubts(large.volume, scan)
-                return Read(large.volume, watch, large)
+                    volume = prepare.with_warning(large.volume, large.found.empty, scan)
+                return Read(volume, watch, replace(large, volume=volume))
         with watch.stage("load"):
             volume = self._load(scan, affine, array_spacing, series)
             prepare.check(volume, self.allow, path)
@@ -220,6 +222,7 @@ class Upscaler:
             if outputs is not None:
                 outputs.check_source(volume)
             prepare.warn_of_doubts(volume, scan)
+            volume = prepare.with_warning(volume, empty_slices.note_of(volume), scan)
         return Read(volume, watch)
 
     def compute(

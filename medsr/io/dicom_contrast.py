@@ -38,6 +38,10 @@ _SINGLE = (
     "RescaleType",
     "SliceThickness",
     "SequenceName",
+    "RepetitionTime",
+    "ScanOptions",
+    "ContrastBolusAgent",
+    "ReceiveCoilName",
 )
 # The same for the frames of an enhanced object: (functional group, attribute).
 _TOP = ""  # no group: the object itself
@@ -54,6 +58,7 @@ _FRAME = (
     ("FrameContentSequence", "FrameAcquisitionNumber"),
     ("MRModifierSequence", "InversionTimes"),
     ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
+    ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
     ("CTXRayDetailsSequence", "KVP"),
     ("CTReconstructionSequence", "ConvolutionKernel"),
     ("PixelValueTransformationSequence", "RescaleType"),
@@ -71,7 +76,7 @@ COUNTERS = (
     "StackID",
 )
 # Free text, in which anything may have been typed: a message numbers the values.
-UNQUOTED = ("RescaleType", "SequenceName")
+UNQUOTED = ("RescaleType", "SequenceName", "ContrastBolusAgent", "ReceiveCoilName")
 
 # Private elements: creator's place and name, the elements, how their bytes are written.
 # Source: conformance statements of the makers; dcm2niix (nii_dicom.cpp) reads the same.

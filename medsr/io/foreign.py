@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 EMPTY = "the file is empty (0 bytes); fetch it again"
-LOST_LINK = "a link whose target is missing; fetch the target or take the link out"
+LOST_LINK = "a link whose target is missing; fetch the target"
 _PAGE = "a web page and no image, as servers send for a download that failed; fetch it again"
 
 _PEEK_BYTES = 1 << 20
@@ -52,10 +52,8 @@ def fault_of(stream: BinaryIO) -> str:
         What it is, and what to do about it.
     """
     start = stream.read(_BLOCK)
-    if not start:
-        return EMPTY
-    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return _PAGE
+    if fault := lost_in_transfer(start):
+        return fault
     packing = _packing_of(start)
     if packing:
         start += stream.read(_PEEK_BYTES)
@@ -63,6 +61,18 @@ def fault_of(stream: BinaryIO) -> str:
         packed = f" packed by {packing}" if packing else ""
         return f"a tar archive{packed}, which is not read; unpack it and give the folder"
     return f"packed by {packing}, which is not read here; unpack it first" if packing else ""
+
+
+def lost_in_transfer(start: bytes) -> str:
+    """Say what a broken transfer left in place of a file, by its first bytes; "" for nothing such.
+
+    Example:
+        >>> lost_in_transfer(b"")
+        'the file is empty (0 bytes); fetch it again'
+    """
+    if not start:
+        return EMPTY
+    return _PAGE if start.lstrip().lower().startswith((b"<!doctype html", b"<html")) else ""
 
 
 def members(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:

@@ -136,7 +136,7 @@ class Levels:
 
     def told(self) -> str | None:
         """Say what in the values tells of labels; None where nothing does."""
-        if self._scan or self.low == self.high:
+        if self._scan or self.count < 2:  # values that only rounding makes alike are a scan's
             return None
         shown = f"{self.low:.6g} to {self.high:.6g}"
         if self.count <= 2:

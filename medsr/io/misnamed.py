@@ -1,4 +1,4 @@
-"""Files that are not what their names say: told by their first bytes, once reading has failed.
+"""Files that are not what their names say, or lost: told by first bytes, once reading has failed.
 
 No format is read here, and a file that can be read never comes here.
 """
@@ -9,6 +9,8 @@ import re
 import zlib
 from pathlib import Path
 
+from medsr.io.foreign import lost_in_transfer
+
 _START_BYTES = 1 << 16
 _LOOK_BYTES = 512
 _GZIP = b"\x1f\x8b"
@@ -18,15 +20,16 @@ _GZIP_ENDINGS = {".nii": ".nii.gz", ".mgh": ".mgz"}
 def hint(path: Path) -> str:
     """What a file seems to be, and the name that it should have: "it is ..., so name it .nii".
 
-    Empty where the name is right, or nothing is known of the bytes.
+    Of what a broken transfer left, that it should be fetched again. Empty where the name is right,
+    or nothing is known of the bytes.
     """
     try:
         with path.open("rb") as file:
             start = file.read(_START_BYTES)
     except OSError:
         return ""
-    if not start:
-        return "it is empty, so copy it again"
+    if fault := lost_in_transfer(start):
+        return fault
     name = path.name.lower()
     is_packed = start.startswith(_GZIP)
     inside = _unpacked(start) if is_packed else start

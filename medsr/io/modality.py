@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsr.errors import ModalityError, NotHounsfieldError
-from medsr.intensity import BACKGROUND, RAISED, RIPPLE
+from medsr.intensity import BACKGROUND, COMMON, RAISED, RIPPLE
 from medsr.io.bids import BidsName, read_sidecar
 from medsr.values import DIGITS, count_keys, keys_of, value_of
 from medsr.volume import Modality, Volume
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 # Air is -1000 HU and dense bone or enamel below 3100; fill values outside the circular field of
 # view (-2000, -2048, -3024) lie under the former.
 AIR_HU, LOWEST_HU, HIGHEST_HU = -500.0, -1100.0, 3100.0
+LOWEST_FILL = -4096.0
+"""CT's fill values are not below; those of MR and of software are (-9999, -32768)."""
 SOFT_HU = (-150.0, 250.0)
 """Fat, water, muscle, organs and blood."""
 STORED_OFFSET = 1024.0
@@ -128,7 +130,11 @@ def judge(found: Tally) -> Judgement:
     if seen.is_stored_ct():
         text = f"{words}, as in Hounsfield units stored {STORED_OFFSET:g} too high"
         return Judgement(None, text, hounsfield=False)
-    cut = min(found.at_low, found.at_high) >= max(_CUT * seen.size, _CUT_COUNT)
+    if seen.fill is not None and seen.width >= _NARROW:
+        around = f"around a fill value of {seen.fill:g}, as CT scanners have"
+        return Judgement(None, f"{words}, {around}", hounsfield=True)
+    at_low = 0 if found.low < LOWEST_HU else found.at_low  # no end of the values but a fill
+    cut = min(at_low, found.at_high) >= max(_CUT * seen.size, _CUT_COUNT)
     if cut and seen.levels > _FEW_LEVELS:
         return Judgement(None, f"{words}, cut off at both ends as by a window", hounsfield=False)
     if seen.is_cut_at_water():
@@ -261,6 +267,8 @@ class _Shape:
         counts = found.bins.copy()
         there = np.flatnonzero(counts)
         self.low, self.high = found.low, found.high
+        is_fill = LOWEST_FILL <= found.low < LOWEST_HU and found.at_low >= COMMON * counts.sum()
+        self.fill = found.low if is_fill else None
         if found.low < LOWEST_HU:
             counts[there[0]] -= found.at_low
             there = np.flatnonzero(counts)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from medsr.intensity import Intensity, Normaliser
 from medsr.io.checks import check_integers, first_unusable, unusable
+from medsr.io.empty_slices import EmptySlices
 from medsr.io.labels import Levels
 from medsr.io.modality import Judgement, Tally, judge
 from medsr.io.slabs import MemorySlabs, SlabReader, chunks
@@ -47,6 +48,7 @@ class Survey:
         counts: How often each value occurs, from the smallest that the type can hold, where
             the type has at most 16 bits; else None.
         levels: Which values there are, and in how large patches.
+        empty: A warning on slices that hold one value alone.
     """
 
     low: float
@@ -55,6 +57,7 @@ class Survey:
     sample: Array
     counts: Counts | None
     levels: Levels
+    empty: str | None
 
 
 def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
@@ -73,7 +76,7 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
     dtype = reader.outline.data.dtype
     short = dtype.kind in "iu" and dtype.itemsize <= 2
     counts = np.zeros(_values_of(dtype), dtype=np.int64) if short else None
-    looked, levels = Tally(), Levels()
+    looked, levels, empty = Tally(), Levels(), EmptySlices(reader.outline.geometry)
     low, high = np.inf, -np.inf
     bad: tuple[int, tuple[int, int, int], float] | None = None
     samples = []
@@ -85,6 +88,7 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
             continue
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         levels.add(block)
+        empty.add(start, block)
         looked.add(block[::2, ::2, start % 2 :: 2])
         samples.append(block[::step, ::step, -start % step :: step].copy())
         if counts is not None:
@@ -92,7 +96,8 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
     if bad is not None:
         raise unusable(*bad, math.prod(reader.outline.shape), where)
     check_integers(low, high, dtype, where)
-    return Survey(low, high, judge(looked), np.concatenate(samples, axis=2), counts, levels)
+    sample = np.concatenate(samples, axis=2)
+    return Survey(low, high, judge(looked), sample, counts, levels, empty.note())
 
 
 def levels_of(volume: Volume) -> Levels:

@@ -56,21 +56,22 @@ def check_apart(scan: Path, files: Iterable[Path] = (), folder: Path | None = No
         SourceOverwriteError: one of them is the scan, its voxels, its sidecar or a slice of it, by
             whatever name, or ``folder`` is, holds or lies in the folder that is read.
     """
-    there = [(file, identity(file)) for file in files]
-    there = [(file, found) for file, found in there if found is not None]
     closed, deep = _folder_of(scan)
-    if there:
-        own = {identity(file) for file in files_of(scan)}
-        if closed is not None:
-            own |= {identity(file) for file in _slices(closed, deep=deep)}
-        for file, found in there:
-            if found in own:
-                raise SourceOverwriteError(
-                    f"{file} is the scan itself or belongs to it; a source is never replaced, so "
-                    "choose another name"
-                )
     if folder is not None:
         _check_folder(folder, scan, closed if deep else None)
+    there = {file: file for file in files}
+    if folder is not None:
+        there |= {place / name: folder for place, _, names in walk(folder) for name in names}
+    found = {identity(file): output for file, output in there.items()}
+    if not found.keys() - {None}:
+        return
+    own = [*files_of(scan), *(() if closed is None else _slices(closed, deep=deep))]
+    for known in map(identity, own):
+        if known is not None and known in found:
+            raise SourceOverwriteError(
+                f"{found[known]} is the scan itself, or holds or belongs to it; a source is never "
+                "replaced, so choose another name"
+            )
 
 
 def _check_folder(folder: Path, scan: Path, closed: Path | None) -> None:

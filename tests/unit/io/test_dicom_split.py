@@ -101,6 +101,10 @@ CONTRASTS: dict[str, tuple[str, Edit, Edit]] = {
     "FlipAngle": ("MR", _set(FlipAngle=5), _set(FlipAngle=20)),
     "DiffusionBValue": ("MR", _set(DiffusionBValue=0.0), _set(DiffusionBValue=800.0)),
     "RescaleType": ("MR", _set(RescaleType="US"), _set(RescaleType="HZ")),
+    "RepetitionTime": ("MR", _set(RepetitionTime=500), _set(RepetitionTime=4000)),
+    "ScanOptions": ("MR", _set(), _set(ScanOptions="FS")),
+    "ContrastBolusAgent": ("MR", _set(), _set(ContrastBolusAgent="agent")),
+    "ReceiveCoilName": ("MR", _set(ReceiveCoilName="A1"), _set(ReceiveCoilName="A2")),
     "SequenceName": ("MR", _set(SequenceName="*ep_b0"), _set(SequenceName="*ep_b900#1")),
 }
 PRIVATE: dict[str, tuple[Edit, Edit]] = {

@@ -57,6 +57,12 @@ def a_point_for_each(count: int) -> Array:
     return data
 
 
+def test_small_numbers_are_not_taken_for_what_they_round_to() -> None:
+    for scale in (1e-4, 1e-8, 1e-20):
+        assert told((smooth(1) * scale).clip(0, None).astype(np.float32)) is None
+    assert told((smooth(1) > 0) + 1e-5 * smooth(2)) is not None
+
+
 SEGMENTATIONS: dict[str, Callable[[], Array]] = {
     "mask": lambda: (smooth(1) > 0).astype(np.uint8),
     "mask of 255": lambda: (smooth(1) > 0).astype(np.uint8) * 255,

@@ -57,6 +57,10 @@ def test_what_may_be_ct_is_asked(ct: Array) -> None:
     assert of(ct + 1024) is None
     assert of((ct + 1000).clip(0, None).astype(np.uint16)) is None
     assert of(ct.clip(0, None)) is None
+    for fill in (-1500, -2000, -3024):
+        masked = np.where(ct < 0, fill, ct)
+        assert of(masked) is None
+        assert settle(judge(tally(masked)), "scan", asked="CT") == ("CT", None)
 
 
 def test_magnitudes_are_mr(phantom: Array, rng: np.random.Generator) -> None:
@@ -67,8 +71,10 @@ def test_magnitudes_are_mr(phantom: Array, rng: np.random.Generator) -> None:
     ripples = np.where(phantom > 100, phantom, rng.normal(0, 12, phantom.shape))
     assert of(ripples) == "MR"
     filled = phantom.copy()
-    filled[:4] = -32768
-    assert of(filled) == "MR"
+    for fill in (-9999, -32768):
+        filled[:4] = fill
+        assert of(filled) == "MR"
+        assert of(filled.clip(None, np.percentile(filled, 97))) == "MR"  # saturated
 
 
 def test_normalised_values_are_mr_and_never_hounsfield(phantom: Array) -> None:

@@ -126,6 +126,11 @@ WRONG_NAMES = {
     "packed.mha": "it is a MetaImage file packed by gzip, so unpack it",
     "nrrd.nii": "it is an NRRD file, so name it .nrrd",
     "dicom.nii.gz": "it is a DICOM file, so name it .dcm",
+    "empty.nii.gz": "the file is empty (0 bytes); fetch it again",
+    "empty.mha": "the file is empty (0 bytes); fetch it again",
+    "page.nii": "a download that failed; fetch it again",
+    "page.nii.gz": "a download that failed; fetch it again",
+    "page.nrrd": "a download that failed; fetch it again",
 }
 
 
@@ -155,6 +160,8 @@ def test_files_by_the_wrong_name(tmp_path: Path, name: str) -> None:
         "packed.mha": pack(meta),
         "nrrd.nii": nrrd,
         "dicom.nii.gz": bytes(128) + b"DICM" + bytes(500),
+        **dict.fromkeys(("empty.nii.gz", "empty.mha"), b""),
+        **dict.fromkeys(("page.nii", "page.nii.gz", "page.nrrd"), b"<html>502</html>" * 40),
     }
     path = tmp_path / name
     path.write_bytes(content[name])
@@ -178,7 +185,7 @@ def test_no_name_is_proposed_for_what_is_not_known(
     with pytest.raises((CorruptFileError, UnsupportedFormatError)) as caught:
         io.load(tmp_path / name)
     assert "so name it" not in str(caught.value)
-    assert str(caught.value).endswith("it is empty, so copy it again") == (not content)
+    assert str(caught.value).endswith("the file is empty (0 bytes); fetch it again") == (not content)
 
 
 def test_a_pair_of_files_is_refused(tmp_path: Path) -> None:

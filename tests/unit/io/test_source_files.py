@@ -171,6 +171,29 @@ def test_a_dicom_folder_is_not_replaced_nor_filled(
     assert len(list((tmp_path / "study" / "sr").iterdir())) == 24
 
 
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_slices_are_not_replaced_where_links_lead_to_them(
+    link: Callable[[Path, Path], None], tmp_path: Path, make_series: Make, tiny_model: Make
+) -> None:
+    raw = make_series(tmp_path / "raw" / "p1", DATA, modality="MR", rescale=None)
+    chosen = tmp_path / "chosen" / "p1"
+    chosen.mkdir(parents=True)
+    for file in raw.iterdir():
+        link(file, chosen / file.name)
+    before, model = _content(tmp_path), tiny_model()
+    with pytest.raises(SourceOverwriteError, match="never replaced"):
+        _upscale(chosen, raw, model)
+    with pytest.raises(SourceOverwriteError, match="never replaced"):
+        _upscale(raw, chosen, model)
+    with pytest.raises(SourceOverwriteError, match="never replaced"):
+        io.save(io.load(chosen), raw, overwrite=True)
+    summary = medsr.upscale_folder(
+        chosen.parent, raw.parent, model=model, scale=(1, 1, 4), overwrite=True
+    )
+    assert [scan.error for scan in summary.scans] == ["SourceOverwriteError"]
+    assert _content(tmp_path) == before
+
+
 def test_a_dicomdir_stands_for_the_folder_it_lies_in(tmp_path: Path) -> None:
     (tmp_path / "DICOMDIR").touch()
     (tmp_path / "IMAGES").mkdir()
