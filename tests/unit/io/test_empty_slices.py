@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 from pathlib import Path
 
@@ -61,17 +62,23 @@ def test_a_single_value_elsewhere_is_no_empty_slice() -> None:
     assert note_of(Volume(np.zeros_like(data), geometry)) is None
 
 
-@pytest.mark.parametrize("options", [[], ["--max-memory", "769MB"]], ids=["whole", "by slabs"])
+@pytest.mark.parametrize("by_slabs", [False, True])
 def test_upscale_says_so_even_when_quiet(
-    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    by_slabs: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("medsr.infer.upscaler.is_large", lambda path, limit: by_slabs)
     path, report = tmp_path / "a.nii", tmp_path / "a.json"
     image = nib.Nifti1Image(scan(4).round().astype(np.int16), np.diag([1.0, 1.0, 4.0, 1.0]))
     image.to_filename(path)
     words = ["upscale", str(path), str(tmp_path / "b.nii"), "--quiet", "--report", str(report)]
-    assert main([*words, *options]) == 0
+    assert main(words) == 0
     assert capsys.readouterr().err.count("slice 5 of 9 holds one value alone (0)") == 1
-    assert "slice 5 of 9 holds one value alone (0)" in report.read_text()
+    told = json.loads(report.read_text())
+    assert ("slabs" in told["tiles"]) == by_slabs
+    assert sum("slice 5 of 9" in warning for warning in told["warnings"]) == 1
 
 
 @pytest.mark.skipif(not SCANS, reason="the real scans are not here")
