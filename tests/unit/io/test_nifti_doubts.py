@@ -185,7 +185,7 @@ def test_no_name_is_proposed_for_what_is_not_known(
     with pytest.raises((CorruptFileError, UnsupportedFormatError)) as caught:
         io.load(tmp_path / name)
     assert "so name it" not in str(caught.value)
-    assert str(caught.value).endswith("the file is empty (0 bytes); fetch it again") == (not content)
+    assert ("the file is empty (0 bytes)" in str(caught.value)) == (not content)
 
 
 def test_a_pair_of_files_is_refused(tmp_path: Path) -> None:
