@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,14 @@ def subvoxels(fine: Tensor, scale: Shape) -> Tensor:
     return view
 
 
+@lru_cache(maxsize=2)
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN convolves a type here; it refuses bfloat16 on processors without AVX-512."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @dataclass(frozen=True)
 class _Layer:
     """One convolution, its axes in the stream's order."""
@@ -57,7 +66,7 @@ class _Layer:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Convolve planes ``(1, in, n + 2, A, B)`` to ``(1, out, n, A, B)``."""
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if x.device.type == "cpu" and _has_onednn(x.dtype):
             # functional.conv3d takes a kernel eight times slower for some shapes in float32.
             return torch.mkldnn_convolution(
                 x, self.weight, self.bias, (0, 1, 1), (1, 1, 1), (1, 1, 1), 1

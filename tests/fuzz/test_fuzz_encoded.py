@@ -260,9 +260,11 @@ def use(path: Path) -> None:
     volume = io.load(path)
     assert np.isfinite(volume.geometry.affine).all()
     assert np.isfinite(volume.data).all()
+    # Beside a disc, since no result may lie among the images that its index names.
+    place = path.parent.parent if path.name == "DICOMDIR" else path.parent
     for layout in ("classic", "enhanced"):
         written = io.save(
-            volume, path.parent / f"out-{layout}", format="dicom", dicom=DicomOptions.of(layout)
+            volume, place / f"out-{layout}", format="dicom", dicom=DicomOptions.of(layout)
         )
         back = io.load(written)
         assert back.shape == volume.shape

@@ -94,8 +94,9 @@ def test_small_and_empty_scans_are_left_out_by_name(
     world: Path, cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_in(cohort, "other")
-    for name, shape, value in (("thin", (22, 22, 5), 500), ("void", (22, 22, 22), 0)):
-        data = np.full(shape, value, dtype=np.int16)
+    body = np.random.default_rng(0).integers(0, 900, (22, 22, 5))
+    for name, data in (("thin", body), ("void", np.zeros((22, 22, 22)))):
+        data = data.astype(np.int16)
         nib.save(nib.Nifti1Image(data, np.eye(4)), cohort.parent / f"{name}.nii.gz")
     rows = ["thin.nii.gz,train,p7,MR,z", "void.nii.gz,train,p8,MR,z"]
     cohort.write_text(cohort.read_text() + "\n".join(rows) + "\n")

@@ -35,7 +35,7 @@ small = _nifti(folder + "/small.nii", data[:16, :16, :8])
 options = {"model": _model(), "precision": "fp32", "scale": (1.5, 1.5, 8)}
 upscale(small, folder + "/a.nii", **options)
 before = resident()
-limit = before + (96 + 60) * 2**20
+limit = before + (96 + 75) * 2**20
 threading.Thread(target=watch, daemon=True).start()
 result = upscale(scan, folder + "/out.nii", max_memory=limit, **options)
 assert result.volume is None
