@@ -46,9 +46,13 @@ def name(method: Method) -> str:
 def who(of: Evaluation) -> str:
     """``6 patients, 7 scans, 21 rows``, and what the rows are."""
     cohort, rows = of.cohort, len({(r["scan_id"], r["axis"]) for r in of.rows})
-    scans = int(cohort.get("scans") or len({r["scan_id"] for r in of.rows}))
+    scans = len({r["scan_id"] for r in of.rows})
     counts = (_count(of.patients, "patient"), _count(scans, "scan"), _count(rows, "row"))
-    return f"{', '.join(counts)} of the split `{cohort.get('split')}` ({of.data['task']['axes']})"
+    words = f"{', '.join(counts)} of the split `{cohort.get('split')}` ({of.data['task']['axes']})"
+    left_out = int(cohort.get("scans") or scans) - scans
+    if left_out <= 0:
+        return words
+    return f"{words}; {_count(left_out, 'scan')} could not be scored along any axis"
 
 
 def scores(of: Evaluation, methods: Sequence[Method] | None = None) -> str:
