@@ -122,8 +122,9 @@ class Engine:
             ``medsr.networks`` have them), and ``channels`` where its output has more than one.
         device: Where it runs; by default where its parameters are.
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        backend: Name in ``medsr.infer.backends.BACKENDS``, or ``"auto"`` for the one that is
-            fastest on the first volume planned with :meth:`plan_for`.
+        backend: Name in ``medsr.infer.backends.BACKENDS``, or ``"auto"``: torch for chains, which
+            it streams, else the one that is fastest on the first volume planned with
+            :meth:`plan_for`.
         max_memory_bytes: Limit for the output and what a block takes, together; by default a
             share of what is free.
         core: Largest core of a block in voxels, per axis or one number for all; chosen by the
@@ -195,8 +196,8 @@ class Engine:
             MemoryLimitError: Not even the smallest block fits into ``max_memory_bytes``.
         """
         plan = self._without_air(self.plan(_shape(lr)), lr, offset, divisor)
-        if not self._to_be_chosen:
-            return plan
+        if not self._to_be_chosen or self.streams:
+            return plan  # others go by tiles, which streaming is ahead of
         self._to_be_chosen = False
         self.backend = BACKENDS[fastest(self, plan, lr, offset=offset, divisor=divisor).name]
         if self.backend.name == plan.backend:
