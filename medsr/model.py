@@ -3,7 +3,7 @@
 Here live :class:`ModelSpec` (what ``spec.json`` holds) and :class:`SRModel` (network plus spec,
 saved to and loaded from a folder). Not here: how voxel values reach the network and come back
 (``medsr.intensity``), which models ship (``medsr.zoo``), which one fits a scan
-(``medsr.infer.choose``) and how a network is run over a volume (``medsr.infer.engine``).
+(``medsr.infer.choose``) and how a network is run over a volume (``medsr.infer.engine.engine``).
 
 Importing this module imports no torch, so that specs can be listed quickly; torch is imported when
 weights are read or written.

@@ -19,7 +19,7 @@ from medsr.benchmark.arms import Scoring, fingerprint
 from medsr.benchmark.held_scans import HeldScans, Row
 from medsr.benchmark.workers import stop_if_asked
 from medsr.evaluate.baselines import Interpolation
-from medsr.infer.device import resolve_device
+from medsr.infer.engine.device import resolve_device
 from medsr.model import SPEC_FILE, SRModel
 from medsr.recipe import Recipe
 from medsr.train.cohort import Cohort, load_cohort

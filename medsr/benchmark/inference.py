@@ -40,9 +40,9 @@ from medsr.benchmark.inference_memory import EXPLANATION, EXPLANATION_CUDA, Peak
 from medsr.benchmark.inference_peer import WINDOW, SlidingWindow, about
 from medsr.benchmark.networks import macs_per_voxel
 from medsr.errors import MedsrError, UsageError
-from medsr.infer import cache
-from medsr.infer.device import resolve_device
-from medsr.infer.plan import Shape
+from medsr.infer.engine import cache
+from medsr.infer.engine.device import resolve_device
+from medsr.infer.engine.tiles import Shape
 from medsr.io.atomic import atomic_file, check_output
 from medsr.model import SRModel
 

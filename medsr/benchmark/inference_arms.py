@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from medsr.benchmark.inference_peer import OVERLAPS, WINDOW, SlidingWindow
-from medsr.infer.backends import BACKENDS, DEFAULT_BACKEND, why_not
-from medsr.infer.device import Precision, native_bf16, resolve_precision
-from medsr.infer.engine import Engine
-from medsr.infer.plan import Shape
+from medsr.infer.engine.backends import BACKENDS, DEFAULT_BACKEND, why_not
+from medsr.infer.engine.device import Precision, native_bf16, resolve_precision
+from medsr.infer.engine.engine import Engine
+from medsr.infer.engine.tiles import Shape
 from medsr.networks import SRNetwork
 
 OURS = ("fp32", "auto")

@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from medsr.benchmark.inference_peer import SlidingWindow
-from medsr.infer.plan import Shape
-from medsr.infer.stream import subvoxels
+from medsr.infer.engine.stream import subvoxels
+from medsr.infer.engine.tiles import Shape
 
 Run = Callable[[Tensor], Tensor]
 

@@ -18,9 +18,9 @@ import torch
 
 from medsr.benchmark.inference_arms import wait
 from medsr.errors import UsageError
-from medsr.infer.device import resolve_device
-from medsr.infer.engine import Engine
-from medsr.infer.plan import Shape
+from medsr.infer.engine.device import resolve_device
+from medsr.infer.engine.engine import Engine
+from medsr.infer.engine.tiles import Shape
 from medsr.model import SRModel
 
 Progress = Callable[[int, int, str], None]

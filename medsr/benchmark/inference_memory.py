@@ -16,7 +16,7 @@ from types import TracebackType
 import psutil
 import torch
 
-from medsr.infer.freed import return_freed
+from medsr.infer.engine.malloc_trim import return_freed
 
 INTERVAL_SECONDS = 0.005
 

@@ -22,8 +22,8 @@ from medsr.degrade import build_degradation
 from medsr.evaluate.metrics import psnr, reference_for
 from medsr.evaluate.plan import default_kind
 from medsr.evaluate.tasks import Simulated, Task, Unscorable
-from medsr.infer.backends.load import load_model
 from medsr.infer.background import Faces
+from medsr.infer.engine.backends.load import load_model
 from medsr.infer.limits import REACH, Limiter, Limits
 from medsr.infer.prepare import Frame
 from medsr.infer.upscale import upscale

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medsr import __version__
 from medsr.errors import UsageError
-from medsr.infer.device import resolve_device, resolve_precision
+from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.io.atomic import atomic_file, check_output
 from medsr.networks import SRNetwork, build_network
 

@@ -170,7 +170,7 @@ def upscale_command(
     hush(quiet)
     if spacing is not None and scale is not None:
         raise UsageError("--spacing and --scale are both given; give one of them")
-    from medsr.io.dicom_options import DicomOptions
+    from medsr.io.dicom.options import DicomOptions
 
     options: dict[str, Any] = {
         "dicom": DicomOptions.of(layout, series_description, series_number, deidentify),

@@ -144,7 +144,7 @@ def upscale_command(
     factors = None if scale is None else parse_scale(scale)
     wanted = "iso" if spacing is None else parse_spacing(spacing)
 
-    from medsr.io.dicom_options import DicomOptions
+    from medsr.io.dicom.options import DicomOptions
 
     options: dict[str, Any] = {
         "model": model,

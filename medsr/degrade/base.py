@@ -60,8 +60,8 @@ class Degradation(Protocol[P]):
 class Separable(Protocol[P_contra]):
     """A degradation that, noise apart, is one matrix along each axis.
 
-    Data consistency (``medsr.infer.consistency``) asks for it; a degradation without it can be
-    used for everything else.
+    Data consistency (``medsr.infer.consistency.project``) asks for it; a degradation without it can
+    be used for everything else.
     """
 
     def operators(self, fine: Triple, coarse: Triple, params: P_contra) -> Operators:

@@ -1,8 +1,8 @@
 """Data consistency of any method's result: degraded again, how far is it from its scan?
 
 No truth is needed, so real scans can be looked at too. Numbers in the body and a signed map on the
-scan's grid. Making a result consistent is ``medsr.infer.consistency``; :func:`consistent` wraps a
-method so that it is scored with and without.
+scan's grid. Making a result consistent is ``medsr.infer.consistency.project``; :func:`consistent`
+wraps a method so that it is scored with and without.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from medsr.degrade import Degradation, Separable, degrade_volume
 from medsr.errors import UsageError
 from medsr.evaluate.metrics import reference_for
 from medsr.geometry import Geometry
-from medsr.infer.consistency import make_consistent
-from medsr.infer.projection import Projection
+from medsr.infer.consistency.project import make_consistent
+from medsr.infer.consistency.projection import Projection
 from medsr.volume import Volume
 
 Restore = Callable[[Volume, Geometry], Volume]
@@ -69,7 +69,7 @@ def consistent(
 
     Args:
         restore: Any method; its result must cover the space of the scan.
-        degradation: As for :func:`medsr.infer.consistency.make_consistent`.
+        degradation: As for :func:`medsr.infer.consistency.project.make_consistent`.
         params: As there.
         tolerance: As there.
     """

@@ -25,7 +25,7 @@ from medsr.evaluate.about import describe_model
 from medsr.evaluate.baselines import BASELINES, describe_baseline, resample, restore_baseline
 from medsr.evaluate.folder import make_folder
 from medsr.evaluate.tasks import Task, inside
-from medsr.infer.backends.load import load_model
+from medsr.infer.engine.backends.load import load_model
 from medsr.infer.upscale import upscale
 from medsr.io import load, save
 from medsr.io.atomic import check_output

@@ -22,7 +22,7 @@ from medsr.degrade.noise import add_correlated, add_rician
 from medsr.distill.attack import pgd
 from medsr.errors import UsageError
 from medsr.evaluate.metrics import Metrics, Reference, score
-from medsr.infer.device import resolve_device, resolve_precision
+from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.infer.prepare import Frame
 from medsr.model import SRModel
 from medsr.volume import Modality, Volume

@@ -131,7 +131,7 @@ class Shelf:
             return model
         folder = zoo.resolve(model, self.zoo_root)
         if folder not in self._loaded:
-            from medsr.infer.backends.load import load_model
+            from medsr.infer.engine.backends.load import load_model
 
             self._loaded[folder] = loaded = load_model(folder)
             if loaded.spec.trained_regions:

@@ -37,7 +37,7 @@ from medsr.infer.outcomes import (
 from medsr.infer.upscaler import Computed, Read, Upscaler
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
-from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.model import SRModel
 
 logger = logging.getLogger(__name__)

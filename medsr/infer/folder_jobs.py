@@ -22,7 +22,7 @@ from medsr.errors import (
 from medsr.infer.outputs import Outputs
 from medsr.io import WRITABLE
 from medsr.io.bids import derived_name, is_dataset
-from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.inspect import READABLE, suffix_of
 from medsr.io.scans import ARCHIVE_SUFFIX, FoundScan, find_scans
 from medsr.io.source_files import check_apart, identity

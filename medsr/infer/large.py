@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from medsr.geometry import Geometry
 from medsr.infer import prepare
 from medsr.infer.decide import Decision
-from medsr.infer.engine import Engine, Plan
-from medsr.infer.freed import return_freed
+from medsr.infer.engine.engine import Engine, Plan
+from medsr.infer.engine.malloc_trim import return_freed
 from medsr.infer.large_scan import LargeScan
 from medsr.infer.limits import Limiter
 from medsr.infer.outputs import Outputs, describe_error

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
-from medsr.infer.engine import Engine, Progress
-from medsr.infer.plan import Shape
+from medsr.infer.engine.engine import Engine, Progress
+from medsr.infer.engine.tiles import Shape
 
 
 class TiledInferer(Inferer):
@@ -27,7 +27,7 @@ class TiledInferer(Inferer):
         max_memory_bytes: Limit for the output array and one block's activations together.
         device: Where blocks are run; by default where the network's parameters are.
         progress: Called with (steps done, steps in all) at the start and after every step.
-        backend: Name in ``medsr.infer.backends.BACKENDS``.
+        backend: Name in ``medsr.infer.engine.backends.BACKENDS``.
 
     The network must carry ``scale``, ``halo`` and ``multiple_of`` (all of ``medsr.networks`` do),
     and ``channels`` where its output has more than one.

@@ -20,7 +20,7 @@ from medsr.geometry import Geometry
 from medsr.infer.report import Stopwatch, finish_report
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
-from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.source_files import check_apart
 from medsr.model import ModelSpec
 from medsr.volume import Derivation, SourceFormat, Volume
@@ -28,7 +28,7 @@ from medsr.volume import Derivation, SourceFormat, Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from medsr.infer.consistency import ConsistencyReport
+    from medsr.infer.consistency.project import ConsistencyReport
     from medsr.infer.upscaler import Computed
 
 

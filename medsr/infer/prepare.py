@@ -28,7 +28,8 @@ from medsr.volume import Modality, Source, Volume
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
-"""Values of ``backend``; those of ``medsr.infer.backends``, whose table needs torch, and auto."""
+"""Values of ``backend``: those of ``medsr.infer.engine.backends``, whose table needs torch, and
+auto."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -23,7 +23,7 @@ from medsr.regions import region_of
 from medsr.volume import Volume
 
 if TYPE_CHECKING:
-    from medsr.infer.projection import Residual
+    from medsr.infer.consistency.projection import Residual
     from medsr.infer.restore import Restored
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def build_report(
         weight_hash: SHA-256 of its weights.
         device: Where it ran.
         precision: ``"fp32"`` or ``"bf16"``.
-        plan: How the volume was run, as :meth:`medsr.infer.engine.Plan.as_dict` says.
+        plan: How the volume was run, as :meth:`medsr.infer.engine.engine.Plan.as_dict` says.
         warnings: What the user should know; those that say not to trust the result are repeated
             in "doubts".
     """

@@ -22,8 +22,8 @@ from medsr.model import Normaliser
 from medsr.volume import Modality, Volume
 
 if TYPE_CHECKING:
-    from medsr.infer.consistency import ConsistencyReport, Planned
-    from medsr.infer.projection import Residual
+    from medsr.infer.consistency.project import ConsistencyReport, Planned
+    from medsr.infer.consistency.projection import Residual
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def restore(
     scan as the network saw it, padding replaced. Where the scan has padding, so has the result in
     the end. Nothing is uncertain in padding and in background.
     """
-    from medsr.infer import doubt  # imports torch
+    from medsr.infer.consistency import check as doubt  # imports torch
 
     geometry = volume.geometry.resize(frame.array_shape(decision.target.shape))
     sr = _fitted(answers.pop(0), decision.target, order=3)

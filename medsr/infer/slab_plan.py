@@ -15,10 +15,10 @@ import psutil
 from medsr.errors import MemoryLimitError
 from medsr.infer import prepare
 from medsr.infer.decide import RESERVE_BYTES, SLOW, Decision
-from medsr.infer.engine import Engine
-from medsr.infer.freed import return_freed
+from medsr.infer.engine.engine import Engine
+from medsr.infer.engine.malloc_trim import return_freed
+from medsr.infer.engine.tiles import plan_tiles
 from medsr.infer.limits import AROUND
-from medsr.infer.plan import plan_tiles
 from medsr.infer.resample import RollingRows
 from medsr.volume import Volume
 

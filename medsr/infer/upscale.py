@@ -17,7 +17,7 @@ from medsr.errors import MemoryLimitError
 from medsr.infer import prepare
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Progress, Upscaler
-from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.model import SRModel
 from medsr.volume import Volume
 
@@ -107,7 +107,7 @@ def upscale(
             expects of its error. It asks for a model that says one; ``"auto"`` prefers those.
         consistency: True, or a tolerance in native units (HU for CT): change the result as
             little as possible so that degrading it as in the model's training gives the scan; see
-            :mod:`medsr.infer.consistency`. True takes 1 HU, or 0.1 % of an MR scan's range.
+            :mod:`medsr.infer.consistency.project`. True takes 1 HU, or 0.1 % of an MR scan's range.
         limits: Whether the result is held to what the scan supports: an exactly constant
             background stays, nothing lies below the scan's least value or (CT) beyond what
             scanners store, and overshoot is bounded; see :mod:`medsr.infer.limits`. False gives

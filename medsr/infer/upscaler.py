@@ -47,8 +47,8 @@ from medsr.volume import Derivation, Volume
 if TYPE_CHECKING:
     import torch
 
-    from medsr.infer.device import Precision
-    from medsr.infer.engine import Engine
+    from medsr.infer.engine.device import Precision
+    from medsr.infer.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Upscaler:
         Raises:
             DeviceError: The device asked for is unknown or not there.
         """
-        from medsr.infer.device import resolve_device
+        from medsr.infer.engine.device import resolve_device
 
         return resolve_device(self._device)
 
@@ -163,7 +163,7 @@ class Upscaler:
         Raises:
             UsageError: The precision asked for is unknown.
         """
-        from medsr.infer.backends import precision_for
+        from medsr.infer.engine.backends import precision_for
 
         return precision_for(self.backend, self._precision, self.device)
 
@@ -173,7 +173,7 @@ class Upscaler:
         Raises:
             MedsrError: The device, the precision, the backend or the model cannot be used.
         """
-        from medsr.infer.backends import resolve_backend
+        from medsr.infer.engine.backends import resolve_backend
 
         precision = self.precision
         if self.backend != "auto":
@@ -244,8 +244,8 @@ class Upscaler:
         with watch.stage("start"):
             import torch
 
-            from medsr.infer import consistency
-            from medsr.infer.engine import Engine
+            from medsr.infer.consistency import project as consistency
+            from medsr.infer.engine.engine import Engine
 
         with watch.stage("prepare"):
             device, precision = self.device, self.precision
@@ -368,7 +368,7 @@ class Upscaler:
         plan: dict[str, Any],
         engine: Engine,
     ) -> dict[str, Any]:
-        from medsr.infer.device import device_name
+        from medsr.infer.engine.device import device_name
 
         return build_report(
             before=before,

@@ -17,7 +17,7 @@ from medsr.errors import ModalityError, OutputFormatError, UsageError
 from medsr.io.allow import parse_allowances
 from medsr.io.atomic import atomic_file, atomic_folder, check_output, check_replaceable
 from medsr.io.checks import FINITE, check_finite, check_integers, check_slices
-from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.inspect import (
     SUFFIXES,
     Inspection,
@@ -96,7 +96,7 @@ def load(
         raise UsageError(f"modality {modality!r} is not known; choose auto, MR or CT")
     kind = format_of(path)
     if kind == "dicom":
-        from medsr.io.dicom_read import read_dicom
+        from medsr.io.dicom.read.series import read_dicom
 
         volume = read_dicom(path, series=series, allow=allowed)
     elif series is not None:
@@ -176,7 +176,7 @@ def saving(
     check_output(path, overwrite=overwrite)
     check_finite(volume.data, "the volume to be written", largest=FINITE)
     if kind == "dicom":
-        from medsr.io.dicom_write import write_dicom
+        from medsr.io.dicom.write.classic import write_dicom
 
         with atomic_folder(path, overwrite=overwrite, replaceable=is_dicom_name) as folder:
             write_dicom(volume, folder, derivation=derivation, options=dicom)
@@ -282,7 +282,7 @@ def check_writable(
         OutputExistsError: if that folder holds files that overwriting would delete.
     """
     if output_format(path, format=format) == "dicom":
-        from medsr.io.dicom_write import check_writable as check_source
+        from medsr.io.dicom.write.classic import check_writable as check_source
 
         check_source(volume, dicom)
         check_replaceable(Path(path), is_dicom_name)

@@ -163,7 +163,7 @@ def format_of(path: Path) -> SourceFormat:
         raise UnsupportedFormatError(
             f"{path}: Analyze or NIfTI in two files; convert both to one .nii.gz"
         )
-    from medsr.io.dicom_files import is_dicom
+    from medsr.io.dicom.read.files import is_dicom
 
     if is_dicom(path):
         return "dicom"
@@ -197,7 +197,7 @@ def inspect(
     allowed = parse_allowances(allow)
     kind = format_of(path)
     if kind == "dicom":
-        from medsr.io.dicom_read import inspect_dicom
+        from medsr.io.dicom.read.series import inspect_dicom
 
         inspection = inspect_dicom(path, series=series, allow=allowed)
     elif series is not None:
@@ -242,7 +242,7 @@ def list_volumes(path: str | Path, *, allow: Collection[str] = ()) -> tuple[List
     kind = format_of(path)
     if kind != "dicom":
         raise UsageError(f"{path}: only DICOM sources hold several volumes, and this is {kind}")
-    from medsr.io.dicom_read import list_dicom
+    from medsr.io.dicom.read.series import list_dicom
 
     return list_dicom(path, allow=parse_allowances(allow))
 

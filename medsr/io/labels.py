@@ -3,7 +3,7 @@
 A network blends what it is given, and the mean of two labels is a third one. Three things tell:
 the name (BIDS's suffixes, Slicer's ``.seg.nrrd``), what the header declares, and the values: whole
 numbers, few of them, in patches. DICOM's segmentations are told by their class in
-``dicom_files``. Nothing is read here; names, headers and blocks of voxels are judged.
+``dicom.read.files``. Nothing is read here; names, headers and blocks of voxels are judged.
 
 Source: BIDS specification 1.10, "Imaging derivatives"; NIfTI-1 standard, ``intent_code``.
 """

@@ -133,7 +133,7 @@ def _series_among(files: Iterator[Path]) -> tuple[str | None, Path | None]:
     """SeriesInstanceUID of the first CT or MR slice among files, and the first damaged one."""
     damaged: Path | None = None
     for file in files:
-        from medsr.io.dicom_files import series_of
+        from medsr.io.dicom.read.files import series_of
 
         series = series_of(file)
         if series:
@@ -157,20 +157,20 @@ def _is_barred(file: Path) -> bool:
         return not file.suffix
     if not file.name.lower().endswith(_TAR_SUFFIXES):
         return False
-    from medsr.io.dicom_files import is_packed
+    from medsr.io.dicom.read.files import is_packed
 
     return is_packed(file)
 
 
 def _is_segmentation(file: Path) -> bool:
-    from medsr.io.dicom_files import is_segmentation
+    from medsr.io.dicom.read.files import is_segmentation
 
     return is_segmentation(file)
 
 
 def _is_scan(archive: Path) -> bool:
     """Whether an archive holds a CT or MR slice, or cannot be opened to see."""
-    from medsr.io.dicom_files import holds_slices
+    from medsr.io.dicom.read.files import holds_slices
 
     try:
         return holds_slices(archive)

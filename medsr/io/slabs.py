@@ -81,7 +81,7 @@ def open_slabs(path: Path, *, series: str | None = None, allow: Collection[str] 
     kind = format_of(path)
     reader: SlabReader
     if kind == "dicom":
-        from medsr.io.dicom_slabs import open_dicom_slabs
+        from medsr.io.dicom.read.planes import open_dicom_slabs
 
         reader = open_dicom_slabs(path, series, allow=parse_allowances(allow))
     elif series is not None:
@@ -104,7 +104,7 @@ def count_voxels(path: Path) -> int:
     """
     kind = format_of(path)
     if kind == "dicom":
-        from medsr.io.dicom_files import count_voxels as count
+        from medsr.io.dicom.read.files import count_voxels as count
 
         return count(path)
     if kind in ("nifti", "mgz"):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from medsr.io import WRITABLE, check_no_source, is_dicom_name, output_format
 from medsr.io.atomic import atomic_file, atomic_folder, check_output
 from medsr.io.checks import FINITE, check_finite
-from medsr.io.dicom_options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.inspect import suffix_of
 from medsr.io.quantise import Scaling, ValueRange, source_of
 from medsr.io.slabs import CHUNK_BYTES
@@ -121,7 +121,7 @@ class SlabWriter:
     def _begin_file(self, value_range: ValueRange) -> None:
         self._scaling = _scaling(self._outline, self._kind, value_range)
         if self._kind == "dicom":
-            from medsr.io.dicom_write import derived_series
+            from medsr.io.dicom.write.classic import derived_series
 
             self._file = derived_series(
                 self._outline, self._place, self._scaling, self._derivation, self._dicom
@@ -203,7 +203,7 @@ def _scaling(outline: Volume, kind: SourceFormat, value_range: ValueRange) -> Sc
     """How a format holds the values."""
     source = source_of(outline)
     if kind == "dicom":
-        from medsr.io.dicom_write import dicom_scaling
+        from medsr.io.dicom.write.classic import dicom_scaling
 
         return dicom_scaling(source, value_range)
     if kind == "nifti":

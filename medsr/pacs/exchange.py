@@ -29,10 +29,10 @@ from medsr.geometry import Geometry
 from medsr.infer import prepare
 from medsr.infer.outputs import Outputs, derive
 from medsr.infer.upscaler import Upscaler
-from medsr.io.dicom_deidentify import KEY_VARIABLE, Deidentifier, has_key, result_uids
-from medsr.io.dicom_options import DEFAULTS, DicomOptions
-from medsr.io.dicom_quiet import quiet
-from medsr.io.dicom_write import count_files
+from medsr.io.dicom.options import DEFAULTS, DicomOptions
+from medsr.io.dicom.quiet import quiet
+from medsr.io.dicom.write.classic import count_files
+from medsr.io.dicom.write.deidentify import KEY_VARIABLE, Deidentifier, has_key, result_uids
 from medsr.pacs.archive import (
     Archive,
     NotOfferedError,

@@ -22,7 +22,7 @@ from medsr.data.cohort import read_cohort
 from medsr.data.manifest import ScanRecord, require_files
 from medsr.data.transforms import slice_axes
 from medsr.errors import CohortError, OutOfScopeError, OutputExistsError
-from medsr.infer.device import resolve_device
+from medsr.infer.engine.device import resolve_device
 from medsr.io.atomic import atomic_file
 from medsr.model import SPEC_FILE, Intensity, ModelSpec, SRModel
 from medsr.recipe import (

@@ -20,7 +20,7 @@ import torch
 from medsr.batch import Batch
 from medsr.distill.pool import TeacherPool
 from medsr.errors import Interrupted, MedsrError, MissingExtraError, OutputNotWritableError
-from medsr.infer.device import resolve_device, resolve_precision
+from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.recipe import Recipe, read_recipe
 from medsr.train.assistants import MODEL_FOLDER as MODEL_FOLDER
 from medsr.train.assistants import Stage, check_stages, stages

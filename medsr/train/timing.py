@@ -8,7 +8,7 @@ from statistics import median
 
 from lightning_fabric import Fabric
 
-from medsr.infer.device import resolve_device, resolve_precision
+from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.recipe import Recipe
 from medsr.train.cohort import Cohort
 from medsr.train.loop import take_step

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from medsr.infer.backends import BACKENDS
+from medsr.infer.engine.backends import BACKENDS
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = re.compile(r"(?:medsr|['\"]\.)\[([a-z0-9_,\- ]+)\]")

@@ -44,13 +44,13 @@ NEIGHBOURS = {
 
 # Third party -> the modules (paths inside the package) that may import it.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "pydicom": ("io/dicom_*.py", "pacs/*"),
+    "pydicom": ("io/dicom/*", "pacs/*"),
     "pynetdicom": ("pacs/*",),
     "dicomweb_client": ("pacs/*",),
     "requests": ("pacs/dicomweb.py",),
     "tenacity": ("pacs/persistent.py",),
     "gdcm": (),
-    "imagecodecs": ("io/dicom_decode.py",),
+    "imagecodecs": ("io/dicom/read/decode.py",),
     "SimpleITK": ("io/itk.py", "evaluate/baselines.py"),
     "monai": (
         "data/*",
@@ -70,10 +70,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "openvino": (
         "compress/openvino_library.py",
         "compress/openvino_int8.py",
-        "infer/backends/openvino.py",
+        "infer/engine/backends/openvino.py",
     ),
     "onnx": (),
-    "onnxruntime": ("infer/backends/onnxruntime.py",),
+    "onnxruntime": ("infer/engine/backends/onnxruntime.py",),
 }
 
 # Modules that may import the standard library, medsr and these packages only.

@@ -25,7 +25,7 @@ from pydicom.encaps import encapsulate
 from pydicom.fileset import FileSet
 
 from medsr import io
-from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom.options import DicomOptions
 
 Edits = list[list[Any]]
 SLICES, ROWS, COLUMNS = 5, 20, 24

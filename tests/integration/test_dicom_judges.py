@@ -23,7 +23,7 @@ from scipy import ndimage
 from medsr.errors import DuplicateSlicesError
 from medsr.geometry import Geometry
 from medsr.io import load, save
-from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom.options import DicomOptions
 from medsr.volume import Derivation, Volume
 
 Array = npt.NDArray[np.float64]

@@ -29,7 +29,7 @@ from medsr.errors import (
     UnknownModelError,
     UsageError,
 )
-from medsr.infer.backends import BACKENDS
+from medsr.infer.engine.backends import BACKENDS
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler
 from medsr.model import SRModel

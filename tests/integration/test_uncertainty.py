@@ -97,7 +97,7 @@ def test_the_map_is_the_networks_sigma_in_native_units(name: str, scan: Path, ro
 def test_tiles_do_not_show(phantom: FloatArray, root: Path, monkeypatch: Any) -> None:
     options = {**FINE, "model": root / "b-gaussian", "array_spacing": (0.9, 0.9, 3.6)}
     whole = upscale(phantom[:24, :22, :9], uncertainty=True, **options)
-    monkeypatch.setattr("medsr.infer.engine.choose_core", lambda *args, **names: (7, 22, 4))
+    monkeypatch.setattr("medsr.infer.engine.engine.choose_core", lambda *args, **names: (7, 22, 4))
     tiled = upscale(phantom[:24, :22, :9], uncertainty=True, **options)
     assert tiled.report["tiles"]["count"] > 4
     assert whole.uncertainty is not None

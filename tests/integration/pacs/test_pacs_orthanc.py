@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 
 import medsr
 from medsr.cli.main import main
-from medsr.io.dicom_read import read_dicom
+from medsr.io.dicom.read.series import read_dicom
 
 MARKERS = ("Doe", "Marker", "PID-4711", "19510203")
 SECRETS = ("robot", "secret-of-the-robot")

@@ -26,7 +26,7 @@ from medsr.benchmark.inference_precision import differences
 from medsr.benchmark.measure import Gain
 from medsr.cli.main import main
 from medsr.errors import BackendError, CohortError, OutputExistsError, UsageError
-from medsr.infer.backends import BACKENDS
+from medsr.infer.engine.backends import BACKENDS
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import SRNetwork, build_network
 
@@ -84,7 +84,7 @@ def backends() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         table = {"fails": Fails(), "torch": BACKENDS["torch"]}
         patch.setattr(inference_arms, "BACKENDS", table)
-        patch.setattr("medsr.infer.backends.BACKENDS", table)
+        patch.setattr("medsr.infer.engine.backends.BACKENDS", table)
         yield
 
 

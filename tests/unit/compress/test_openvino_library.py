@@ -21,7 +21,7 @@ BEGIN = """
 import faulthandler, gc, signal
 import torch
 from medsr.compress import quantise
-from medsr.infer.backends import BACKENDS
+from medsr.infer.engine.backends import BACKENDS
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
 

@@ -15,12 +15,12 @@ from medsr import zoo
 from medsr.degrade import Degradation, build_degradation, degrade_volume
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
-from medsr.infer import consistency, projection
-from medsr.infer.consistency import make_consistent, nearest, projections
+from medsr.infer.consistency import project as consistency
+from medsr.infer.consistency.project import make_consistent, nearest, projection, projections
+from medsr.infer.consistency.projection import GAIN_LIMIT, Projection
 from medsr.infer.outputs import derive, describe_error
 from medsr.infer.prepare import parse_tolerance
-from medsr.infer.projection import GAIN_LIMIT, Projection
-from medsr.io.dicom_derived import set_derivation
+from medsr.io.dicom.write.derived import set_derivation
 from medsr.model import ModelSpec
 from medsr.volume import Volume
 

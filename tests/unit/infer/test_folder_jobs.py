@@ -19,7 +19,7 @@ from medsr.errors import (
 )
 from medsr.infer.folder_jobs import Places, list_jobs, output_names, parse_part
 from medsr.io import output_format
-from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom.options import DicomOptions
 from medsr.io.inspect import SUFFIXES, suffix_of
 from medsr.io.scans import FoundScan
 

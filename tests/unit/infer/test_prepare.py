@@ -138,7 +138,7 @@ def test_no_amounts_of_memory(text: str) -> None:
 
 
 def test_backends_are_known_by_name_before_any_is_loaded() -> None:
-    from medsr.infer.backends import BACKENDS
+    from medsr.infer.engine.backends import BACKENDS
 
     assert set(prepare.BACKENDS) == {"auto", *BACKENDS}
     assert [prepare.parse_backend(name) for name in prepare.BACKENDS] == list(prepare.BACKENDS)

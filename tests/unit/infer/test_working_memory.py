@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from medsr.infer.executors import working_bytes
+from medsr.infer.engine.executors import working_bytes
 from medsr.networks import build_network
 
 CASES = {

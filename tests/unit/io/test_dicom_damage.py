@@ -15,8 +15,8 @@ import pytest
 
 from medsr import errors, io
 from medsr.infer.large_scan import is_large
-from medsr.io.dicom_damage import identity_before_damage
-from medsr.io.dicom_sources import DicomFile
+from medsr.io.dicom.read.damage import identity_before_damage
+from medsr.io.dicom.read.sources import DicomFile
 
 Make = Callable[..., Path]
 WANTED, OTHER = "1.2.826.0.1.30", "1.2.826.0.1.40"

@@ -31,10 +31,10 @@ from pydicom.uid import (
 )
 
 from medsr import errors, io
-from medsr.io import dicom_decode
-from medsr.io.dicom_codestream import is_reversible, jpeg2000_shape, jpeg_shape
-from medsr.io.dicom_options import DicomOptions
-from medsr.io.dicom_read import read_dicom
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.read import decode as dicom_decode
+from medsr.io.dicom.read.codestream import is_reversible, jpeg2000_shape, jpeg_shape
+from medsr.io.dicom.read.series import read_dicom
 from medsr.pacs.receiver import TRANSFER_SYNTAXES
 
 Array = npt.NDArray[np.uint16]

@@ -15,10 +15,10 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from medsr import errors
-from medsr.io import dicom_deidentify as module
 from medsr.io import load, save
-from medsr.io.dicom_deidentify import TECHNICAL_TEXT
-from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.write import deidentify as module
+from medsr.io.dicom.write.deidentify import TECHNICAL_TEXT
 
 Make = Callable[..., Path]
 MARKER = "QXMARK"

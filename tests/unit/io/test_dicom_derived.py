@@ -17,8 +17,8 @@ import medsr
 from medsr import io
 from medsr.geometry import Geometry
 from medsr.infer.outputs import derive
-from medsr.io.dicom_derived import set_derivation
-from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.write.derived import set_derivation
 from medsr.model import ModelSpec
 from medsr.volume import Derivation
 

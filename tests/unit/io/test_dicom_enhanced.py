@@ -15,11 +15,11 @@ from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage
 
 from medsr import errors
 from medsr.geometry import Geometry
-from medsr.io import dicom_enhanced as module
 from medsr.io import load, save
-from medsr.io.dicom_options import DicomOptions
-from medsr.io.dicom_read import read_dicom
-from medsr.io.dicom_write import derived_series, dicom_scaling, write_dicom
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.read.series import read_dicom
+from medsr.io.dicom.write import enhanced as module
+from medsr.io.dicom.write.classic import derived_series, dicom_scaling, write_dicom
 from medsr.io.quantise import range_of, source_of
 from medsr.volume import Derivation, Volume
 

@@ -10,9 +10,9 @@ import pydicom
 import pytest
 
 from medsr import errors, io
-from medsr.io.dicom_options import DicomOptions
-from medsr.io.dicom_read import read_dicom
-from medsr.io.dicom_write import write_dicom
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.read.series import read_dicom
+from medsr.io.dicom.write.classic import write_dicom
 
 Make = Callable[..., Path]
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID")

@@ -11,9 +11,9 @@ import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from medsr.io.dicom_mend import mend_modules, mend_values
-from medsr.io.dicom_read import read_dicom
-from medsr.io.dicom_write import write_dicom
+from medsr.io.dicom.read.series import read_dicom
+from medsr.io.dicom.write.classic import write_dicom
+from medsr.io.dicom.write.mend import mend_modules, mend_values
 
 Make = Callable[..., Path]
 IGNORE = pydicom.config.IGNORE

@@ -31,10 +31,10 @@ from pydicom.uid import (
 )
 
 from medsr import errors, io
-from medsr.io.dicom_decode import require_decoder
-from medsr.io.dicom_padding import padding_rule
-from medsr.io.dicom_read import read_dicom
-from medsr.io.dicom_scaling import Rescale, on_one_scale
+from medsr.io.dicom.read.decode import require_decoder
+from medsr.io.dicom.read.padding import padding_rule
+from medsr.io.dicom.read.scaling import Rescale, on_one_scale
+from medsr.io.dicom.read.series import read_dicom
 
 Make = Callable[..., Path]
 

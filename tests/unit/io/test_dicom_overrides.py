@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from scipy.interpolate import RegularGridInterpolator
 
 from medsr import errors, io
-from medsr.io.dicom_slabs import open_dicom_slabs
+from medsr.io.dicom.read.planes import open_dicom_slabs
 
 Make = Callable[..., Path]
 TILT = frozenset({"tilt"})

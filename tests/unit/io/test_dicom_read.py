@@ -18,8 +18,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless, RLELossless
 
 from medsr import errors
-from medsr.io import dicom_decode
-from medsr.io.dicom_read import inspect_dicom, is_dicom, read_dicom
+from medsr.io.dicom.read import decode as dicom_decode
+from medsr.io.dicom.read.series import inspect_dicom, is_dicom, read_dicom
 from medsr.volume import Volume
 
 Make = Callable[..., Path]

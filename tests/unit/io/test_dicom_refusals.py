@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 
 from medsr import errors
-from medsr.io.dicom_read import read_dicom
+from medsr.io.dicom.read.series import read_dicom
 
 Make = Callable[..., Path]
 

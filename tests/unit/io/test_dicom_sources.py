@@ -15,8 +15,9 @@ from pydicom.fileset import FileSet
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medsr import errors, io
-from medsr.io import dicom_archive, dicom_open
-from medsr.io.dicom_read import is_dicom, read_dicom
+from medsr.io.dicom.read import archive as dicom_archive
+from medsr.io.dicom.read import open as dicom_open
+from medsr.io.dicom.read.series import is_dicom, read_dicom
 
 Make = Callable[..., Path]
 

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from medsr import errors, io
-from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom.options import DicomOptions
 
 Make = Callable[..., Path]
 

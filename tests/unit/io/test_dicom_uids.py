@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydicom.uid import UID
 
 from medsr.errors import UsageError
-from medsr.io import dicom_deidentify
-from medsr.io.dicom_deidentify import KEY_VARIABLE, result_uids
-from medsr.io.dicom_options import DicomOptions
-from medsr.io.dicom_read import read_dicom
-from medsr.io.dicom_uids import DerivedUids
-from medsr.io.dicom_write import write_dicom
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.read.series import read_dicom
+from medsr.io.dicom.uids import DerivedUids
+from medsr.io.dicom.write import deidentify as dicom_deidentify
+from medsr.io.dicom.write.classic import write_dicom
+from medsr.io.dicom.write.deidentify import KEY_VARIABLE, result_uids
 from medsr.volume import Derivation
 
 Make = Callable[..., Path]

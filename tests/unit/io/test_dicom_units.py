@@ -18,9 +18,9 @@ from pydicom.pixels import apply_rescale
 from pydicom.uid import EnhancedCTImageStorage
 
 from medsr import errors, io
-from medsr.io.dicom_options import DicomOptions
-from medsr.io.dicom_read import list_dicom, read_dicom
-from medsr.io.dicom_write import count_files, write_dicom
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.read.series import list_dicom, read_dicom
+from medsr.io.dicom.write.classic import count_files, write_dicom
 from medsr.io.slabs_write import saving_slabs
 
 Make = Callable[..., Path]

@@ -17,9 +17,9 @@ from pydicom.uid import CTImageStorage, MRImageStorage
 
 from medsr import errors
 from medsr.geometry import Geometry
-from medsr.io.dicom_options import DicomOptions
-from medsr.io.dicom_read import read_dicom
-from medsr.io.dicom_write import write_dicom
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.read.series import read_dicom
+from medsr.io.dicom.write.classic import write_dicom
 from medsr.volume import Derivation, Volume
 
 Make = Callable[..., Path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from medsr.geometry import Geometry
-from medsr.io.dicom_options import DicomOptions
+from medsr.io.dicom.options import DicomOptions
 from medsr.pacs.exchange import name_request
 from medsr.volume import Derivation
 

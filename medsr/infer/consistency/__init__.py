@@ -1,0 +1,1 @@
+"""Whether a result, degraded again, gives its scan, and making it so."""

@@ -1,0 +1,1 @@
+"""The network over a volume: blocks, streaming, backends, memory and speed."""

@@ -1,0 +1,1 @@
+"""DICOM: reading series, writing derived ones, and what both share."""

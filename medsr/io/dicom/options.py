@@ -1,0 +1,83 @@
+"""DicomOptions: what a user may settle about DICOM output.
+
+Values only, without pydicom, so that command lines can be checked before anything is imported.
+What each option does is told where it is done (``dicom.write.classic``, ``dicom.write.enhanced``,
+``dicom_deidentify``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from medsr.errors import UsageError
+
+Layout = Literal["source", "classic", "enhanced"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+_NUMBERS = range(-(2**31), 2**31)  # an Integer String; PS3.5 6.2
+_LONGEST_DESCRIPTION = 64  # a Long String; PS3.5 6.2
+
+
+@dataclass(frozen=True)
+class DicomOptions:
+    """How a derived DICOM series is written.
+
+    Args:
+        layout: "classic" is one file per slice, "enhanced" one multi-frame file; "source" keeps
+            what the source was.
+        series_description: SeriesDescription; the source's with " medsr" behind it where None.
+        series_number: SeriesNumber; the source's plus 1000 where None.
+        deidentify: whether what could identify the patient is removed, by the Basic Application
+            Level Confidentiality Profile.
+
+    Raises:
+        UsageError: if DICOM has no place for a value.
+
+    Example:
+        >>> DicomOptions(series_number=12).series_number
+        12
+        >>> DicomOptions.of("enhanced").layout
+        'enhanced'
+    """
+
+    layout: Layout = "source"
+    series_description: str | None = None
+    series_number: int | None = None
+    deidentify: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be written."""
+        if self.layout not in LAYOUTS:
+            raise UsageError(f"layout {self.layout!r} is not known; choose {', '.join(LAYOUTS)}")
+        words = self.series_description
+        if words is not None and (
+            len(words) > _LONGEST_DESCRIPTION or "\\" in words or not words.isprintable()
+        ):
+            raise UsageError(
+                f"a series description has at most {_LONGEST_DESCRIPTION} printable characters "
+                "and no backslash"
+            )
+        if self.series_number is not None and self.series_number not in _NUMBERS:
+            raise UsageError("a series number lies between -2147483648 and 2147483647")
+
+    @classmethod
+    def of(
+        cls,
+        layout: str = "source",
+        series_description: str | None = None,
+        series_number: int | None = None,
+        deidentify: bool = False,
+    ) -> DicomOptions:
+        """Options of words that a user typed.
+
+        Raises:
+            UsageError: as the class.
+        """
+        for known in LAYOUTS:
+            if layout == known:
+                return cls(known, series_description, series_number, deidentify)
+        raise UsageError(f"layout {layout!r} is not known; choose {', '.join(LAYOUTS)}")
+
+
+DEFAULTS = DicomOptions()

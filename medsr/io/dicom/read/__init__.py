@@ -1,0 +1,1 @@
+"""From a folder, archive or file of DICOM to one volume."""

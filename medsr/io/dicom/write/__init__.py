@@ -1,0 +1,1 @@
+"""Derived CT and MR series, classic and enhanced."""
