@@ -15,8 +15,8 @@ from medsr import zoo
 from medsr.degrade import Degradation, build_degradation, degrade_volume
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
-from medsr.infer.consistency import project as consistency
-from medsr.infer.consistency.project import make_consistent, nearest, projection, projections
+from medsr.infer.consistency import project, projection
+from medsr.infer.consistency.project import make_consistent, nearest, projections
 from medsr.infer.consistency.projection import GAIN_LIMIT, Projection
 from medsr.infer.outputs import derive, describe_error
 from medsr.infer.prepare import parse_tolerance
@@ -189,10 +189,10 @@ def test_headers_say_what_was_done(rng: np.random.Generator) -> None:
 
 def test_default_tolerances(rng: np.random.Generator) -> None:
     data = rng.uniform(0, 1000, (20, 20, 20)).astype(np.float32)
-    assert consistency.default_tolerance(data, "CT") == 1.0
+    assert project.default_tolerance(data, "CT") == 1.0
     foreground = data[data > 0.02 * data.max()]
     expected = np.percentile(foreground, 99.5) / 1000
-    assert consistency.default_tolerance(data, "MR") == pytest.approx(expected)
+    assert project.default_tolerance(data, "MR") == pytest.approx(expected)
     assert parse_tolerance(True) is None
     assert parse_tolerance(2) == 2.0
     for wrong in (0.0, -1.0, float("nan"), float("inf")):

@@ -50,7 +50,7 @@ def test_other_parts_other_machines_and_other_versions_have_other_keys(
 def test_the_key_is_the_same_in_another_process() -> None:
     code = (
         "import torch; torch.set_num_threads(1)\n"
-        "from medsr.infer import cache; print(cache.machine_key('test', a=1, b=[2]))"
+        "from medsr.infer.engine import cache; print(cache.machine_key('test', a=1, b=[2]))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True

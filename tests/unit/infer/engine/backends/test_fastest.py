@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import BackendError, UsageError
+from medsr.infer.engine import cache
 from medsr.infer.engine import engine as engine_module
 from medsr.infer.engine.backends import BACKENDS, choose, missing_packages
 from medsr.infer.engine.backends.choose import Ranking, fastest, signature
 from medsr.infer.engine.backends.torch import TorchBackend
-from medsr.infer.engine.engine import Engine, cache
+from medsr.infer.engine.engine import Engine
 from medsr.networks import build_network
 
 
