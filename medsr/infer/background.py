@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from medsr.infer.padding import Padding
-    from medsr.io.slabs import SlabReader
+    from medsr.io.planes import PlaneSource
 
 BoolArray = NDArray[np.bool_]
 
@@ -116,12 +116,12 @@ class Faces:
 
 
 class Watched:
-    """A scan read by slabs whose faces are noted; see :class:`medsr.io.slabs.SlabReader`."""
+    """A scan read by slabs whose faces are noted; see :class:`medsr.io.planes.PlaneSource`."""
 
-    def __init__(self, slabs: SlabReader) -> None:
+    def __init__(self, slabs: PlaneSource) -> None:
         self._slabs = slabs
-        self.outline = slabs.outline
-        self.faces = Faces(slabs.outline.shape[2])
+        self.header = slabs.header
+        self.faces = Faces(slabs.header.shape[2])
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return planes ``start`` to ``stop``, which must come in order and once."""

@@ -2,7 +2,7 @@
 
 The network's halo around each slab makes the result the same as that of the whole volume. Slabs lie
 along the last array axis, which files store slowest, so reading and writing only ever move forward.
-Reading and writing by slab are ``medsr.io.slabs`` and ``slabs_write``; how thick slabs are is
+Reading and writing by slab are ``medsr.io.planes`` and ``slabs_write``; how thick slabs are is
 settled in ``slab_plan``. A volume that fits goes through ``medsr.infer.upscaler`` alone.
 """
 
@@ -30,9 +30,9 @@ from medsr.infer.preview import Preview, choose_view
 from medsr.infer.report import Stopwatch
 from medsr.infer.resample import FloatArray, RollingRows, apply_rows, operator
 from medsr.infer.slab_plan import Cut, Piece, cut
-from medsr.io.slabs import outline
-from medsr.io.slabs_survey import fit_intensity
-from medsr.io.slabs_write import SlabWriter, saving_slabs
+from medsr.io.planes import header_of
+from medsr.io.sinks import PlaneSink, saving_planes
+from medsr.io.survey import fit_intensity
 from medsr.model import Normaliser
 from medsr.volume import Derivation
 
@@ -175,14 +175,14 @@ def _open(
 ) -> tuple[list[_Track], Preview | None]:
     """Open what will be written: a track for each of the network's channels, and the picture."""
     volume, overwrite = scan.volume, outputs.overwrite
-    after = outline(geometry, np.float32, modality=volume.modality, source=volume.source)
+    after = header_of(geometry, np.float32, modality=volume.modality, source=volume.source)
     preview = None
     if outputs.preview is not None:
         view = choose_view(scan.found.sample, volume.modality)
         preview = Preview(volume.geometry, geometry, view)
     writer = None
     if outputs.scan is not None:
-        saving = saving_slabs(
+        saving = saving_planes(
             after,
             outputs.scan,
             overwrite=overwrite,
@@ -197,7 +197,7 @@ def _open(
         sigma = None
         if outputs.uncertainty is not None:
             # Without the source there is no stored type to round to.
-            saving = saving_slabs(
+            saving = saving_planes(
                 after.replace(source=None),
                 outputs.uncertainty,
                 overwrite=overwrite,
@@ -314,7 +314,7 @@ class _Track:
         decision: Decision,
         frame: prepare.Frame,
         order: int,
-        writer: SlabWriter | None,
+        writer: PlaneSink | None,
         look: Callable[[int, FloatArray], None] | None,
     ) -> None:
         self._frame, self._order = frame, order

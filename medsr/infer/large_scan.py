@@ -17,8 +17,8 @@ from medsr.infer.limits import Limits
 from medsr.infer.padding import Padding, find_padding_by_slabs
 from medsr.io import labels
 from medsr.io.modality import modality_of, settled
-from medsr.io.slabs import SlabReader, count_voxels, open_slabs
-from medsr.io.slabs_survey import Survey, survey
+from medsr.io.planes import PlaneSource, count_voxels, open_planes
+from medsr.io.survey import Survey, survey
 from medsr.volume import Volume
 
 PROGRAM_BYTES = 768 * 2**20
@@ -40,7 +40,7 @@ class LargeScan:
         limits: Those that it sets to its result.
     """
 
-    slabs: SlabReader
+    slabs: PlaneSource
     volume: Volume
     found: Survey
     padding: Padding | None
@@ -61,14 +61,14 @@ def open_large(
     Raises:
         InputError: The scan cannot be used.
     """
-    slabs = open_slabs(path, series=series, allow=allow)
+    slabs = open_planes(path, series=series, allow=allow)
     if "labels" not in allow:
-        labels.check(str(path), source=slabs.outline.source)
+        labels.check(str(path), source=slabs.header.source)
     return look_through(slabs, modality, str(path), allow)
 
 
 def look_through(
-    slabs: SlabReader,
+    slabs: PlaneSource,
     modality: str,
     where: str = "the scan",
     allow: Collection[str] = ("labels",),
@@ -80,7 +80,7 @@ def look_through(
     """
     from medsr.infer.preview import sample_step
 
-    header = slabs.outline
+    header = slabs.header
     watched = Watched(slabs)
     found = survey(watched, where, step=sample_step(header.shape))
     if "labels" not in allow:

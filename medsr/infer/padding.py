@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from medsr.intensity import COMMON, LOWEST
 from medsr.io.modality import LOWEST_HU
-from medsr.io.slabs import SlabReader
-from medsr.io.slabs_survey import SlabValues, Survey
+from medsr.io.planes import PlaneSource
+from medsr.io.survey import PlaneValues, Survey
 from medsr.values import ArrayValues, Values
 from medsr.volume import Modality, Volume
 
@@ -139,7 +139,7 @@ def find_padding(volume: Volume, modality: Modality) -> Padding | None:
 
 
 def find_padding_by_slabs(
-    slabs: SlabReader, found: Survey, modality: Modality
+    slabs: PlaneSource, found: Survey, modality: Modality
 ) -> tuple[Padding | None, Survey]:
     """Find the padding of a scan that is read by slabs, and what is known of its other voxels.
 
@@ -149,13 +149,13 @@ def find_padding_by_slabs(
         found: What is known of all voxels.
         modality: What the scan is.
     """
-    there = _find(SlabValues(slabs, found), slabs.outline, modality)
+    there = _find(PlaneValues(slabs, found), slabs.header, modality)
     if there is None:
         return None, found
     padding, low, high = there
     counts = None
     if found.counts is not None:
-        counts, smallest = found.counts.copy(), int(np.iinfo(slabs.outline.data.dtype).min)
+        counts, smallest = found.counts.copy(), int(np.iinfo(slabs.header.data.dtype).min)
         counts[int(padding.value) - smallest] = 0
     return padding, replace(found, low=low, high=high, counts=counts)
 

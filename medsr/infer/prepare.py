@@ -22,7 +22,7 @@ from medsr.io import labels
 from medsr.io.checks import check_finite, check_slices
 from medsr.io.modality import modality_of as modality_of
 from medsr.io.modality import settled
-from medsr.io.slabs_survey import levels_of
+from medsr.io.survey import levels_of
 from medsr.volume import Modality, Source, Volume
 
 logger = logging.getLogger(__name__)

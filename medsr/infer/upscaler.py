@@ -40,7 +40,7 @@ from medsr.infer.restore import restore
 from medsr.infer.scope import beyond
 from medsr.io import empty_slices
 from medsr.io.allow import parse_allowances
-from medsr.io.slabs import MemorySlabs
+from medsr.io.planes import MemoryPlanes
 from medsr.model import Normaliser, SRModel
 from medsr.volume import Derivation, Volume
 
@@ -330,7 +330,7 @@ class Upscaler:
 
         volume, watch, model = scan.volume, scan.watch, decision.model
         with watch.stage("prepare"):
-            slabs = scan.large or look_through(MemorySlabs(volume), self.modality)
+            slabs = scan.large or look_through(MemoryPlanes(volume), self.modality)
         shape = prepare.Frame.of(volume.geometry).array_shape(decision.target.shape)
         after = volume.geometry.resize(shape)
         weights, request = model.weight_hash, outputs.request

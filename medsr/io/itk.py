@@ -27,7 +27,7 @@ from medsr.geometry import Geometry
 from medsr.io.checks import BZIP2, DEFLATE, check_claimed_bytes
 from medsr.io.itk_fields import TextHeader
 from medsr.io.itk_header import NRRD_SUFFIXES, read_text_header
-from medsr.io.quantise import (
+from medsr.io.scaling import (
     Scaling,
     Stored,
     ValueRange,

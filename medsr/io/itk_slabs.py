@@ -24,22 +24,22 @@ from medsr.io.itk import (
     read_planes,
     source_at,
 )
-from medsr.io.quantise import Scaling
-from medsr.io.slabs import MemorySlabs, SlabReader, outline
+from medsr.io.planes import MemoryPlanes, PlaneSource, header_of
+from medsr.io.scaling import Scaling
 from medsr.volume import Volume
 
 # Room for the size of the compressed voxels, which is known last; readers skip leading zeros.
 _SIZE_DIGITS = 20
 
 
-class MetaSlabs:
-    """An uncompressed MetaImage; see :class:`medsr.io.slabs.SlabReader`."""
+class MetaImagePlanes:
+    """An uncompressed MetaImage; see :class:`medsr.io.planes.PlaneSource`."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._info = path, read_header(path)
         info = self._info
         native = np.dtype(np.float32) if info.dtype.kind == "f" else info.dtype
-        self.outline = outline(info.geometry, native, source=source_at(path, info))
+        self.header = header_of(info.geometry, native, source=source_at(path, info))
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read planes ``start`` to ``stop``."""
@@ -49,9 +49,9 @@ class MetaSlabs:
         """Nothing is held open."""
 
 
-def open_itk_slabs(path: Path) -> SlabReader:
+def open_itk_planes(path: Path) -> PlaneSource:
     """Open an NRRD or MetaImage file; what ITK reads in one piece only is read whole."""
-    return MetaSlabs(path) if is_readable_in_parts(path) else MemorySlabs(read_itk(path))
+    return MetaImagePlanes(path) if is_readable_in_parts(path) else MemoryPlanes(read_itk(path))
 
 
 @dataclass
@@ -76,15 +76,15 @@ class ItkFile:
 
 
 @contextmanager
-def itk_file(outline: Volume, path: Path, scaling: Scaling) -> Iterator[ItkFile]:
+def itk_file(like: Volume, path: Path, scaling: Scaling) -> Iterator[ItkFile]:
     """Begin a compressed NRRD or MetaImage file, whose planes follow.
 
     Args:
-        outline: grid of what will be written; its voxels are not looked at.
+        like: grid of what will be written; its voxels are not looked at.
         path: ends in ``.nrrd`` or ``.mha``; written in place.
         scaling: of the planes.
     """
-    header = header_for(outline.geometry, scaling.dtype, path)
+    header = header_for(like.geometry, scaling.dtype, path)
     is_nrrd = path.suffix.lower() == ".nrrd"
     size_line = "CompressedDataSize = "
     if is_nrrd:

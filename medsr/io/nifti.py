@@ -34,7 +34,7 @@ from medsr.geometry import Geometry, format_mm
 from medsr.io.checks import DEFLATE, check_claimed_bytes
 from medsr.io.compressed import DAMAGED_STREAM, check_end, open_to_read
 from medsr.io.misnamed import hint
-from medsr.io.quantise import dequantise
+from medsr.io.scaling import dequantise
 from medsr.volume import Source, SourceFormat, Volume
 
 # A qform's quaternion in float32 can be off by 0.1 mm near half turns; a tenth of a voxel more or

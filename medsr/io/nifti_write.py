@@ -21,7 +21,7 @@ from medsr.errors import OutputFormatError
 from medsr.geometry import Geometry
 from medsr.io.compressed import open_to_write
 from medsr.io.nifti import are_one_place, conflict_mm, transforms_of
-from medsr.io.quantise import (
+from medsr.io.scaling import (
     Scaling,
     Stored,
     ValueRange,
@@ -109,24 +109,24 @@ class PlaneFile:
 
 @contextmanager
 def nifti_file(
-    outline: Volume, path: Path, scaling: Scaling, derivation: Derivation | None = None
+    like: Volume, path: Path, scaling: Scaling, derivation: Derivation | None = None
 ) -> Iterator[PlaneFile]:
     """Begin a NIfTI file, whose planes follow.
 
     Args:
-        outline: grid and source of what will be written; its voxels are not looked at.
+        like: grid and source of what will be written; its voxels are not looked at.
         path: ends in ``.nii`` or ``.nii.gz``; written in place.
         scaling: of the planes.
         derivation: see :func:`write_nifti`.
     """
-    source = outline.source
+    source = like.source
     original = source.header if source is not None and source.format == "nifti" else None
-    large = max(outline.shape) > _MAX_NIFTI1_SIZE or isinstance(original, nib.Nifti2Header)
+    large = max(like.shape) > _MAX_NIFTI1_SIZE or isinstance(original, nib.Nifti2Header)
     image_class: Any = nib.Nifti2Image if large else nib.Nifti1Image
     header = _clean_header(original, image_class.header_class, derivation)
     header.set_data_dtype(scaling.dtype)
-    image = image_class(_no_voxels(outline.shape, scaling), outline.geometry.affine, header)
-    _set_transforms(image, outline.geometry, original)
+    image = image_class(_no_voxels(like.shape, scaling), like.geometry.affine, header)
+    _set_transforms(image, like.geometry, original)
     image.header.set_slope_inter(scaling.slope, scaling.intercept)
     image.update_header()
     with open_to_write(path) as stream:
@@ -135,10 +135,10 @@ def nifti_file(
 
 
 @contextmanager
-def mgz_file(outline: Volume, path: Path, scaling: Scaling) -> Iterator[PlaneFile]:
+def mgz_file(like: Volume, path: Path, scaling: Scaling) -> Iterator[PlaneFile]:
     """Begin an MGZ file, whose planes follow; arguments as for :func:`nifti_file`."""
-    affine = outline.geometry.affine.astype(np.float64)
-    image: Any = MGHImage(_no_voxels(outline.shape, scaling), affine)  # type: ignore[no-untyped-call]
+    affine = like.geometry.affine.astype(np.float64)
+    image: Any = MGHImage(_no_voxels(like.shape, scaling), affine)  # type: ignore[no-untyped-call]
     image.set_data_dtype(scaling.dtype)
     image.update_header()
     with open_to_write(path) as stream:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medsr import io
-from medsr.io.slabs import open_slabs
+from medsr.io.planes import open_planes
 
 Edits = list[list[Any]]
 VOXELS = np.arange(210, dtype="<i2").tobytes()
@@ -166,7 +166,7 @@ def use(path: Path) -> None:
     io.inspect(path)
     volume = io.load(path)
     assert np.isfinite(volume.geometry.affine).all()
-    np.testing.assert_array_equal(open_slabs(path).read(0, 2), volume.data[:, :, :2])
+    np.testing.assert_array_equal(open_planes(path).read(0, 2), volume.data[:, :, :2])
 
 
 @pytest.mark.parametrize("kind", ["mha", "nrrd"])

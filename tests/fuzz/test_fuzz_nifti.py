@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medsr import io
-from medsr.io.slabs import open_slabs
+from medsr.io.planes import open_planes
 
 Edits = list[list[Any]]
 SHAPE = (6, 5, 7)
@@ -111,7 +111,7 @@ def use(path: Path) -> None:
     io.inspect(path)
     volume = io.load(path)
     assert np.isfinite(volume.geometry.affine).all()
-    reader = open_slabs(path)
+    reader = open_planes(path)
     np.testing.assert_array_equal(reader.read(0, 2), volume.data[:, :, :2])
     io.save(volume, path.with_name("out.nii"))
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from medsr.geometry import Geometry
 from medsr.infer.padding import find_padding, find_padding_by_slabs
 from medsr.intensity import Intensity, Normaliser
-from medsr.io import slabs
-from medsr.io.slabs import MemorySlabs
-from medsr.io.slabs_survey import fit_intensity, survey
+from medsr.io import planes
+from medsr.io.planes import MemoryPlanes
+from medsr.io.survey import fit_intensity, survey
 from medsr.volume import Volume
 
 FloatArray = NDArray[np.float32]
@@ -29,9 +29,9 @@ def of_a_magnitude(data: NDArray[Any]) -> Normaliser:
 
 def by_slabs(data: NDArray[Any], without: bool = False) -> Normaliser:
     """The map that is found without holding the scan."""
-    reader = MemorySlabs(Volume(data, Geometry(data.shape, np.eye(4)), "MR"))
+    reader = MemoryPlanes(Volume(data, Geometry(data.shape, np.eye(4)), "MR"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slabs, "CHUNK_BYTES", 3 * 4 * data.shape[0] * data.shape[1])
+        patch.setattr(planes, "CHUNK_BYTES", 3 * 4 * data.shape[0] * data.shape[1])
         found = survey(reader, "scan")
         padding, found = find_padding_by_slabs(reader, found, "MR")
         assert (padding is not None) == without

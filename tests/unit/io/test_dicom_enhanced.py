@@ -20,7 +20,7 @@ from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.read.series import read_dicom
 from medsr.io.dicom.write import enhanced as module
 from medsr.io.dicom.write.classic import derived_series, dicom_scaling, write_dicom
-from medsr.io.quantise import range_of, source_of
+from medsr.io.scaling import range_of, source_of
 from medsr.volume import Derivation, Volume
 
 Make = Callable[..., Path]

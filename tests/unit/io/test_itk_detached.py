@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from medsr import io
 from medsr.errors import CorruptFileError, MedsrError, UnsupportedFormatError
-from medsr.io.slabs import open_slabs
+from medsr.io.planes import open_planes
 
 sitk = SimpleITK
 VOXELS = np.arange(-105, 105, dtype=np.int16).reshape((6, 5, 7), order="F")
@@ -52,7 +52,7 @@ def test_a_file_beside_its_header_is_read(header: Header, name: str) -> None:
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose(2, 1, 0), VOXELS
     )
-    np.testing.assert_array_equal(open_slabs(path).read(2, 4), VOXELS[:, :, 2:4])
+    np.testing.assert_array_equal(open_planes(path).read(2, 4), VOXELS[:, :, 2:4])
 
 
 @pytest.mark.parametrize("way", ["absolute", "relative", "by a link"])
@@ -159,7 +159,7 @@ def test_voxels_that_are_written_out(tmp_path: Path, encoding: str, kind: str) -
     np.testing.assert_allclose(expected, data, rtol=1e-6)
     volume = io.load(path)
     np.testing.assert_array_equal(volume.data, expected.astype(volume.data.dtype))
-    np.testing.assert_array_equal(open_slabs(path).read(3, 5), volume.data[:, :, 3:5])
+    np.testing.assert_array_equal(open_planes(path).read(3, 5), volume.data[:, :, 3:5])
 
 
 @pytest.mark.parametrize(

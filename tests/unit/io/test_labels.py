@@ -16,8 +16,8 @@ from scipy import ndimage
 from medsr import io
 from medsr.errors import LabelsError
 from medsr.io import labels
-from medsr.io.slabs import MemorySlabs, chunks, open_slabs
-from medsr.io.slabs_survey import levels_of, survey
+from medsr.io.planes import MemoryPlanes, chunks, open_planes
+from medsr.io.survey import levels_of, survey
 from medsr.volume import Volume
 from tests.conftest import make_phantom
 
@@ -139,11 +139,11 @@ def test_both_ways_of_reading_see_the_same(tmp_path: Path) -> None:
     for number, stored in enumerate((data, data.astype(np.float32), NOISY, SMOOTH.round())):
         path = tmp_path / f"{number}.nii.gz"
         nib.Nifti1Image(stored, np.eye(4)).to_filename(path)
-        reader, whole = open_slabs(path), io.load(path)
+        reader, whole = open_planes(path), io.load(path)
         by_slabs = survey(reader, "it").levels
         assert by_slabs.told() == levels_of(whole).told()
         assert (by_slabs.low, by_slabs.high) == (whole.data.min(), whole.data.max())
-    assert len(list(chunks(MemorySlabs(io.load(tmp_path / "0.nii.gz"))))) > 0
+    assert len(list(chunks(MemoryPlanes(io.load(tmp_path / "0.nii.gz"))))) > 0
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_segments_in_a_header_tell(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="segments"):
         labels.check("it", source=io.load(tmp_path / "drawn.nrrd").source)
     with pytest.raises(LabelsError, match="segments"):
-        labels.check("it", source=open_slabs(tmp_path / "drawn.nrrd").outline.source)
+        labels.check("it", source=open_planes(tmp_path / "drawn.nrrd").header.source)
 
 
 @pytest.mark.parametrize("value", [0, 7, -1000, 0.5])

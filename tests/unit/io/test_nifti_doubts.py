@@ -22,8 +22,8 @@ from medsr.errors import (
     WideIntegerError,
 )
 from medsr.geometry import Geometry
-from medsr.io.slabs import open_slabs
-from medsr.io.slabs_survey import survey
+from medsr.io.planes import open_planes
+from medsr.io.survey import survey
 
 sitk = SimpleITK
 SHAPE = (6, 5, 7)
@@ -57,7 +57,7 @@ def test_integers_that_float32_cannot_tell_apart_are_refused(tmp_path: Path, dty
     with pytest.raises(WideIntegerError, match="16777217"):
         io.load(write(tmp_path / "a.nii", data))
     with pytest.raises(WideIntegerError):
-        survey(open_slabs(tmp_path / "a.nii"), "a.nii")
+        survey(open_planes(tmp_path / "a.nii"), "a.nii")
     assert io.load(write(tmp_path / "b.nii", data.astype(np.int32))).data.max() == 2**24 + 1
 
 
@@ -165,7 +165,7 @@ def test_files_by_the_wrong_name(tmp_path: Path, name: str) -> None:
     }
     path = tmp_path / name
     path.write_bytes(content[name])
-    for read in (io.load, io.inspect, open_slabs):
+    for read in (io.load, io.inspect, open_planes):
         with pytest.raises((CorruptFileError, UnsupportedFormatError)) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ")

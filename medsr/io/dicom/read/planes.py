@@ -20,14 +20,14 @@ from medsr.io.dicom.read.regular import Regridding
 from medsr.io.dicom.read.series import read_stack
 from medsr.io.dicom.read.stack import Stack
 from medsr.io.dicom.reference import CommonAttributes
-from medsr.io.slabs import MemorySlabs, SlabReader, outline
+from medsr.io.planes import MemoryPlanes, PlaneSource, header_of
 from medsr.volume import Source, units_of
 
 Array = npt.NDArray[Any]
 
 
-class DicomSlabs:
-    """A stack of single-frame files; see :class:`medsr.io.slabs.SlabReader`.
+class DicomPlanes:
+    """A stack of single-frame files; see :class:`medsr.io.planes.PlaneSource`.
 
     Every file is decoded once when the stack is opened, since what the slices have in common and
     the type that holds all of them are known only then.
@@ -62,7 +62,7 @@ class DicomSlabs:
             notes=notes,
             padding=self._padding,
         )
-        self.outline = outline(
+        self.header = header_of(
             stack.geometry, self._native, modality=first.modality, source=source
         ).replace(units=units_of(first.modality))
 
@@ -72,7 +72,7 @@ class DicomSlabs:
         if self._stack.regridding is not None:
             return self._regridded(self._stack.regridding, start, stop)
         wanted = slice(start, stop)
-        planes = np.empty((*self.outline.shape[:2], stop - start), dtype=self._stored, order="F")
+        planes = np.empty((*self.header.shape[:2], stop - start), dtype=self._stored, order="F")
         for index, (_, plane) in enumerate(stored_planes(self._slices[wanted])):
             planes[:, :, index] = plane.T
         values = native_values(planes, self._slices[wanted], self._padding)
@@ -82,7 +82,7 @@ class DicomSlabs:
         """Planes of the regular grid, from the slices around them."""
         first, behind = regridding.needed(start, stop)
         planes = (plane for _, plane in stored_planes(self._slices[first:behind]))
-        values = np.empty((*self.outline.shape[:2], stop - start), np.float32, order="F")
+        values = np.empty((*self.header.shape[:2], stop - start), np.float32, order="F")
         for k, plane in enumerate(regridded(planes, self._stack, start, stop, self._padding)):
             values[:, :, k] = plane
         return values
@@ -92,9 +92,9 @@ class DicomSlabs:
 
 
 @quiet
-def open_dicom_slabs(
+def open_dicom_planes(
     path: Path, series: str | None = None, *, allow: frozenset[Allowance] = NOTHING
-) -> SlabReader:
+) -> PlaneSource:
     """Open a series; a multi-frame file, which is decoded in one piece, is read whole.
 
     Args:
@@ -107,5 +107,5 @@ def open_dicom_slabs(
     """
     stack, notes = choose_stack(path, series, allow=allow)
     if stack.slices[0].frame is not None:
-        return MemorySlabs(read_stack(stack, notes, path))
-    return DicomSlabs(stack, notes, path)
+        return MemoryPlanes(read_stack(stack, notes, path))
+    return DicomPlanes(stack, notes, path)

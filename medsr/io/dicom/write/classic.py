@@ -43,7 +43,7 @@ from medsr.io.dicom.write.derived import (
 )
 from medsr.io.dicom.write.frames import flattened
 from medsr.io.dicom.write.mend import mend_modules, mend_values
-from medsr.io.quantise import Scaling, ValueRange, range_of, source_of
+from medsr.io.scaling import Scaling, ValueRange, range_of, source_of
 from medsr.volume import Derivation, Source, Volume
 
 _STORED_STEPS = 65534  # a 16-bit range, less one step for rounding at its ends
@@ -132,7 +132,7 @@ class PlaneWriter(Protocol):
 
 @quiet
 def derived_series(
-    outline: Volume,
+    like: Volume,
     folder: Path,
     scaling: Scaling,
     derivation: Derivation | None = None,
@@ -141,7 +141,7 @@ def derived_series(
     """Begin a derived series.
 
     Args:
-        outline: grid and source of what will be written; its voxels are not looked at.
+        like: grid and source of what will be written; its voxels are not looked at.
         folder: where the files go; made if absent.
         scaling: of the planes; see :func:`dicom_scaling`.
         derivation: see :func:`write_dicom`.
@@ -151,13 +151,13 @@ def derived_series(
         OutputFormatError: as :func:`write_dicom`.
         MissingExtraError: as :func:`write_dicom`.
     """
-    reference = check_writable(outline, options)
+    reference = check_writable(like, options)
     folder.mkdir(parents=True, exist_ok=True)
     if is_enhanced(reference, options):
         from medsr.io.dicom.write.enhanced import EnhancedSeries
 
-        return EnhancedSeries(outline.geometry, reference, folder, scaling, derivation, options)
-    return ClassicSeries(outline.geometry, reference, folder, scaling, derivation, options)
+        return EnhancedSeries(like.geometry, reference, folder, scaling, derivation, options)
+    return ClassicSeries(like.geometry, reference, folder, scaling, derivation, options)
 
 
 def is_enhanced(reference: DicomReference, options: DicomOptions) -> bool:

@@ -25,7 +25,7 @@ import medsr
 from medsr.geometry import Geometry
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.reference import DicomReference, SourceImage
-from medsr.io.quantise import Scaling
+from medsr.io.scaling import Scaling
 from medsr.volume import Derivation
 
 logger = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ from medsr.io.dicom.write.derived import (
 )
 from medsr.io.dicom.write.frames import grouped
 from medsr.io.dicom.write.mend import mend_modules, mend_values
-from medsr.io.quantise import Scaling
+from medsr.io.scaling import Scaling
 from medsr.volume import Derivation
 
 _FILE = "IM00001.dcm"

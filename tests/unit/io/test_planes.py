@@ -16,10 +16,10 @@ from medsr import io
 from medsr.errors import CorruptFileError
 from medsr.geometry import Geometry
 from medsr.intensity import Intensity
-from medsr.io import compressed, slabs
+from medsr.io import compressed, planes
 from medsr.io.modality import judge, tally
-from medsr.io.slabs import MemorySlabs, open_slabs
-from medsr.io.slabs_survey import fit_intensity, survey
+from medsr.io.planes import MemoryPlanes, open_planes
+from medsr.io.survey import fit_intensity, survey
 from medsr.volume import Volume
 
 
@@ -31,12 +31,12 @@ def test_slabs_are_parts_of_the_whole(
     data = rng.integers(0, 999, (6, 7, 11)).astype(dtype)
     path = io.save(Volume(data, Geometry(data.shape, np.eye(4))), tmp_path / f"a{ending}")
     whole = io.load(path)
-    reader = open_slabs(path)
-    assert reader.outline.geometry == whole.geometry
+    reader = open_planes(path)
+    assert reader.header.geometry == whole.geometry
     # Forward, forward with a gap, back to the start, to the end twice.
     for start, stop in [(0, 3), (3, 4), (6, 8), (1, 5), (5, 11), (9, 11)]:
         part = reader.read(start, stop)
-        assert part.dtype == whole.data.dtype == reader.outline.data.dtype
+        assert part.dtype == whole.data.dtype == reader.header.data.dtype
         np.testing.assert_array_equal(part, whole.data[:, :, start:stop])
     reader.close()
 
@@ -46,7 +46,7 @@ def test_a_truncated_stream_is_found_while_it_is_read(tmp_path: Path) -> None:
     nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / "a.nii.gz")
     content = (tmp_path / "a.nii.gz").read_bytes()
     (tmp_path / "a.nii.gz").write_bytes(content[: len(content) * 3 // 4])
-    reader = open_slabs(tmp_path / "a.nii.gz")
+    reader = open_planes(tmp_path / "a.nii.gz")
     assert reader.read(0, 2).shape == (20, 20, 2)
     with pytest.raises(CorruptFileError, match="voxels"):
         reader.read(2, 20)
@@ -61,9 +61,9 @@ def test_normalisation_is_that_of_the_whole(seed: int, dtype: str, percentile: f
     generator = np.random.default_rng(seed)
     data = (generator.gamma(2.0, 20.0, (9, 8, 14)) - 5.0 * (dtype[0] != "u")).astype(dtype)
     volume = Volume(data, Geometry(data.shape, np.eye(4)))
-    reader = MemorySlabs(volume)
+    reader = MemoryPlanes(volume)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slabs, "CHUNK_BYTES", 3 * 9 * 8 * 4)
+        patch.setattr(planes, "CHUNK_BYTES", 3 * 9 * 8 * 4)
         found = survey(reader, "scan", step=3)
         assert (found.low, found.high) == (data.min(), data.max())
         assert found.judgement == judge(tally(data))
@@ -80,14 +80,14 @@ def test_hounsfield_units_are_seen_in_slabs_too(rng: np.random.Generator, fill: 
     data = np.full((12, 12, 9), fill, np.int16)
     data[3:9, 3:9] = rng.integers(-900, 300, (6, 6, 9))
     volume = Volume(data, Geometry(data.shape, np.eye(4)))
-    found = survey(MemorySlabs(volume), "scan").judgement
+    found = survey(MemoryPlanes(volume), "scan").judgement
     assert found == judge(tally(data))
     assert found.modality == "CT"
 
 
 def test_an_empty_scan_has_a_divisor_all_the_same() -> None:
     volume = Volume(np.zeros((5, 5, 5), np.float32), Geometry((5, 5, 5), np.eye(4)))
-    reader = MemorySlabs(volume)
+    reader = MemoryPlanes(volume)
     fitted = fit_intensity(Intensity("percentile"), reader, survey(reader, "scan"))
     assert fitted == Intensity("percentile").fit(volume.data)
 

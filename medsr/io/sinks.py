@@ -1,4 +1,4 @@
-"""Scans written a slab at a time: ``saving_slabs``.
+"""Scans written a slab at a time: ``saving_planes``.
 
 Voxels are encoded by the same code as in ``medsr.io.save`` and lie under a temporary name until all
 are there. Where the way of storing them depends on their range, they wait in a scratch file.
@@ -21,8 +21,8 @@ from medsr.io.atomic import atomic_file, atomic_folder, check_output
 from medsr.io.checks import FINITE, check_finite
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.inspect import suffix_of
-from medsr.io.quantise import Scaling, ValueRange, source_of
-from medsr.io.slabs import CHUNK_BYTES
+from medsr.io.planes import CHUNK_BYTES
+from medsr.io.scaling import Scaling, ValueRange, source_of
 from medsr.volume import Derivation, SourceFormat, Volume
 
 Array = npt.NDArray[Any]
@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 logger = logging.getLogger(__name__)
 
 
-class SlabFile(Protocol):
+class PlaneFile(Protocol):
     """A file or folder that takes stored planes one after the other."""
 
     def append(self, stored: Array) -> None:
@@ -41,25 +41,25 @@ class _RangeNeededError(Exception):
     """Somebody asked for the range of values before they are known."""
 
 
-class SlabWriter:
-    """Takes native planes in order along the last axis; see :func:`saving_slabs`."""
+class PlaneSink:
+    """Takes native planes in order along the last axis; see :func:`saving_planes`."""
 
     def __init__(
         self,
-        outline: Volume,
+        like: Volume,
         kind: SourceFormat,
         place: Path,
         derivation: Derivation | None,
         dicom: DicomOptions = DEFAULTS,
     ) -> None:
-        self._outline, self._kind, self._place = outline, kind, place
+        self._header, self._kind, self._place = like, kind, place
         self._derivation, self._dicom = derivation, dicom
-        self._shape = outline.shape
+        self._shape = like.shape
         self._given = 0
         self._low, self._high = np.inf, -np.inf
         self._open = ExitStack()
         self._scratch: BinaryIO | None = None
-        self._file: SlabFile | None = None
+        self._file: PlaneFile | None = None
         self._scaling = Scaling(np.dtype(np.float32))
 
     def begin(self) -> None:
@@ -119,28 +119,28 @@ class SlabWriter:
         self._open.close()
 
     def _begin_file(self, value_range: ValueRange) -> None:
-        self._scaling = _scaling(self._outline, self._kind, value_range)
+        self._scaling = _scaling(self._header, self._kind, value_range)
         if self._kind == "dicom":
             from medsr.io.dicom.write.classic import derived_series
 
             self._file = derived_series(
-                self._outline, self._place, self._scaling, self._derivation, self._dicom
+                self._header, self._place, self._scaling, self._derivation, self._dicom
             )
             return
         self._file = self._open.enter_context(self._opened())
 
-    def _opened(self) -> AbstractContextManager[SlabFile]:
+    def _opened(self) -> AbstractContextManager[PlaneFile]:
         if self._kind == "nifti":
             from medsr.io.nifti_write import nifti_file
 
-            return nifti_file(self._outline, self._place, self._scaling, self._derivation)
+            return nifti_file(self._header, self._place, self._scaling, self._derivation)
         if self._kind == "mgz":
             from medsr.io.nifti_write import mgz_file
 
-            return mgz_file(self._outline, self._place, self._scaling)
+            return mgz_file(self._header, self._place, self._scaling)
         from medsr.io.itk_slabs import itk_file
 
-        return itk_file(self._outline, self._place, self._scaling)
+        return itk_file(self._header, self._place, self._scaling)
 
     def _store(self, planes: Array) -> None:
         if self._file is not None:
@@ -157,21 +157,21 @@ class SlabWriter:
 
 
 @contextmanager
-def saving_slabs(
-    outline: Volume,
+def saving_planes(
+    like: Volume,
     path: Path,
     *,
     overwrite: bool = False,
     format: SourceFormat | None = None,
     derivation: Derivation | None = None,
     dicom: DicomOptions = DEFAULTS,
-) -> Iterator[SlabWriter]:
+) -> Iterator[PlaneSink]:
     """Write a scan by slabs under a temporary name, which becomes ``path`` when the block ends.
 
-    The block gives all planes to :meth:`SlabWriter.append` and calls :meth:`SlabWriter.finish`.
+    The block gives all planes to :meth:`PlaneSink.append` and calls :meth:`PlaneSink.finish`.
 
     Args:
-        outline: Grid, type and source of what will be written; its voxels are not looked at.
+        like: Grid, type and source of what will be written; its voxels are not looked at.
         path: As for :func:`medsr.io.save`.
         overwrite: Whether an existing output may be replaced.
         format: The format, if the name shall not decide.
@@ -182,7 +182,7 @@ def saving_slabs(
         OutputError: As :func:`medsr.io.save`; nothing is left then.
     """
     kind = output_format(path, format=format)
-    check_no_source(outline, path, kind)
+    check_no_source(like, path, kind)
     check_output(path, overwrite=overwrite)
     placing: AbstractContextManager[Path]
     if kind == "dicom":
@@ -191,7 +191,7 @@ def saving_slabs(
         suffix = suffix_of(path) if suffix_of(path) in WRITABLE[kind] else WRITABLE[kind][0]
         placing = atomic_file(path, overwrite=overwrite, suffix=suffix)
     with placing as place:
-        writer = SlabWriter(outline, kind, place, derivation, dicom)
+        writer = PlaneSink(like, kind, place, derivation, dicom)
         try:
             writer.begin()
             yield writer
@@ -199,9 +199,9 @@ def saving_slabs(
             writer.abandon()
 
 
-def _scaling(outline: Volume, kind: SourceFormat, value_range: ValueRange) -> Scaling:
+def _scaling(like: Volume, kind: SourceFormat, value_range: ValueRange) -> Scaling:
     """How a format holds the values."""
-    source = source_of(outline)
+    source = source_of(like)
     if kind == "dicom":
         from medsr.io.dicom.write.classic import dicom_scaling
 

@@ -1,4 +1,4 @@
-"""Scans read a slab at a time: the protocol, the readers, and ``open_slabs``.
+"""Scans read a slab at a time: the protocol, the readers, and ``open_planes``.
 
 A slab is a run of planes along the last array axis, which every format stores slowest. Its values
 are those that ``medsr.io.load`` gives. What a format cannot give by slabs is read whole. Writing by
@@ -22,7 +22,7 @@ from medsr.io.checks import check_slices
 from medsr.io.compressed import check_end, open_to_read
 from medsr.io.inspect import format_of
 from medsr.io.nifti import DAMAGED, NiftiInfo, brief, read_header
-from medsr.io.quantise import dequantise
+from medsr.io.scaling import dequantise
 from medsr.volume import Modality, Source, Volume, units_of
 
 Array = npt.NDArray[Any]
@@ -31,15 +31,15 @@ CHUNK_BYTES = 16 * 2**20
 """What is held at a time of a scan that is merely looked through."""
 
 
-class SlabReader(Protocol):
+class PlaneSource(Protocol):
     """A scan whose planes can be had a few at a time.
 
     Attributes:
-        outline: Grid, type, source and (where the file says it) modality of the scan; its voxels
+        header: Grid, type, source and (where the file says it) modality of the scan; its voxels
             are zeros that take no memory and mean nothing.
     """
 
-    outline: Volume
+    header: Volume
 
     def read(self, start: int, stop: int) -> Array:
         """Return planes ``start`` to ``stop`` along the last axis, (X, Y, stop - start).
@@ -54,7 +54,7 @@ class SlabReader(Protocol):
         """Let go of the file."""
 
 
-def outline(
+def header_of(
     geometry: Geometry,
     dtype: npt.DTypeLike,
     *,
@@ -66,7 +66,9 @@ def outline(
     return Volume(nothing, geometry, modality, units_of(modality), source)
 
 
-def open_slabs(path: Path, *, series: str | None = None, allow: Collection[str] = ()) -> SlabReader:
+def open_planes(
+    path: Path, *, series: str | None = None, allow: Collection[str] = ()
+) -> PlaneSource:
     """Open a scan to be read by slabs.
 
     Args:
@@ -79,20 +81,20 @@ def open_slabs(path: Path, *, series: str | None = None, allow: Collection[str] 
         UsageError: ``series`` is given for another format than DICOM.
     """
     kind = format_of(path)
-    reader: SlabReader
+    reader: PlaneSource
     if kind == "dicom":
-        from medsr.io.dicom.read.planes import open_dicom_slabs
+        from medsr.io.dicom.read.planes import open_dicom_planes
 
-        reader = open_dicom_slabs(path, series, allow=parse_allowances(allow))
+        reader = open_dicom_planes(path, series, allow=parse_allowances(allow))
     elif series is not None:
         raise UsageError(f"{path}: a series can be chosen in DICOM only, and this is {kind}")
     elif kind in ("nifti", "mgz"):
-        reader = NiftiSlabs(path)
+        reader = NiftiPlanes(path)
     else:
-        from medsr.io.itk_slabs import open_itk_slabs
+        from medsr.io.itk_slabs import open_itk_planes
 
-        reader = open_itk_slabs(path)
-    check_slices(reader.outline.geometry, str(path), few="few-slices" in allow)
+        reader = open_itk_planes(path)
+    check_slices(reader.header.geometry, str(path), few="few-slices" in allow)
     return reader
 
 
@@ -114,20 +116,20 @@ def count_voxels(path: Path) -> int:
     return math.prod(read_itk_header(path).geometry.shape)
 
 
-def chunks(reader: SlabReader) -> Iterator[tuple[int, Array]]:
+def chunks(reader: PlaneSource) -> Iterator[tuple[int, Array]]:
     """Go through a scan: the first plane of each slab, and the slab."""
-    x, y, count = reader.outline.shape
+    x, y, count = reader.header.shape
     step = max(1, CHUNK_BYTES // (x * y * 4))
     for start in range(0, count, step):
         yield start, reader.read(start, min(start + step, count))
 
 
-class MemorySlabs:
-    """A volume that is in memory already; see :class:`SlabReader`."""
+class MemoryPlanes:
+    """A volume that is in memory already; see :class:`PlaneSource`."""
 
     def __init__(self, volume: Volume) -> None:
         self._data = volume.data
-        self.outline = outline(
+        self.header = header_of(
             volume.geometry, volume.data.dtype, modality=volume.modality, source=volume.source
         )
 
@@ -139,8 +141,8 @@ class MemorySlabs:
         """Nothing is held open."""
 
 
-class NiftiSlabs:
-    """A NIfTI or MGZ file, compressed or not; see :class:`SlabReader`.
+class NiftiPlanes:
+    """A NIfTI or MGZ file, compressed or not; see :class:`PlaneSource`.
 
     A compressed file is only ever read forward: a slab before the last one starts it again. Once
     its last plane is read, the end of the stream is checked too.
@@ -159,7 +161,7 @@ class NiftiSlabs:
             info.format, path, info.dtype, info.slope, info.intercept, info.header, info.notes
         )
         native = dequantise(np.zeros((1, 1, 1), info.dtype), info.slope, info.intercept).dtype
-        self.outline = outline(info.geometry, native, source=source)
+        self.header = header_of(info.geometry, native, source=source)
 
     def read(self, start: int, stop: int) -> Array:
         """Read and scale planes ``start`` to ``stop``."""
@@ -180,7 +182,7 @@ class NiftiSlabs:
                 "there; it is truncated"
             )
         self._next = stop
-        shape = (*self.outline.shape[:2], stop - start)
+        shape = (*self.header.shape[:2], stop - start)
         raw = np.frombuffer(voxels, self._info.dtype).reshape(shape, order="F")
         return dequantise(raw, self._info.slope, self._info.intercept)
 

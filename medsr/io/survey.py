@@ -1,7 +1,7 @@
 """What must be known of all voxels of a scan before the first is computed, found by slabs.
 
 One pass tells the range, whether all values can be computed with, whether they look like CT or MR,
-and a coarse sample. :class:`SlabValues` answers what the rules ask of all values, from counts,
+and a coarse sample. :class:`PlaneValues` answers what the rules ask of all values, from counts,
 without holding them; so :func:`fit_intensity` finds the map that ``Intensity.fit`` would.
 """
 
@@ -20,7 +20,7 @@ from medsr.io.checks import check_integers, first_unusable, unusable
 from medsr.io.empty_slices import EmptySlices
 from medsr.io.labels import Levels
 from medsr.io.modality import Judgement, Tally, judge
-from medsr.io.slabs import MemorySlabs, SlabReader, chunks
+from medsr.io.planes import MemoryPlanes, PlaneSource, chunks
 from medsr.values import (
     DIGITS,
     Counts,
@@ -60,7 +60,7 @@ class Survey:
     empty: str | None
 
 
-def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
+def survey(reader: PlaneSource, where: str, *, step: int = 1) -> Survey:
     """Look through a scan once.
 
     Args:
@@ -73,10 +73,10 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
         CorruptFileError: The voxels cannot be read.
         WideIntegerError: They are integers too large for float32.
     """
-    dtype = reader.outline.data.dtype
+    dtype = reader.header.data.dtype
     short = dtype.kind in "iu" and dtype.itemsize <= 2
     counts = np.zeros(_values_of(dtype), dtype=np.int64) if short else None
-    looked, levels, empty = Tally(), Levels(), EmptySlices(reader.outline.geometry)
+    looked, levels, empty = Tally(), Levels(), EmptySlices(reader.header.geometry)
     low, high = np.inf, -np.inf
     bad: tuple[int, tuple[int, int, int], float] | None = None
     samples = []
@@ -94,7 +94,7 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
         if counts is not None:
             counts += count_keys(block.astype(np.int64) - np.iinfo(dtype).min, counts.size)
     if bad is not None:
-        raise unusable(*bad, math.prod(reader.outline.shape), where)
+        raise unusable(*bad, math.prod(reader.header.shape), where)
     check_integers(low, high, dtype, where)
     sample = np.concatenate(samples, axis=2)
     return Survey(low, high, judge(looked), sample, counts, levels, empty.note())
@@ -103,13 +103,13 @@ def survey(reader: SlabReader, where: str, *, step: int = 1) -> Survey:
 def levels_of(volume: Volume) -> Levels:
     """Learn of a volume in memory what a survey learns of values, by the same blocks."""
     levels = Levels()
-    for _, block in chunks(MemorySlabs(volume)):
+    for _, block in chunks(MemoryPlanes(volume)):
         levels.add(block)
     return levels
 
 
 def fit_intensity(
-    intensity: Intensity, reader: SlabReader, found: Survey, without: float | None = None
+    intensity: Intensity, reader: PlaneSource, found: Survey, without: float | None = None
 ) -> Normaliser:
     """Fit the map that :meth:`Intensity.fit` fits to the whole scan.
 
@@ -119,10 +119,10 @@ def fit_intensity(
         found: What is known of its measured voxels.
         without: Native value of voxels that hold no data.
     """
-    return intensity.fit_values(SlabValues(reader, found, without))
+    return intensity.fit_values(PlaneValues(reader, found, without))
 
 
-class SlabValues:
+class PlaneValues:
     """The values of a scan that is read by slabs; see :class:`medsr.values.Values`.
 
     Args:
@@ -131,10 +131,10 @@ class SlabValues:
         without: Native value of voxels that hold no data.
     """
 
-    def __init__(self, reader: SlabReader, found: Survey, without: float | None = None) -> None:
+    def __init__(self, reader: PlaneSource, found: Survey, without: float | None = None) -> None:
         self._reader, self._counts, self._without = reader, found.counts, without
         self.low, self.high = found.low, found.high
-        self._dtype = reader.outline.data.dtype
+        self._dtype = reader.header.data.dtype
         if self._counts is not None:
             smallest = np.iinfo(self._dtype).min
             self._there = np.flatnonzero(self._counts)
