@@ -22,10 +22,10 @@ from medsr.degrade import build_degradation
 from medsr.evaluate.metrics import psnr, reference_for
 from medsr.evaluate.plan import default_kind
 from medsr.evaluate.tasks import Simulated, Task, Unscorable
+from medsr.infer.axes import AxisOrder
 from medsr.infer.background import Faces
 from medsr.infer.engine.backends.load import load_model
 from medsr.infer.limits import REACH, Limiter, Limits
-from medsr.infer.prepare import Frame
 from medsr.infer.upscale import upscale
 from medsr.model import SRModel
 from medsr.volume import Modality
@@ -100,7 +100,7 @@ def _row(
     }
     for reach in reaches:
         limiter = Limiter(
-            replace(found, reach=reach), lr.shape, sr.shape, Frame.of(task.lr.geometry)
+            replace(found, reach=reach), lr.shape, sr.shape, AxisOrder.of(task.lr.geometry)
         )
         limiter.note(0, lr)
         held = sr.copy()

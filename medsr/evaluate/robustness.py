@@ -22,8 +22,8 @@ from medsr.degrade.noise import add_correlated, add_rician
 from medsr.distill.attack import pgd
 from medsr.errors import UsageError
 from medsr.evaluate.metrics import Metrics, Reference, score
+from medsr.infer.axes import AxisOrder
 from medsr.infer.engine.device import resolve_device, resolve_precision
-from medsr.infer.prepare import Frame
 from medsr.model import SRModel
 from medsr.volume import Modality, Volume
 
@@ -200,7 +200,7 @@ def attack(
     """
     where = resolve_device(device)
     half = resolve_precision(precision, where) == "bf16"
-    frame = Frame.of(lr.geometry)
+    frame = AxisOrder.of(lr.geometry)
     normaliser = model.spec.intensity.fit(lr.data)
     inputs = normaliser.forward(_tensor(frame, lr.data)).to(where)
     truth = normaliser.forward(_tensor(frame, hr.data)).to(where)
@@ -221,7 +221,7 @@ def attack(
     return lr.replace(data=np.ascontiguousarray(frame.array_data(native)))
 
 
-def _tensor(frame: Frame, data: npt.NDArray[Any]) -> Tensor:
+def _tensor(frame: AxisOrder, data: npt.NDArray[Any]) -> Tensor:
     """(1, 1, X, Y, Z) in canonical order."""
     canonical = np.ascontiguousarray(frame.canonical_data(data), dtype=np.float32)
     return torch.from_numpy(canonical)[None, None]

@@ -19,6 +19,7 @@ from medsr import zoo
 from medsr.errors import MemoryLimitError, NoUncertaintyError, UsageError
 from medsr.geometry import Geometry
 from medsr.infer import choose, prepare
+from medsr.infer.axes import AxisOrder
 from medsr.model import SRModel
 from medsr.volume import Modality
 
@@ -159,7 +160,7 @@ def decide(
         NoUncertaintyError: The model gives values only and ``wishes`` asks for more.
         ModelError: The model cannot be loaded.
     """
-    frame = prepare.Frame.of(geometry)
+    frame = AxisOrder.of(geometry)
     grid = frame.canonical_geometry(geometry)
     spacing, scale = wishes.spacing, wishes.scale
     if spacing is not None and not isinstance(spacing, str):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medsr.geometry import Geometry
 from medsr.infer import prepare
+from medsr.infer.axes import AxisOrder
 from medsr.infer.decide import Decision
 from medsr.infer.engine.engine import Engine, Plan
 from medsr.infer.engine.malloc_trim import return_freed
@@ -90,7 +91,7 @@ def run(
         InputError: Voxels cannot be read.
         OutputError: The result cannot be written.
     """
-    frame = prepare.Frame.of(scan.volume.geometry)
+    frame = AxisOrder.of(scan.volume.geometry)
     geometry = scan.volume.geometry.resize(frame.array_shape(decision.target.shape))
     spec = decision.model.spec
     with watch.stage("prepare"):
@@ -128,9 +129,7 @@ class _Memory:
         limits: Whether the result is held to the limits that the scan sets.
     """
 
-    def __init__(
-        self, scan: LargeScan, after: Geometry, frame: prepare.Frame, *, limits: bool
-    ) -> None:
+    def __init__(self, scan: LargeScan, after: Geometry, frame: AxisOrder, *, limits: bool) -> None:
         shapes = scan.volume.shape, after.shape
         self.limiter = Limiter(scan.limits, *shapes, frame) if limits else None
         self._padding = None if scan.padding is None else PaddingMemory(scan.padding, *shapes)
@@ -167,7 +166,7 @@ class _Memory:
 def _open(
     scan: LargeScan,
     decision: Decision,
-    frame: prepare.Frame,
+    frame: AxisOrder,
     geometry: Geometry,
     outputs: Outputs,
     appearing: ExitStack,
@@ -214,7 +213,7 @@ class _Blocks:
     def __init__(
         self,
         scan: LargeScan,
-        frame: prepare.Frame,
+        frame: AxisOrder,
         normaliser: Normaliser,
         decision: Decision,
         engine: Engine,
@@ -312,7 +311,7 @@ class _Track:
     def __init__(
         self,
         decision: Decision,
-        frame: prepare.Frame,
+        frame: AxisOrder,
         order: int,
         writer: PlaneSink | None,
         look: Callable[[int, FloatArray], None] | None,

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsr.infer.axes import AxisOrder
 from medsr.infer.background import BoolArray, in_patches, running
 from medsr.infer.padding import nearest
-from medsr.infer.prepare import Frame
 from medsr.volume import Modality
 
 FloatArray = NDArray[np.float32]
@@ -79,7 +79,7 @@ class Limiter:
     """
 
     def __init__(
-        self, limits: Limits, before: Sequence[int], after: Sequence[int], frame: Frame
+        self, limits: Limits, before: Sequence[int], after: Sequence[int], frame: AxisOrder
     ) -> None:
         self.limits = limits
         places = [nearest(n, m) for n, m in zip(before, after, strict=True)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from medsr.geometry import Geometry
 from medsr.infer import prepare
+from medsr.infer.axes import AxisOrder
 from medsr.infer.background import Faces
 from medsr.infer.decide import Decision
 from medsr.infer.limits import Limiter, Limits
@@ -60,7 +61,7 @@ class Restored:
 def restore(
     answers: list[FloatArray],
     volume: Volume,
-    frame: prepare.Frame,
+    frame: AxisOrder,
     normaliser: Normaliser,
     decision: Decision,
     padding: Padding | None = None,
@@ -115,9 +116,7 @@ def restore(
     return Restored(after, unsure, report, residual, warning, told)
 
 
-def _limiter(
-    lr: FloatArray, after: FloatArray, modality: Modality, frame: prepare.Frame
-) -> Limiter:
+def _limiter(lr: FloatArray, after: FloatArray, modality: Modality, frame: AxisOrder) -> Limiter:
     """Settle the limits that a scan without padding sets to a result; axes as in the file."""
     background = Faces.of(lr).background()
     limits = Limits.of(float(lr.min()), float(lr.max()), modality, background)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from medsr.errors import MemoryLimitError
-from medsr.infer import prepare
+from medsr.infer.axes import AxisOrder
 from medsr.infer.decide import RESERVE_BYTES, SLOW, Decision
 from medsr.infer.engine.engine import Engine
 from medsr.infer.engine.malloc_trim import return_freed
@@ -92,7 +92,7 @@ class Costs:
 
 
 def cut(
-    decision: Decision, frame: prepare.Frame, volume: Volume, engine: Engine, limit_bytes: int
+    decision: Decision, frame: AxisOrder, volume: Volume, engine: Engine, limit_bytes: int
 ) -> Cut:
     """Cut a volume into slabs, and tell the engine how much memory it has.
 
@@ -140,7 +140,7 @@ def cut(
         return Cut(axis, found)
 
 
-def estimate(decision: Decision, frame: prepare.Frame, volume: Volume, channels: int) -> Costs:
+def estimate(decision: Decision, frame: AxisOrder, volume: Volume, channels: int) -> Costs:
     """Estimate what slabs take, on the high side.
 
     Args:

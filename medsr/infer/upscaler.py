@@ -22,6 +22,7 @@ from medsr import io
 from medsr.errors import MemoryLimitError
 from medsr.geometry import Geometry
 from medsr.infer import prepare
+from medsr.infer.axes import AxisOrder
 from medsr.infer.decide import (
     SLOW,
     Decision,
@@ -249,7 +250,7 @@ class Upscaler:
 
         with watch.stage("prepare"):
             device, precision = self.device, self.precision
-            frame = prepare.Frame.of(volume.geometry)
+            frame = AxisOrder.of(volume.geometry)
             decision = self.decide(volume)
             for warning in decision.warnings:
                 logger.warning(warning)
@@ -331,7 +332,7 @@ class Upscaler:
         volume, watch, model = scan.volume, scan.watch, decision.model
         with watch.stage("prepare"):
             slabs = scan.large or look_through(MemoryPlanes(volume), self.modality)
-        shape = prepare.Frame.of(volume.geometry).array_shape(decision.target.shape)
+        shape = AxisOrder.of(volume.geometry).array_shape(decision.target.shape)
         after = volume.geometry.resize(shape)
         weights, request = model.weight_hash, outputs.request
         derivation = derive(volume.geometry, after, model.spec, weights, request)

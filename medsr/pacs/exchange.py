@@ -26,7 +26,7 @@ from medsr.errors import (
     UsageError,
 )
 from medsr.geometry import Geometry
-from medsr.infer import prepare
+from medsr.infer.axes import AxisOrder
 from medsr.infer.outputs import Outputs, derive
 from medsr.infer.upscaler import Upscaler
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
@@ -307,7 +307,7 @@ def _ask(target: Archive, study: str, series: str) -> set[str] | None:
 def _foresee(upscaler: Upscaler, volume: Volume) -> tuple[Geometry, Derivation]:
     """The grid of a result, and how it will be computed, before it is."""
     decision = upscaler.decide(volume)
-    shape = prepare.Frame.of(volume.geometry).array_shape(decision.target.shape)
+    shape = AxisOrder.of(volume.geometry).array_shape(decision.target.shape)
     grid = volume.geometry.resize(shape)
     model = decision.model
     return grid, derive(volume.geometry, grid, model.spec, model.weight_hash)

@@ -10,13 +10,13 @@ import pytest
 from scipy import ndimage
 
 from medsr.geometry import Geometry
+from medsr.infer.axes import AxisOrder
 from medsr.infer.background import Faces
 from medsr.infer.limits import AROUND, REACH, Limiter, Limits
 from medsr.infer.padding import nearest
-from medsr.infer.prepare import Frame
 
 FloatArray = npt.NDArray[np.float32]
-FRAME = Frame((0, 1, 2), ())
+FRAME = AxisOrder((0, 1, 2), ())
 
 
 def _scan(rng: np.random.Generator) -> FloatArray:
@@ -50,7 +50,9 @@ def _by_definition(scan: FloatArray, sr: FloatArray, background: float | None) -
     return result
 
 
-def _limited(scan: FloatArray, sr: FloatArray, limits: Limits, frame: Frame = FRAME) -> FloatArray:
+def _limited(
+    scan: FloatArray, sr: FloatArray, limits: Limits, frame: AxisOrder = FRAME
+) -> FloatArray:
     limiter = Limiter(limits, scan.shape, sr.shape, frame)
     limiter.note(0, scan)
     result = sr.copy()
@@ -104,9 +106,9 @@ def test_the_order_of_the_axes_changes_nothing(
     scan = _scan(rng)
     sr = _wild(rng, (21, 12, 24))  # some voxels lie midway between two of the scan
     grid = Geometry(scan.shape, np.diag([1.0, 1.1, 4.0, 1.0]))
-    expected = _limited(scan, sr, _mr(scan), Frame.of(grid))
+    expected = _limited(scan, sr, _mr(scan), AxisOrder.of(grid))
     turned, wild = (np.flip(np.transpose(data, order), flips) for data in (scan, sr))
-    found = _limited(turned, wild, _mr(turned), Frame.of(grid.permute(order).flip(flips)))
+    found = _limited(turned, wild, _mr(turned), AxisOrder.of(grid.permute(order).flip(flips)))
     np.testing.assert_array_equal(found, np.flip(np.transpose(expected, order), flips))
 
 

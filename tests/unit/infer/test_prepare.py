@@ -21,6 +21,7 @@ from medsr.errors import (
 )
 from medsr.geometry import Geometry
 from medsr.infer import prepare
+from medsr.infer.axes import AxisOrder
 
 
 def test_arrays_take_a_spacing_or_an_affine(phantom: NDArray[np.float32]) -> None:
@@ -101,7 +102,7 @@ def test_the_slice_axis_comes_last_and_axes_return(
     order: tuple[int, int, int], flips: tuple[int, ...]
 ) -> None:
     geometry = Geometry((5, 6, 7), np.diag([0.8, 1.0, 4.0, 1.0])).permute(order).flip(flips)
-    frame = prepare.Frame.of(geometry)
+    frame = AxisOrder.of(geometry)
     canonical = frame.canonical_geometry(geometry)
     assert canonical.spacing == pytest.approx((0.8, 1.0, 4.0))
     assert canonical.axcodes == ("R", "A", "S")
@@ -118,9 +119,9 @@ def test_the_slice_axis_comes_last_and_axes_return(
 
 def test_without_a_thick_axis_the_last_is_taken() -> None:
     geometry = Geometry((5, 6, 7), np.eye(4)).permute((1, 2, 0))
-    frame = prepare.Frame.of(geometry)
+    frame = AxisOrder.of(geometry)
     assert frame.axes == (0, 1, 2)
-    assert prepare.Frame((1, 0, 2), ()).canonical_scale((2, 3, 4)) == [3, 2, 4]
+    assert AxisOrder((1, 0, 2), ()).canonical_scale((2, 3, 4)) == [3, 2, 4]
 
 
 @pytest.mark.parametrize(
