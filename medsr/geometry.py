@@ -25,6 +25,8 @@ from medsr.errors import GeometryError
 with deferred("pydicom", Dataset=object):  # nibabel names it for a kind of NIfTI extension
     from nibabel.orientations import aff2axcodes
 
+__all__ = ["Geometry"]
+
 FloatArray = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
 Triple = tuple[float, float, float]
@@ -51,10 +53,19 @@ class Geometry:
         GeometryError: if the shape is empty or the affine is not finite, is singular, has a zero
             spacing or a last row other than 0 0 0 1.
 
-    >>> grid = Geometry((10, 10, 5), np.diag([1.0, 1.0, 4.0, 1.0]))
-    >>> fine = grid.refine((1, 1, 4))
-    >>> fine.shape, fine.spacing, fine.origin
-    ((10, 10, 20), (1.0, 1.0, 1.0), (0.0, 0.0, -1.5))
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry
+        >>> thick = Geometry((256, 256, 30), np.diag([0.9, 0.9, 5.0, 1.0]))
+        >>> thick.spacing, thick.extent_mm, thick.slice_axis()
+        ((0.9, 0.9, 5.0), (230.4, 230.4, 150.0), 2)
+        >>> fine = thick.refine((1, 1, 5))
+        >>> fine.shape, fine.spacing
+        ((256, 256, 150), (0.9, 0.9, 1.0))
+        >>> fine.origin  # the edges stay where they are, so the first centre moves
+        (0.0, 0.0, -2.0)
+        >>> fine.voxel_to_world((0, 0, 2))  # the centre of the first thick slice
+        array([0., 0., 0.])
     """
 
     shape: Shape

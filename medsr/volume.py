@@ -18,13 +18,21 @@ import numpy.typing as npt
 from medsr.errors import DimensionError, GeometryError
 from medsr.geometry import Geometry
 
+__all__ = ["Derivation", "Source", "Volume", "units_of"]
+
 Modality = Literal["MR", "CT"]
 Units = Literal["HU", "arbitrary"]
 SourceFormat = Literal["nifti", "nrrd", "mha", "mgz", "dicom", "array"]
 
 
 def units_of(modality: Modality | None) -> Units:
-    """Hounsfield units for CT, arbitrary units for everything else."""
+    """Hounsfield units for CT, arbitrary units for everything else.
+
+    Examples:
+        >>> from medsr.volume import units_of
+        >>> units_of("CT"), units_of("MR")
+        ('HU', 'arbitrary')
+    """
     return "HU" if modality == "CT" else "arbitrary"
 
 
@@ -42,6 +50,13 @@ class Source:
         notes: sentences about what the reader or writer had to decide.
         padding: native value of voxels that hold no data (outside the scanner's field of view);
             None where the file does not say.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.volume import Source
+        >>> source = Source("nifti", dtype=np.dtype("int16"), slope=0.5, intercept=-1024.0)
+        >>> 2048 * source.slope + source.intercept  # stored value to native units
+        0.0
     """
 
     format: SourceFormat
@@ -67,6 +82,18 @@ class Derivation:
         further: what was done after the model, in a few words; ``description`` says it too.
         request: name of the request that the volume answers; identifiers of a format that has any
             follow from it, so that the same request gives the same ones. New ones where None.
+
+    Examples:
+        >>> from medsr.volume import Derivation
+        >>> how = Derivation(
+        ...     model="ct-z4",
+        ...     version="0.1.0",
+        ...     weight_hash="9f2c" * 16,
+        ...     description="Slices 5 mm apart restored to 1.25 mm by ct-z4",
+        ...     scale=(1.0, 1.0, 4.0),
+        ... )
+        >>> how.scale, how.request is None  # without a request, new UIDs for every series written
+        ((1.0, 1.0, 4.0), True)
     """
 
     model: str
@@ -94,6 +121,19 @@ class Volume:
         GeometryError: if the shapes differ.
         TypeError: if the data are floating point other than float32.
         ValueError: if units and modality disagree.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> hu = np.full((64, 64, 10), -1000, dtype=np.int16)
+        >>> hu[16:48, 16:48] = 40
+        >>> grid = Geometry(hu.shape, np.diag([0.8, 0.8, 5.0, 1.0]))
+        >>> scan = Volume(hu, grid, modality="CT", units="HU")
+        >>> middle = scan.crop((16, 16, 2), (48, 48, 8))
+        >>> middle.shape, middle.geometry.origin, int(middle.data.mean())
+        ((32, 32, 6), (12.8, 12.8, 10.0), 40)
+        >>> scan.permute((2, 0, 1)).spacing
+        (5.0, 0.8, 0.8)
     """
 
     data: npt.NDArray[Any]

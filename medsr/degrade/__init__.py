@@ -56,6 +56,12 @@ def build_degradation(kind: str, factor: Triple, **options: Any) -> Degradation[
 
     Raises:
         UsageError: If the kind is unknown or an option is none of its own.
+
+    Examples:
+        >>> from medsr.degrade import build_degradation
+        >>> slab = build_degradation("ct_slab", (1, 1, 5), thickness=1.2)
+        >>> slab.factor, slab.margin  # overlapping slabs reach beyond their slice
+        ((1, 1, 5), (0, 0, 5))
     """
     cls = look_up(
         kind, DEGRADATIONS, group="medsr.degradations", what="degradation", error=UsageError
@@ -79,6 +85,12 @@ def for_domain(
 
     Raises:
         UsageError: There is none for the modality.
+
+    Examples:
+        >>> from medsr.degrade import CTSlab, SliceProfile, for_domain
+        >>> both = {"MR": SliceProfile(factor=(1, 1, 4)), "CT": CTSlab(factor=(1, 1, 4))}
+        >>> type(for_domain(both, "MR/T1w")).__name__
+        'SliceProfile'
     """
     if not isinstance(degradation, Mapping):
         return degradation
@@ -108,6 +120,16 @@ def degrade_volume(
 
     Raises:
         UsageError: If an axis has fewer voxels than its factor.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.degrade import SliceProfile, degrade_volume
+        >>> grid = Geometry((32, 32, 20), np.eye(4))  # 1 mm voxels
+        >>> data = np.random.default_rng(0).uniform(0, 800, grid.shape).astype(np.float32)
+        >>> thick = degrade_volume(Volume(data, grid, "MR"), SliceProfile(factor=(1, 1, 5)))
+        >>> thick.shape, thick.spacing, thick.geometry.origin
+        ((32, 32, 4), (1.0, 1.0, 5.0), (0.0, 0.0, 2.0))
     """
     for size, factor, name in zip(volume.geometry.shape, degradation.factor, "XYZ", strict=True):
         if size < factor:

@@ -27,6 +27,20 @@ class Degradation(Protocol[P]):
         factor: Integer factors along X, Y and Z.
         margin: High-resolution voxels, a multiple of ``factor``, that a patch needs on every side
             for its interior to equal the same part of the degraded whole scan.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade import Degradation, build_degradation
+        >>> thicker: Degradation = build_degradation(
+        ...     "slice_profile", (1, 1, 4), thickness=(0.8, 1.2), noise=0.02
+        ... )
+        >>> hr = torch.rand(64, 64, 32, generator=torch.Generator().manual_seed(0))
+        >>> drawn = thicker.sample(torch.Generator().manual_seed(1))
+        >>> lr = thicker.apply(hr, drawn)
+        >>> lr.shape
+        torch.Size([64, 64, 8])
+        >>> torch.equal(lr, thicker.apply(hr, drawn))  # the noise too can be replayed
+        True
     """
 
     @property
@@ -62,6 +76,15 @@ class Separable(Protocol[P_contra]):
 
     Data consistency (``medsr.infer.consistency.project``) asks for it; a degradation without it can
     be used for everything else.
+
+    Examples:
+        >>> from medsr.degrade import Separable, SliceProfile
+        >>> profile = SliceProfile(factor=(1, 1, 4))
+        >>> isinstance(profile, Separable)
+        True
+        >>> x, y, z = profile.operators((64, 64, 32), (64, 64, 8), profile.nominal())
+        >>> x is None, z.shape  # in plane nothing changes; each thick slice is a row of weights
+        (True, torch.Size([8, 32]))
     """
 
     def operators(self, fine: Triple, coarse: Triple, params: P_contra) -> Operators:

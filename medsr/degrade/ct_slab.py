@@ -37,6 +37,11 @@ class CTSlabParams:
         sigma: Noise level in units of the scan.
         correlation_voxels: Standard deviation of the noise's in-plane filter.
         seed: Seed of the noise.
+
+    Examples:
+        >>> from medsr.degrade import CTSlabParams
+        >>> CTSlabParams(thickness=1.0, sigma=15.0, correlation_voxels=0.8, seed=1)  # 15 HU
+        CTSlabParams(thickness=1.0, psf_voxels=0.0, sigma=15.0, correlation_voxels=0.8, seed=1)
     """
 
     thickness: float
@@ -77,6 +82,15 @@ class CTSlab:
         psf_voxels: In-plane FWHM of an extra Gaussian kernel in voxels, one number or a range.
         noise: Standard deviation in units of the scan (HU, or normalised in training).
         correlation_voxels: In-plane correlation of the noise.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade import CTSlab
+        >>> thin = torch.full((1, 1, 8), -1000.0)  # HU, 1 mm slices
+        >>> thin[..., 3] = 1000.0  # one slice of bone
+        >>> slab = CTSlab(factor=(1, 1, 4))  # 4 mm slices, side by side
+        >>> slab.apply(thin, slab.nominal()).flatten().tolist()
+        [-500.0, -1000.0]
     """
 
     def __init__(

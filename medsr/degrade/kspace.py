@@ -33,7 +33,13 @@ TUKEY_TAPER = 0.5
 
 @dataclass(frozen=True)
 class KSpaceParams:
-    """Drawn parameters: noise ``sigma`` and its ``seed``."""
+    """Drawn parameters: noise ``sigma`` and its ``seed``.
+
+    Examples:
+        >>> from medsr.degrade import KSpaceParams
+        >>> KSpaceParams(sigma=0.02, seed=7)  # 2 % of the normalised signal
+        KSpaceParams(sigma=0.02, seed=7)
+    """
 
     sigma: float = 0.0
     seed: int = 0
@@ -118,6 +124,15 @@ class KSpaceCrop:
         reach: Coarse voxels around a training patch that are thrown away. The response falls as
             one over the distance, so no number makes a patch equal to its scan; fewer let
             smaller scans take part.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade import KSpaceCrop
+        >>> crop = KSpaceCrop(factor=(2, 2, 2), window="hamming")
+        >>> hr = torch.ones(32, 32, 16)
+        >>> lr = crop.apply(hr, crop.nominal())
+        >>> lr.shape, round(float(lr.mean()), 6)  # a constant stays the same constant
+        (torch.Size([16, 16, 8]), 1.0)
     """
 
     def __init__(

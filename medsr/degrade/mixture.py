@@ -21,7 +21,13 @@ from medsr.degrade.base import Degradation, Operators, Separable, Triple, as_tri
 
 @dataclass(frozen=True)
 class MixtureParams:
-    """Drawn parameters: which degradation, counted from 0, and ``params`` of its own."""
+    """Drawn parameters: which degradation, counted from 0, and ``params`` of its own.
+
+    Examples:
+        >>> from medsr.degrade import KSpaceParams, MixtureParams
+        >>> MixtureParams(part=1, params=KSpaceParams(sigma=0.02)).sigma
+        0.02
+    """
 
     part: int
     params: Any
@@ -39,6 +45,21 @@ class Mixture:
         factor: Integer factors along X, Y and Z, those of every part.
         of: The parts, each with ``kind``, its own options, and ``share`` (default 1), the odds of
             being drawn. The first is the nominal one.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade import Mixture
+        >>> slices = Mixture(
+        ...     factor=(1, 1, 4),
+        ...     of=[
+        ...         {"kind": "slice_profile", "thickness": [0.8, 1.0], "share": 3},
+        ...         {"kind": "kspace", "window": "hamming"},
+        ...     ],
+        ... )
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> drawn = [slices.sample(generator).part for _ in range(1000)]
+        >>> 700 < drawn.count(0) < 800  # three of four are slice profiles
+        True
     """
 
     def __init__(self, factor: Triple = (1, 1, 4), of: Sequence[Mapping[str, Any]] = ()):

@@ -54,6 +54,13 @@ def build_loss(name: str, **options: Any) -> nn.Module:
 
     Raises:
         UsageError: If no loss has this name, or it does not take these options.
+
+    Examples:
+        >>> from medsr.losses import LOSSES, build_loss
+        >>> sorted(LOSSES)
+        ['charbonnier', 'frequency', 'gradient', 'l1', 'l2', 'ssim', 'wavelet']
+        >>> build_loss("charbonnier", epsilon=1e-2).epsilon
+        0.01
     """
     if name not in LOSSES:
         raise UsageError(f"loss {name!r} is unknown; choose one of {', '.join(sorted(LOSSES))}")

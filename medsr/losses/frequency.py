@@ -38,6 +38,18 @@ class FrequencyLoss(nn.Module):
 
     Source: polar form: Fuoli, Van Gool, Timofte, "Fourier space losses for efficient perceptual
         image super-resolution", ICCV 2021.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.losses import FrequencyLoss
+        >>> z = torch.arange(16.0)
+        >>> slow, fast = (0.1 * torch.cos(2 * torch.pi * z * k / 16) for k in (1, 8))
+        >>> hr, slow, fast = (wave.expand(1, 1, 8, 8, 16) for wave in (0 * z, slow, fast))
+        >>> plain, fine = FrequencyLoss(), FrequencyLoss(emphasis=1.0)
+        >>> round(float(plain(slow, hr) / plain(fast, hr)), 2)
+        1.0
+        >>> round(float(fine(slow, hr) / fine(fast, hr)), 2)  # fine detail counts more
+        0.13
     """
 
     def __init__(self, form: str = "complex", phase: float = 0.02, emphasis: float = 0.0) -> None:

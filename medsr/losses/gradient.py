@@ -28,6 +28,16 @@ class GradientLoss(nn.Module):
 
     Raises:
         UsageError: If a spacing is not positive.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.losses import GradientLoss
+        >>> hr = torch.rand(1, 1, 16, 16, 8, generator=torch.Generator().manual_seed(0))
+        >>> loss = GradientLoss(spacing=(1.0, 1.0, 4.0))  # mm
+        >>> loss.weights
+        (1.0, 1.0, 0.25)
+        >>> round(float(loss(hr + 0.1, hr)), 4)  # an offset has no edges
+        0.0
     """
 
     def __init__(self, spacing: Sequence[float] | None = None) -> None:

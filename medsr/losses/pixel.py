@@ -13,7 +13,15 @@ from medsr.errors import UsageError
 
 
 class L1Loss(nn.Module):
-    """Mean absolute error."""
+    """Mean absolute error.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.losses import L1Loss
+        >>> hr = torch.zeros(1, 1, 8, 8, 8)
+        >>> float(L1Loss()(hr + 0.5, hr))
+        0.5
+    """
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Compare a restored volume with its truth.
@@ -29,7 +37,15 @@ class L1Loss(nn.Module):
 
 
 class L2Loss(nn.Module):
-    """Mean squared error."""
+    """Mean squared error.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.losses import L2Loss
+        >>> hr = torch.zeros(1, 1, 8, 8, 8)
+        >>> float(L2Loss()(hr + 0.5, hr))
+        0.25
+    """
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Compare a restored volume with its truth.
@@ -57,6 +73,14 @@ class CharbonnierLoss(nn.Module):
 
     Source: Charbonnier et al., "Two deterministic half-quadratic regularization algorithms for
         computed imaging", ICIP 1994; as a super-resolution loss: Lai et al., LapSRN, CVPR 2017.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.losses import CharbonnierLoss
+        >>> hr = torch.zeros(1, 1, 8, 8, 8)
+        >>> loss = CharbonnierLoss(epsilon=1e-3)
+        >>> float(loss(hr, hr)), round(float(loss(hr + 0.5, hr)), 3)
+        (0.0, 0.499)
     """
 
     def __init__(self, epsilon: float = 1e-3) -> None:

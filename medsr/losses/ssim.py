@@ -37,6 +37,17 @@ class SSIMLoss3D(nn.Module):
 
     Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
         structural similarity", IEEE TIP 13(4), 2004, equation 13 with K1 = 0.01, K2 = 0.03.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.losses import SSIMLoss3D
+        >>> hr = torch.rand(2, 1, 16, 16, 12, generator=torch.Generator().manual_seed(0))
+        >>> faint = hr.mean() + 0.5 * (hr - hr.mean())  # half the contrast
+        >>> loss = SSIMLoss3D(data_range=1.0)
+        >>> [round(value, 2) for value in loss.similarity(faint, hr).tolist()]
+        [0.8, 0.8]
+        >>> round(float(loss(faint, hr)), 2)
+        0.2
     """
 
     def __init__(

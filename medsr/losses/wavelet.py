@@ -64,6 +64,16 @@ class WaveletLoss(nn.Module):
             zero.
 
     Source: sub-bands as a loss for super-resolution: Huang et al., "Wavelet-SRNet", ICCV 2017.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.losses import WaveletLoss
+        >>> loss = WaveletLoss(levels=1, bands=["llh"])  # detail along the slice axis alone
+        >>> hr = torch.zeros(1, 1, 8, 8, 8)
+        >>> stripes = hr.clone()
+        >>> stripes[..., ::2] = 1.0  # every other slice is brighter
+        >>> round(float(loss(stripes, hr)), 3), float(loss(hr + 1.0, hr))
+        (1.414, 0.0)
     """
 
     def __init__(
