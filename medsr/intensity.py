@@ -48,6 +48,17 @@ class Normaliser:
     Args:
         offset: Native value that becomes 0.
         divisor: Native width that becomes 1; positive and finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.model import Normaliser
+        >>> to_network = Normaliser(offset=-1024.0, divisor=2048.0)
+        >>> hu = np.array([-1024.0, 0.0, 3072.0], dtype=np.float32)  # air, water, metal
+        >>> values = to_network.forward(hu)
+        >>> values.tolist()  # nothing is clipped
+        [0.0, 0.5, 2.0]
+        >>> to_network.inverse(values).tolist()
+        [-1024.0, 0.0, 3072.0]
     """
 
     offset: float
@@ -86,6 +97,16 @@ class Intensity:
             of a scan without foreground.
         percentile: Percentile of the foreground voxels that becomes 1, in (0, 100].
         foreground: Voxels above this fraction of the maximum are foreground, in [0, 1).
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.model import Intensity
+        >>> Intensity.for_modality("CT").fit(np.zeros((4, 4, 4))).offset  # HU, for every scan
+        -1024.0
+        >>> mr = np.linspace(0, 1500, 8000, dtype=np.float32).reshape(20, 20, 20)
+        >>> fitted = Intensity.for_modality("MR").fit(mr)
+        >>> fitted.offset, round(fitted.divisor)  # percentile 99.5 of the foreground becomes 1
+        (0.0, 1493)
     """
 
     kind: Literal["percentile", "linear"]
@@ -106,7 +127,7 @@ class Intensity:
 
     @classmethod
     def for_modality(cls, modality: Modality) -> Intensity:
-        """Return the convention of this house: MR by percentile, CT from -1024 HU over 2048 HU."""
+        """Return the default: MR by percentile, CT from -1024 HU over a width of 2048 HU."""
         if modality == "CT":
             return cls(kind="linear", offset=-1024.0, divisor=2048.0)
         return cls(kind="percentile")

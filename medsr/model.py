@@ -1,7 +1,7 @@
 """A trained network together with everything that inference must know about it.
 
-Here live :class:`ModelSpec` (what ``spec.json`` holds) and :class:`SRModel` (network plus spec,
-saved to and loaded from a folder). Not here: how voxel values reach the network and come back
+:class:`ModelSpec` is what ``spec.json`` holds; :class:`SRModel` is the network with its spec,
+saved to and loaded from a folder. Defined elsewhere: how voxel values reach the network and come back
 (``medsr.intensity``), which models ship (``medsr.zoo``), which one fits a scan
 (``medsr.infer.choose``) and how a network is run over a volume (``medsr.infer.engine.engine``).
 
@@ -48,6 +48,11 @@ class SpacingRange:
     Args:
         in_plane: Smallest and largest spacing across the first two axes, mm.
         slice: Smallest and largest spacing along the last (slice) axis, mm.
+
+    Examples:
+        >>> from medsr.model import SpacingRange
+        >>> SpacingRange(in_plane=(0.8, 1.2), slice=(3.0, 6.0))  # mm
+        SpacingRange(in_plane=(0.8, 1.2), slice=(3.0, 6.0))
     """
 
     in_plane: tuple[float, float]
@@ -83,9 +88,20 @@ class ModelSpec:
         description: One sentence for a person.
         other_modalities: Further modalities that the model was trained on, and how their input is
             normalised.
-        training_patients: Salted hashes of the people it learnt from; None where it does not say.
+        training_patients: Salted hashes of the training patients' identifiers; None where the
+            model does not state them.
         trained_regions: Parts of the body that the training scans show; empty where not known.
         trained_contrasts: Their contrasts; empty where not known.
+
+    Examples:
+        >>> from medsr import ModelSpec, zoo
+        >>> spec = ModelSpec.read(zoo.path("ct-z4"))
+        >>> spec.scale, spec.modality, spec.role
+        ((1, 1, 4), 'CT', 'student')
+        >>> spec.intensity_for("CT").offset  # HU
+        -1024.0
+        >>> ModelSpec.from_json(spec.to_json()) == spec
+        True
     """
 
     name: str
@@ -201,6 +217,18 @@ class SRModel:
         spec: What inference must know.
         weight_hash: SHA-256 of the weight file that the module came from; computed from the
             parameters when not given.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from medsr import SRModel
+        >>> model = SRModel.load("ct-z4")
+        >>> model.module(torch.zeros(1, 1, 12, 12, 4)).shape  # slices four times as dense
+        torch.Size([1, 1, 12, 12, 16])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     copy = SRModel.load(model.save(folder))
+        >>> copy.weight_hash == model.weight_hash
+        True
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""Whom a model learnt from, told by salted hashes: enough to refuse, too little to read.
+"""The training patients of a model as salted hashes, for the test of overlap with a cohort.
 
-A model that is scored on the people it learnt from looks better than it is. So its spec carries a
+A model that is scored on its own training patients looks better than it is. So its spec carries a
 hash of every training patient's identifier, and a cohort's identifiers can be tested against them
-without the model naming anyone. Not here: what is refused (``medsr.data.overlap``), and who counts
-as a training patient of a run (``medsr.train.finish``). No torch is imported.
+without the model naming anyone. What is refused is decided in ``medsr.data.overlap``, and who
+counts as a training patient of a run in ``medsr.train.finish``. No torch is imported.
 
 Identifiers are short and guessable (``sub-01``), so a fast hash would give them away in no time:
 scrypt makes each guess cost tens of milliseconds and 16 MB, and the salt makes tables that were
@@ -52,6 +52,7 @@ def spelling(patient_id: str) -> str:
         patient_id: As a cohort writes it.
 
     Examples:
+        >>> from medsr.patients import spelling
         >>> spelling("sub-01"), spelling("SUB01"), spelling(" 1 ")
         ('1', '1', '1')
         >>> spelling("LIDC-IDRI-0001"), spelling("lidc_idri 1")
@@ -78,6 +79,12 @@ class HashedPatients:
         cost: scrypt's N, a power of two.
         block: scrypt's r.
         parallel: scrypt's p.
+
+    Examples:
+        >>> from medsr.patients import HashedPatients
+        >>> listed = HashedPatients.of(["sub-01", "sub-02"], cost=2)  # a low cost, for the example
+        >>> sorted(listed.overlap(["SUB01", "sub-07"]))
+        ['SUB01']
     """
 
     salt: str
@@ -158,15 +165,24 @@ class HashedPatients:
 
 @dataclass(frozen=True, config=_CONFIG)
 class TrainingPatients:
-    """Everybody whom a model learnt from: by itself, from its teachers, through its first weights.
+    """All training patients of a model: its own, its teachers' and those of its initial weights.
 
     Hashes under several salts stand beside each other, since those of a teacher cannot be brought
     to another salt without the identifiers.
 
     Args:
         lists: Hashed identifiers, one list for each salt; none for a model that saw no patient.
-        unstated: Names of models it learnt from that do not say whom they learnt from; where there
-            are any, the lists are not the whole.
+        unstated: Names of teachers and initial models that do not state their training patients;
+            where there are any, the lists are incomplete.
+
+    Examples:
+        >>> from medsr.patients import TrainingPatients
+        >>> teacher = TrainingPatients.gather(["sub-01"], cost=2)
+        >>> student = TrainingPatients.gather(["sub-02"], [("a teacher", teacher)], cost=2)
+        >>> sorted(student.overlap(["sub-01", "sub-02", "sub-03"]))
+        ['sub-01', 'sub-02']
+        >>> student.is_complete
+        True
     """
 
     lists: tuple[HashedPatients, ...] = ()
@@ -180,12 +196,12 @@ class TrainingPatients:
         *,
         cost: int = COST,
     ) -> TrainingPatients:
-        """Put together whom a new model learnt from.
+        """Gather the training patients of a new model.
 
         Args:
             patient_ids: Its own training patients.
-            learnt_from: Name and training patients of every model that taught it or that it
-                started from; None for one that does not say.
+            learnt_from: Name and training patients of every teacher and initial model; None for
+                one that does not state them.
             cost: scrypt's N for the patients that no such model has hashed yet.
         """
         lists: dict[tuple[str, tuple[str, ...]], HashedPatients] = {}
@@ -204,11 +220,11 @@ class TrainingPatients:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every model it learnt from said whom it learnt from."""
+        """Whether every teacher and initial model states its training patients."""
         return not self.unstated
 
     def overlap(self, patient_ids: Iterable[str]) -> frozenset[str]:
-        """Return those of the identifiers whom the model learnt from, as they were given.
+        """Return those of the identifiers that are training patients, as they were given.
 
         Args:
             patient_ids: As a cohort names them; each costs tens of milliseconds a list.

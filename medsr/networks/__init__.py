@@ -73,6 +73,14 @@ def build_network(name: str, scale: Triple, **options: Any) -> SRNetwork:
 
     Raises:
         ModelError: If the name is unknown or an option is none of the network's.
+
+    Examples:
+        >>> from medsr.networks import NETWORKS, build_network
+        >>> "Span3D" in NETWORKS
+        True
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=32, depth=8, head="gaussian")
+        >>> student.scale, student.values_per_voxel  # mean and standard deviation of every voxel
+        ((1, 1, 4), 2)
     """
     cls = look_up(name, NETWORKS, group="medsr.networks", what="network", error=ModelError)
     try:

@@ -188,6 +188,17 @@ class SRNetwork(nn.Module):
         taps: Names of submodules whose outputs serve as features for distillation.
         live_channels: Channels alive at once per folded voxel, library copies included, by which
             an engine fits tiles into memory; None where the widest convolution tells.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import SRNetwork, build_network
+        >>> network: SRNetwork = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2)
+        >>> network(torch.rand(1, 1, 12, 12, 5)).shape  # any size from 1
+        torch.Size([1, 1, 12, 12, 20])
+        >>> network.halo, network.multiple_of  # what an engine needs to cut tiles
+        ((4, 4, 4), (1, 1, 1))
+        >>> network.taps  # where a distillation term can read features
+        ('body.0', 'body.1')
     """
 
     radius: int

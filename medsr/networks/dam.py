@@ -44,6 +44,14 @@ class DAM3D(SRNetwork):
         distillation by on-the-fly native ensemble", NeurIPS 2018 (shared low layers, branches that
         learn together); that the trunk's answer is added to the student's is this
         implementation's choice.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import DAM3D
+        >>> pair = DAM3D((1, 1, 4), width=32, depth=3, student_width=16, student_depth=3, shared=1)
+        >>> lr = torch.rand(1, 1, 8, 8, 4)
+        >>> pair(lr).shape == pair.pupil(lr).shape  # teacher and student answer alike
+        True
     """
 
     def __init__(

@@ -62,6 +62,15 @@ class FSRCNN3D(SRNetwork):
 
     Source: Dong et al. 2016, "Accelerating the Super-Resolution Convolutional Neural Network";
     Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?".
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import FSRCNN3D
+        >>> network = FSRCNN3D((1, 1, 4), width=32, shrink=16, maps=2)
+        >>> network(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 1, 8, 8, 16])
+        >>> sum(p.numel() for p in network.parameters())
+        22532
     """
 
     def __init__(

@@ -63,6 +63,15 @@ class MobileNet3D(ResidualTrunk):
         head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks".
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import MobileNet3D
+        >>> network = MobileNet3D((2, 2, 2), width=16, blocks=2)
+        >>> network(torch.rand(1, 1, 8, 8, 8)).shape
+        torch.Size([1, 1, 16, 16, 16])
+        >>> sum(p.numel() for p in network.parameters())
+        12024
     """
 
     def __init__(

@@ -41,6 +41,15 @@ class Plain25D(SRNetwork):
     Algorithm for MRI Using Deep Learning" (one 2D network for the planes through the slices);
     Peng et al. 2020, "SAINT: Spatially Aware Interpolation NeTwork for Medical Slice Synthesis"
     (the two views are fused by convolutions).
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import Plain25D
+        >>> network = Plain25D((1, 1, 4), width=16, depth=2)
+        >>> network(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 1, 8, 8, 16])
+        >>> sum(p.numel() for p in network.parameters())
+        7060
     """
 
     def __init__(

@@ -131,6 +131,15 @@ class RCAN3D(ResidualTrunk):
     Source: Zhang et al. 2018, "Image Super-Resolution Using Very Deep Residual Channel Attention
         Networks"; local statistics after Chu et al. 2022, "Improving Image Restoration by
         Revisiting Global Information Aggregation".
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import RCAN3D
+        >>> network = RCAN3D((1, 1, 4), width=16, groups=1, blocks=2)
+        >>> network(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 1, 8, 8, 16])
+        >>> network.halo  # local means widen it with every block
+        (14, 14, 14)
     """
 
     def __init__(

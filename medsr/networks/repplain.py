@@ -234,6 +234,17 @@ class RepPlain3D(SRNetwork):
     Source: Zhang et al. 2021, "Edge-oriented Convolution Block for Real-time Super Resolution on
         Mobile Devices" (ECBSR): a plain stack at inference, branches in training; ReLU in place of
         PReLU.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import RepPlain3D
+        >>> trained = RepPlain3D((1, 1, 4), width=16, depth=2)
+        >>> plain = trained.merged()  # one kernel for each sum of branches
+        >>> [sum(p.numel() for p in network.parameters()) for network in (trained, plain)]
+        [46788, 16036]
+        >>> lr = torch.rand(1, 1, 8, 8, 4)
+        >>> torch.allclose(trained(lr), plain(lr), atol=1e-6)
+        True
     """
 
     def __init__(

@@ -45,6 +45,14 @@ class ResNet3D(ResidualTrunk):
 
     Source: Lim et al. 2017, "Enhanced Deep Residual Networks for Single Image Super-Resolution",
         figure 3.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import ResNet3D
+        >>> teacher = ResNet3D((1, 1, 4), width=32, blocks=2)
+        >>> lr = torch.rand(1, 1, 8, 8, 4)
+        >>> torch.equal(teacher(lr), lr.repeat_interleave(4, dim=-1))  # starts as the nearest voxel
+        True
     """
 
     def __init__(

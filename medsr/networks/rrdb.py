@@ -67,6 +67,15 @@ class RRDBNet3D(ResidualTrunk):
         head: ``"value"``, ``"gaussian"`` or ``"bins"``, see ``SRNetwork``.
 
     Source: Wang et al. 2018, "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks".
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import RRDBNet3D
+        >>> network = RRDBNet3D((2, 2, 2), width=16, growth=16, blocks=1)
+        >>> network(torch.rand(1, 1, 6, 6, 6)).shape
+        torch.Size([1, 1, 12, 12, 12])
+        >>> network.halo  # 15 convolutions a block, and three around them
+        (18, 18, 18)
     """
 
     def __init__(

@@ -72,6 +72,15 @@ class ShuffleNet3D(ResidualTrunk):
 
     Source: Ma et al. 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture
     Design".
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import ShuffleNet3D
+        >>> network = ShuffleNet3D((1, 1, 4), width=32, blocks=2)
+        >>> network(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 1, 8, 8, 16])
+        >>> sum(p.numel() for p in network.parameters())
+        7396
     """
 
     def __init__(

@@ -85,6 +85,15 @@ class Span3D(SRNetwork):
 
     Source: Wan et al. 2024, "Swift Parameter-free Attention Network for Efficient
     Super-Resolution".
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import Span3D
+        >>> network = Span3D((1, 1, 4), width=16, blocks=1)
+        >>> plain = network.merged()
+        >>> lr = torch.rand(1, 1, 8, 8, 4)
+        >>> torch.allclose(network(lr), plain(lr), atol=1e-6)
+        True
     """
 
     def __init__(

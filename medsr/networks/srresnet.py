@@ -96,6 +96,14 @@ class SRResNet3D(SRNetwork):
 
     Source: Ledig et al. 2017, "Photo-Realistic Single Image Super-Resolution Using a Generative
         Adversarial Network", figure 4 (SRResNet).
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import SRResNet3D
+        >>> network = SRResNet3D((1, 1, 4), width=16, blocks=2).eval()
+        >>> plain = network.merged()  # normalisation becomes part of the convolutions
+        >>> any(isinstance(module, torch.nn.BatchNorm3d) for module in plain.modules())
+        False
     """
 
     def __init__(

@@ -65,6 +65,15 @@ class UNet3D(SRNetwork):
 
     Source: Çiçek et al. 2016, "3D U-Net: Learning Dense Volumetric Segmentation from Sparse
         Annotation", figure 2; with residual blocks, strided convolutions and no normalisation.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import UNet3D
+        >>> network = UNet3D((1, 1, 4), width=16)
+        >>> network(torch.rand(1, 1, 10, 10, 6)).shape  # padded to the coarsest grid, then cropped
+        torch.Size([1, 1, 10, 10, 24])
+        >>> network.multiple_of  # tiles begin on the coarsest grid
+        (4, 4, 4)
     """
 
     def __init__(

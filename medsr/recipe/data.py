@@ -36,6 +36,13 @@ class SyntheticRecipe:
         slope: Exponents of the texture's power spectrum: power falls as frequency to minus this.
         noise: Standard deviations of white noise.
         air: Share of volumes with air, at 0, between the shapes.
+
+    Examples:
+        >>> from medsr.recipe import DataRecipe, SyntheticRecipe
+        >>> noisy = SyntheticRecipe(noise=(0.0, 0.05))
+        >>> data = DataRecipe(manifest=None, modality="MR", synthetic=noisy)
+        >>> data.synthetic.shapes  # fewest and most in a volume
+        (4, 16)
     """
 
     shapes: tuple[Count, Count] = (4, 16)
@@ -69,6 +76,14 @@ class DataRecipe:
         contrasts: Only scans of these contrasts are used, as the manifest spells them; all of the
             modality where empty.
         synthetic: Learn from synthetic volumes and no scan; None to learn from scans.
+
+    Examples:
+        >>> from medsr.recipe import DataRecipe
+        >>> data = DataRecipe(manifest="cohort.csv", modality=("MR", "CT"), contrasts=("T1w", ""))
+        >>> data.modalities[0]  # the model's own
+        'MR'
+        >>> data.takes("MR", "T1w"), data.takes("MR", "T2w"), data.takes("CT", "")
+        (True, False, True)
     """
 
     manifest: str | None
@@ -111,6 +126,14 @@ class SimulationRecipe:
     Attributes:
         kind: Name of the degradation.
         options: The degradation's own arguments.
+
+    Examples:
+        >>> from medsr.recipe import DegradationRecipe, SimulationRecipe
+        >>> thick = DegradationRecipe(
+        ...     "slice_profile", (1, 1, 4), by_modality={"CT": SimulationRecipe("ct_slab")}
+        ... )
+        >>> thick.by_modality["CT"].kind  # the same factor, another profile
+        'ct_slab'
     """
 
     kind: str
@@ -126,6 +149,13 @@ class DegradationRecipe:
         factor: Factors along (in-plane, in-plane, slice) axis.
         options: The degradation's own arguments.
         by_modality: Other degradations, of the same factor, for scans of some modalities.
+
+    Examples:
+        >>> from medsr.degrade import build_degradation
+        >>> from medsr.recipe import DegradationRecipe
+        >>> thick = DegradationRecipe("slice_profile", (1, 1, 4), {"thickness": [0.8, 1.0]})
+        >>> build_degradation(thick.kind, thick.factor, **thick.options).thickness
+        (0.8, 1.0)
     """
 
     kind: str

@@ -35,6 +35,12 @@ class PatchRecipe:
         intensity_jitter: Intensities are multiplied by 1 ± this.
         flips: Flip along each axis with probability one half.
         rotations: Turn by multiples of 90° in plane (all planes for isotropic factors).
+
+    Examples:
+        >>> from medsr.recipe import PatchRecipe
+        >>> patches = PatchRecipe(size=(32, 32, 8), batch=4)  # low-resolution voxels
+        >>> patches.flips, patches.foreground
+        (True, 0.9)
     """
 
     size: Triple = (24, 24, 12)
@@ -53,6 +59,12 @@ class AdapterRecipe:
         rank: Rank of what is added to each kernel.
         alpha: What is added is multiplied by ``alpha / rank``.
         layers: Patterns of module names; convolutions that fit one of them are adapted.
+
+    Examples:
+        >>> from medsr.recipe import AdapterRecipe, NetworkRecipe
+        >>> adapters = AdapterRecipe(rank=4, layers=("body.*",))
+        >>> NetworkRecipe("RepPlain3D", start="mr-z4", adapters=adapters).adapters.rank
+        4
     """
 
     rank: Count = 4
@@ -71,6 +83,13 @@ class NetworkRecipe:
             larger ``RepPlain3D`` is grown from a smaller one.
         adapters: Keep the start's weights and train low-rank adapters of its convolutions, which
             are merged at the end; None to train all weights.
+
+    Examples:
+        >>> from medsr.networks import build_network
+        >>> from medsr.recipe import NetworkRecipe
+        >>> chosen = NetworkRecipe("RepPlain3D", {"width": 32, "depth": 8})
+        >>> build_network(chosen.name, (1, 1, 4), **chosen.options).halo
+        (10, 10, 10)
     """
 
     name: str
@@ -93,6 +112,12 @@ class Ramp:
         end: Weight from ``until`` on, from 0; at 0 the loss is left out, a teacher not asked.
         begin: Share of the run's steps at which it starts to move.
         until: Share of the run's steps at which it arrives, at least ``begin``.
+
+    Examples:
+        >>> from medsr.recipe import Ramp, WeightedTerm
+        >>> fading = Ramp(start=1.0, end=0.0, begin=0.5)  # the teacher falls silent by the end
+        >>> WeightedTerm("output", weight=fading).weight.until
+        1.0
     """
 
     start: NotNegative
@@ -112,6 +137,12 @@ class Learned:
 
     Attributes:
         learned: Weight at the start.
+
+    Examples:
+        >>> from medsr.recipe import Learned, WeightedTerm
+        >>> losses = (WeightedTerm("l1", Learned()), WeightedTerm("gradient", Learned(0.1)))
+        >>> [loss.weight.learned for loss in losses]  # the weights that the run starts from
+        [1.0, 0.1]
     """
 
     learned: Positive = 1.0
@@ -134,7 +165,15 @@ Weight = Annotated[
 
 @dataclass(frozen=True, config=_CONFIG)
 class WeightedTerm:
-    """A loss or distillation term by name, with its weight and options."""
+    """A loss or distillation term by name, with its weight and options.
+
+    Examples:
+        >>> from medsr.losses import build_loss
+        >>> from medsr.recipe import WeightedTerm
+        >>> term = WeightedTerm("charbonnier", weight=0.5, options={"epsilon": 1e-2})
+        >>> build_loss(term.name, **term.options).epsilon
+        0.01
+    """
 
     name: str
     weight: Weight = 1.0
@@ -158,6 +197,12 @@ class OptimiserRecipe:
         clip_norm: Gradients are scaled to at most this norm.
         ema_decay: Decay of the moving average of the weights, which is what is validated and
             saved; 0 switches it off.
+
+    Examples:
+        >>> from medsr.recipe import OptimiserRecipe
+        >>> adamw_alone = OptimiserRecipe(learning_rate=5e-4, muon_learning_rate=0)
+        >>> adamw_alone.warmup_steps, adamw_alone.ema_decay
+        (50, 0.99)
     """
 
     learning_rate: Positive = 1e-3
@@ -182,6 +227,12 @@ class LoopRecipe:
         validate_every: Steps between validations on whole scans.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between lines of the log.
+
+    Examples:
+        >>> from medsr.recipe import LoopRecipe
+        >>> loop = LoopRecipe(steps=10_000, validate_every=2_000)
+        >>> loop.steps // loop.validate_every  # validations
+        5
     """
 
     steps: Count = 4000

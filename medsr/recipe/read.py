@@ -24,6 +24,21 @@ def recipe_from_dict(plain: Mapping[str, Any], source: str = "recipe") -> Recipe
 
     Raises:
         RecipeError: The first wrong key, by its dotted path.
+
+    Examples:
+        >>> from medsr.recipe import recipe_from_dict
+        >>> recipe = recipe_from_dict(
+        ...     {
+        ...         "name": "my-ct-z4",
+        ...         "data": {"manifest": "cohort.csv", "modality": "CT"},
+        ...         "degradation": {"kind": "ct_slab", "factor": [1, 1, 4]},
+        ...         "network": {"name": "RepPlain3D", "options": {"width": 32}},
+        ...     }
+        ... )
+        >>> recipe.degradation.factor
+        (1, 1, 4)
+        >>> recipe_from_dict(recipe.to_dict()) == recipe
+        True
     """
     try:
         return RECIPE.validate_python(dict(plain))
@@ -55,6 +70,21 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         RecipeError: If the file cannot be read or parsed, or a key is wrong.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr import read_recipe
+        >>> text = (
+        ...     "{name: my-ct-z4, data: {manifest: cohort.csv, modality: CT},"
+        ...     " degradation: {kind: ct_slab, factor: [1, 1, 4]}, network: {name: Span3D}}"
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "recipe.yaml")
+        ...     _ = file.write_text(text)
+        ...     recipe = read_recipe(file, ["loop.steps=100", "network.options.width=48"])
+        >>> recipe.loop.steps, recipe.network.options
+        (100, {'width': 48})
     """
     path = Path(path)
     try:
@@ -79,6 +109,23 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
     Raises:
         RecipeError: A key or value is wrong.
+
+    Examples:
+        >>> from medsr.recipe import recipe_from_dict, with_overrides
+        >>> recipe = recipe_from_dict(
+        ...     {
+        ...         "name": "my-ct-z4",
+        ...         "data": {"manifest": "cohort.csv", "modality": "CT"},
+        ...         "degradation": {"kind": "ct_slab", "factor": [1, 1, 4]},
+        ...         "network": {"name": "RepPlain3D"},
+        ...     }
+        ... )
+        >>> with_overrides(recipe, ["losses.0.weight=0.5", "loop.steps=9"]).losses[0].weight
+        0.5
+        >>> with_overrides(recipe, ["loop.step=10"])
+        Traceback (most recent call last):
+            ...
+        medsr.errors.RecipeError: recipe: loop.step: unknown key; remove it or correct its spelling
     """
     plain = recipe.to_dict()
     for override in overrides:
@@ -95,6 +142,14 @@ def at_key(path: str) -> Iterator[None]:
 
     Raises:
         RecipeError: What was built within the ``with`` block did not take its name or options.
+
+    Examples:
+        >>> from medsr.recipe import at_key
+        >>> with at_key("losses.0"):
+        ...     raise ValueError("epsilon is -1; give a number above zero")
+        Traceback (most recent call last):
+            ...
+        medsr.errors.RecipeError: recipe: losses.0: epsilon is -1; give a number above zero
     """
     try:
         yield
@@ -111,6 +166,14 @@ def apply_override(plain: dict[str, Any], override: str) -> None:
 
     Raises:
         RecipeError: It is no ``key=value``, or the key leads nowhere.
+
+    Examples:
+        >>> from medsr.recipe import apply_override
+        >>> plain = {"loop": {"steps": 4000}}
+        >>> apply_override(plain, "loop.steps=100")
+        >>> apply_override(plain, "network.options.width=48")
+        >>> plain
+        {'loop': {'steps': 100}, 'network': {'options': {'width': 48}}}
     """
     key, separator, text = override.partition("=")
     if not separator or not key:

@@ -44,6 +44,21 @@ class Recipe:
         optimiser: How weights move.
         loop: How long.
         description: One sentence for the model's spec.
+
+    Examples:
+        >>> from medsr import Recipe
+        >>> from medsr.recipe import DataRecipe, DegradationRecipe, LoopRecipe, NetworkRecipe
+        >>> recipe = Recipe(
+        ...     name="my-mr-z4",
+        ...     data=DataRecipe(manifest="cohort.csv", modality="MR"),
+        ...     degradation=DegradationRecipe("slice_profile", (1, 1, 4), {"thickness": 0.9}),
+        ...     network=NetworkRecipe("RepPlain3D", {"width": 32, "depth": 8}),
+        ...     loop=LoopRecipe(steps=2000),
+        ... )
+        >>> recipe.losses[0].name, recipe.patches.size  # what is not given has a default
+        ('l1', (24, 24, 12))
+        >>> print(recipe.to_yaml().splitlines()[0])
+        name: my-mr-z4
     """
 
     name: str

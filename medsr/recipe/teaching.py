@@ -21,6 +21,11 @@ class TeacherWeighting:
             validation scans of that domain, measured once at the start; ``equal``: the plain mean.
         sharpness: Weights go with the mean squared error to minus this power: 0 is the plain mean,
             1 the inverse error, and the larger it is the more the best teacher speaks alone.
+
+    Examples:
+        >>> from medsr.recipe import TeacherWeighting
+        >>> TeacherWeighting(by="validation_error", sharpness=1.0)  # by inverse mean squared errors
+        TeacherWeighting(by='validation_error', sharpness=1.0)
     """
 
     by: Literal["validation_error", "equal"] = "validation_error"
@@ -35,6 +40,12 @@ class AssistantRecipe:
         network: What is trained.
         name: What its folder and model are called; ``assistant`` where not given.
         steps: Optimiser steps; as many as the student takes where None.
+
+    Examples:
+        >>> from medsr.recipe import AssistantRecipe, NetworkRecipe
+        >>> between = AssistantRecipe(NetworkRecipe("ResNet3D", {"width": 48}), steps=1000)
+        >>> between.name
+        'assistant'
     """
 
     network: NetworkRecipe
