@@ -1,8 +1,8 @@
 """A trained network together with everything that inference must know about it.
 
 :class:`ModelSpec` is what ``spec.json`` holds; :class:`SRModel` is the network with its spec,
-saved to and loaded from a folder. Defined elsewhere: how voxel values reach the network and come back
-(``medsr.intensity``), which models ship (``medsr.zoo``), which one fits a scan
+saved to and loaded from a folder. Defined elsewhere: how voxel values reach the network and come
+back (``medsr.intensity``), which models ship (``medsr.zoo``), which one fits a scan
 (``medsr.infer.choose``) and how a network is run over a volume (``medsr.infer.engine.engine``).
 
 Importing this module imports no torch, so that specs can be listed quickly; torch is imported when
