@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+__all__ = ["Batch"]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -16,6 +18,14 @@ class Batch:
         lr: Normalised low-resolution patches, (B, 1, X, Y, Z).
         hr: True patches, (B, 1, X·sx, Y·sy, Z·sz).
         domains: What each patch shows, for example ``"MR/T1w"``; empty where nobody says.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> lr, hr = torch.rand(2, 1, 16, 16, 4), torch.rand(2, 1, 16, 16, 16)
+        >>> batch = Batch(lr, hr, domains=("MR/T1w", "CT"))
+        >>> batch.to(torch.device("cpu")).lr.shape
+        torch.Size([2, 1, 16, 16, 4])
     """
 
     lr: Tensor

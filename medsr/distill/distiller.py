@@ -29,6 +29,13 @@ class Distilled:
         output: The student's answer, (B, 1, X·sx, Y·sy, Z·sz).
         losses: What the student is to minimise: the terms' float32 scalars by name, unweighted.
         adversaries: What the terms' adversaries are to minimise, likewise; apart from the student.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.distill import Distilled
+        >>> step = Distilled(torch.zeros(1, 1, 8, 8, 8), {"output": torch.tensor(0.25)})
+        >>> float(2.0 * step.losses["output"])  # the caller weighs the terms
+        0.5
     """
 
     output: Tensor
@@ -53,6 +60,26 @@ class Distiller(nn.Module):
     Raises:
         UsageError: If student and teacher share parameters or differ in scale, a tap does not
             exist or gives nothing, or a term needs a teacher and there is none.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller, build_term
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2)
+        >>> teacher = build_network("ResNet3D", (1, 1, 4), width=32, blocks=2)
+        >>> terms = [build_term("output"), build_term("feature", student="body.1", teacher="fuse")]
+        >>> distiller = Distiller(student, teacher, terms)
+        >>> optimiser = torch.optim.AdamW(distiller.trainable_parameters(), lr=1e-3)
+        >>> batch = Batch(torch.rand(2, 1, 8, 8, 4), torch.rand(2, 1, 8, 8, 16))
+        >>> step = distiller(batch)
+        >>> sorted(step.losses)
+        ['feature', 'output']
+        >>> truth = (step.output - batch.hr).abs().mean()  # the loss to the truth is the caller's
+        >>> (truth + step.losses["output"] + 0.1 * step.losses["feature"]).backward()
+        >>> optimiser.step()
+        >>> any(key.startswith("teacher") for key in distiller.state_dict())
+        False
     """
 
     def __init__(

@@ -27,6 +27,16 @@ class Tap:
             that looks into the teacher alone.
         teacher: Name of a submodule of the teacher; empty for a term that looks into the student
             alone.
+
+    Examples:
+        >>> from medsr.distill import Tap
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=3)
+        >>> teacher = build_network("ResNet3D", (1, 1, 4), width=32, blocks=4)
+        >>> student.taps[-1], teacher.taps[-1]
+        ('body.2', 'fuse')
+        >>> Tap(student.taps[-1], teacher.taps[-1])  # the last features of both
+        Tap(student='body.2', teacher='fuse')
     """
 
     student: str
@@ -43,6 +53,14 @@ class Activations:
             grid on which the submodule works.
         spread: Standard deviation of the answers, in the output's shape, where the network was
             asked about several views.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.distill import Activations
+        >>> output = torch.rand(1, 1, 8, 8, 16, requires_grad=True)
+        >>> seen = Activations(output, {"body.1": 2 * output[..., ::4]})
+        >>> seen.features["body.1"].requires_grad, seen.detached().output.requires_grad
+        (True, False)
     """
 
     output: Tensor
@@ -81,6 +99,27 @@ class DistillTerm(Protocol):
     Attributes:
         name: Under which the loss is logged.
         needs: The taps whose features the term reads.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller, DistillTerm
+        >>> from medsr.networks import build_network
+        >>> class EdgeTerm(nn.Module):
+        ...     name = "edges"
+        ...     needs = ()  # outputs are enough
+        ...
+        ...     def forward(self, student, teacher, batch):
+        ...         error = student.output - teacher.output
+        ...         return error.diff(dim=-1).abs().mean()
+        >>> isinstance(EdgeTerm(), DistillTerm)
+        True
+        >>> networks = [build_network("RepPlain3D", (1, 1, 4), width=w, depth=2) for w in (16, 32)]
+        >>> distiller = Distiller(*networks, [EdgeTerm()])
+        >>> step = distiller(Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16)))
+        >>> sorted(step.losses)
+        ['edges']
     """
 
     name: str
@@ -111,6 +150,18 @@ class FeatureTaps:
 
     Raises:
         UsageError: If the network has no submodule of a name.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.distill import FeatureTaps
+        >>> from medsr.networks import build_network
+        >>> network = build_network("RepPlain3D", (1, 1, 4), width=16, depth=3)
+        >>> taps = FeatureTaps(network, ["body.0", "body.2"])
+        >>> with taps.record() as features:
+        ...     _ = network(torch.rand(1, 1, 8, 8, 4))
+        >>> {name: tuple(value.shape) for name, value in features.items()}
+        {'body.0': (1, 16, 8, 8, 4), 'body.2': (1, 16, 8, 8, 4)}
+        >>> taps.remove()
     """
 
     def __init__(self, network: nn.Module, names: Iterable[str], role: str = "network") -> None:

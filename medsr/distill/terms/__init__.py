@@ -100,6 +100,13 @@ def build_term(name: str, **options: Any) -> DistillTerm:
 
     Raises:
         UsageError: If no term has this name, or it does not take these options.
+
+    Examples:
+        >>> from medsr.distill.terms import TERMS, build_term
+        >>> "attention" in TERMS
+        True
+        >>> build_term("output", loss="charbonnier", views=8).teacher_views
+        8
     """
     factory = look_up(name, TERMS, group=ENTRY_POINTS, what="distillation term", error=UsageError)
     try:

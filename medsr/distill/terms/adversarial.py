@@ -41,6 +41,18 @@ class AdversarialTerm(nn.Module):
     Source: Goodfellow et al., "Generative adversarial nets", NeurIPS 2014; hinge: Lim and Ye,
         "Geometric GAN", 2017; least squares: Mao et al., ICCV 2017, equation 9; R1: Mescheder,
         Geiger, Nowozin, ICML 2018, equation 9.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import AdversarialTerm
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2)
+        >>> distiller = Distiller(student, None, [AdversarialTerm(real="hr", width=16, strides=1)])
+        >>> step = distiller(Batch(torch.rand(1, 1, 8, 8, 2), torch.rand(1, 1, 8, 8, 8)))
+        >>> sorted(step.losses), sorted(step.adversaries)  # one loss for each side
+        (['adversarial'], ['adversarial'])
     """
 
     name = "adversarial"

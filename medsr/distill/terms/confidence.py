@@ -30,6 +30,23 @@ class ConfidenceTerm(nn.Module):
 
     Source: Saputra et al., "Distilling knowledge from a deep pose regressor network", ICCV 2019
         (attentive imitation: weights from the teacher's error), with an exponential weight.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import ConfidenceTerm
+        >>> term = ConfidenceTerm(sigma="error", sharpness=2.0, window=1)
+        >>> hr = torch.zeros(1, 1, 4, 4, 8)
+        >>> answer = hr.clone()
+        >>> answer[..., 4:] = 0.2  # the teacher errs in the upper half
+        >>> teacher, batch = Activations(answer), Batch(hr[..., ::4], hr)
+        >>> lower, upper = answer.clone(), answer.clone()
+        >>> lower[..., :4] += 0.1
+        >>> upper[..., 4:] += 0.1
+        >>> losses = [term(Activations(student), teacher, batch) for student in (lower, upper)]
+        >>> bool(losses[0] > losses[1])  # differing costs more where the teacher is right
+        True
     """
 
     name = "confidence"

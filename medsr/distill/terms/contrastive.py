@@ -53,6 +53,20 @@ class ContrastiveTerm(nn.Module):
         single image super-resolution via contrastive self-distillation" (CSD), IJCAI 2021; there
         the student's distance alone is below the line, which vanishes for a network that starts
         as the interpolation.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import ContrastiveTerm
+        >>> term = ContrastiveTerm(negatives="input")
+        >>> lr, hr = torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16)
+        >>> teacher = Activations(hr)
+        >>> float(term(Activations(hr), teacher, Batch(lr, hr)))  # the teacher's own answer
+        0.0
+        >>> plain = torch.nn.functional.interpolate(lr, size=hr.shape[2:], mode="nearest")
+        >>> 0 < float(term(Activations(plain), teacher, Batch(lr, hr)))
+        True
     """
 
     name = "contrastive"

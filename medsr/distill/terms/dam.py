@@ -107,6 +107,20 @@ class DAMTerm(nn.Module):
         least squares, Mao et al., ICCV 2017, equation 9. This implementation's choices: the
         normalisation of A and its floor, what is held fixed, and absolute differences of
         standardised features.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import DAMTerm
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2)
+        >>> teacher = build_network("ResNet3D", (1, 1, 4), width=32, blocks=2)
+        >>> term = DAMTerm("body.1", "body.1", domains=("MR/T1w", "MR/FLAIR"), hidden=16)
+        >>> distiller = Distiller(student, teacher, [term])
+        >>> batch = Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16), ("MR/FLAIR",))
+        >>> bool(distiller(batch).losses["dam"] > 0)
+        True
     """
 
     name = "dam"

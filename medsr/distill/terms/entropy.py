@@ -32,6 +32,19 @@ class EntropyTerm(nn.Module):
 
     Source: Grandvalet and Bengio, "Semi-supervised learning by entropy minimization", NIPS 2004;
         here the teacher's entropy is the floor.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import EntropyTerm, LikelihoodTerm
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2, head="gaussian")
+        >>> teacher = build_network("ResNet3D", (1, 1, 4), width=16, blocks=1, head="gaussian")
+        >>> distiller = Distiller(student, teacher, [EntropyTerm(sigma="head"), LikelihoodTerm()])
+        >>> batch = Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16))
+        >>> sorted(distiller(batch).losses)
+        ['entropy', 'nll']
     """
 
     name = "entropy"

@@ -31,6 +31,19 @@ class FeatureTerm(ProjectedTerm):
         UsageError: If only one of the channel counts is given.
 
     Source: Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, equation 3.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import FeatureTerm
+        >>> term = FeatureTerm("body.5", "body.9", student_channels=16, teacher_channels=16)
+        >>> hr, features = torch.zeros(1, 1, 4, 4, 16), torch.rand(1, 16, 4, 4, 4)
+        >>> student = Activations(hr, {"body.5": features})
+        >>> teacher = Activations(hr, {"body.9": 3 * features + 1})
+        >>> loss = term(student, teacher, Batch(hr[..., ::4], hr))
+        >>> round(loss.item(), 4)  # both sides are standardised first
+        0.0
     """
 
     name = "feature"

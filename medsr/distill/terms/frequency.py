@@ -19,6 +19,17 @@ class FrequencyTerm(OutputTerm):
 
     Source: Fuoli, Van Gool, Timofte, "Fourier space losses for efficient perceptual image
         super-resolution", ICCV 2021, between student and teacher.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import FrequencyTerm
+        >>> lr, answer = torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16)
+        >>> term = FrequencyTerm(form="complex", emphasis=1.0)
+        >>> offset = term(Activations(answer + 0.1), Activations(answer), Batch(lr, answer))
+        >>> round(float(offset), 4)  # with an emphasis, the mean intensity has no weight
+        0.0
     """
 
     name = "frequency"

@@ -22,6 +22,17 @@ class GradientTerm(OutputTerm):
 
     Source: Mathieu, Couprie, LeCun, "Deep multi-scale video prediction beyond mean square error",
         ICLR 2016, section 3.3, with exponent one, between student and teacher.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import GradientTerm
+        >>> lr, answer = torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16)
+        >>> term = GradientTerm(spacing=(1.0, 1.0, 1.25))  # mm
+        >>> offset = term(Activations(answer + 0.1), Activations(answer), Batch(lr, answer))
+        >>> round(float(offset), 4)
+        0.0
     """
 
     name = "gradient"

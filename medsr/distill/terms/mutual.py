@@ -36,6 +36,20 @@ class MutualTerm(nn.Module):
 
     Source: Zhang et al., "Deep mutual learning", CVPR 2018, equations 4 and 5, with a regression
         loss in place of the Kullback-Leibler divergence.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import MutualTerm
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2)
+        >>> peer = {"name": "RepPlain3D", "options": {"width": 16, "depth": 2}}
+        >>> distiller = Distiller(student, None, [MutualTerm(peer)])
+        >>> batch = Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16))
+        >>> distiller(batch).losses["mutual"].backward()
+        >>> all(p.grad is not None for p in distiller.terms["mutual"].parameters())  # both learn
+        True
     """
 
     name = "mutual"

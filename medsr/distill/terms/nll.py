@@ -28,6 +28,19 @@ class LikelihoodTerm(nn.Module):
 
     Source: Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation with
         probabilistic neural networks", ICLR 2022 (beta-NLL).
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import LikelihoodTerm
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2, head="gaussian")
+        >>> distiller = Distiller(student, None, [LikelihoodTerm(beta=0.5)])
+        >>> lr = torch.rand(1, 1, 8, 8, 4)
+        >>> near, far = (Batch(lr, student(lr).detach() + error) for error in (0.0, 1.0))
+        >>> bool(distiller(near).losses["nll"] < distiller(far).losses["nll"])
+        True
     """
 
     name = "nll"

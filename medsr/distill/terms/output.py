@@ -30,6 +30,16 @@ class OutputTerm(nn.Module):
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, with a
         regression loss; self-ensemble: Timofte et al., "Seven ways to improve example-based
         single image super resolution", CVPR 2016, section 3.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import OutputTerm
+        >>> lr, hr = torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16)
+        >>> term = OutputTerm(loss="l1", views=8)  # the mean of eight flips of the scan
+        >>> round(float(term(Activations(hr + 0.1), Activations(hr), Batch(lr, hr))), 4)
+        0.1
     """
 
     name = "output"

@@ -47,6 +47,19 @@ class RobustTerm(nn.Module):
     Source: Goldblum et al., "Adversarially robust distillation", AAAI 2020, equation 4; noise:
         Cohen, Rosenfeld, Kolter, "Certified adversarial robustness via randomized smoothing", ICML
         2019, section 3.3.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import RobustTerm
+        >>> from medsr.networks import build_network
+        >>> networks = [build_network("RepPlain3D", (1, 1, 4), width=w, depth=2) for w in (16, 32)]
+        >>> term = RobustTerm(attack="noise", noise="rician", sigma=(0.0, 0.05))
+        >>> distiller = Distiller(*networks, [term])
+        >>> batch = Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16))
+        >>> bool(distiller(batch).losses["robust"] > 0)
+        True
     """
 
     name = "robust"

@@ -36,6 +36,19 @@ class SoftLabelTerm(nn.Module):
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2;
         labels spread over bins: Imani and White, "Improving regression performance with
         distributional losses", ICML 2018.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import SoftLabelTerm
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2, head="bins")
+        >>> teacher = build_network("ResNet3D", (1, 1, 4), width=16, blocks=1)
+        >>> distiller = Distiller(student, teacher, [SoftLabelTerm(spread=0.02)])
+        >>> batch = Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16))
+        >>> bool(distiller(batch).losses["soft_label"] > 0)
+        True
     """
 
     name = "soft_label"

@@ -129,6 +129,19 @@ class SpectralTerm(nn.Module):
         which matches spectral norms of products of features; here the convolutions' own norms, as
         in Yoshida and Miyato, "Spectral norm regularization for improving the generalizability of
         deep learning", 2017.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import SpectralTerm
+        >>> from medsr.networks import build_network
+        >>> student = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2)
+        >>> teacher = build_network("RepPlain3D", (1, 1, 4), width=32, depth=4)
+        >>> term = SpectralTerm()
+        >>> distiller = Distiller(student, teacher, [term])
+        >>> term.pairs  # layers at the same share of the depth
+        (('head', 'head'), ('body.0', 'body.1'), ('body.1', 'body.2'), ('tail', 'tail'))
     """
 
     name = "spectral"

@@ -25,6 +25,17 @@ class SSIMTerm(OutputTerm):
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural
         similarity", IEEE TIP 13(4), 2004, equation 13, between student and teacher.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import SSIMTerm
+        >>> lr, hr = torch.rand(1, 1, 12, 12, 3), torch.rand(1, 1, 12, 12, 12)
+        >>> term = SSIMTerm(window=(11, 11, 7))  # patches are thin along the slice axis
+        >>> loss = term(Activations(hr), Activations(hr), Batch(lr, hr))
+        >>> abs(round(float(loss), 4))
+        0.0
     """
 
     name = "ssim"

@@ -51,6 +51,20 @@ class StudentBranchesTerm(nn.Module):
     Source: Park et al., "Learning student-friendly teacher networks for knowledge distillation",
         NeurIPS 2021, section 3.2 (L_KL and L_CE of the branches, here with a regression loss; that
         the network's output is held fixed is this implementation's choice).
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Distiller
+        >>> from medsr.distill.terms import StudentBranchesTerm
+        >>> from medsr.networks import build_network
+        >>> teacher = build_network("ResNet3D", (1, 1, 4), width=32, blocks=2)  # in training
+        >>> student = {"name": "RepPlain3D", "options": {"width": 16, "depth": 2}}
+        >>> term = StudentBranchesTerm(student, taps={"body.1": "body.0"})
+        >>> distiller = Distiller(teacher, None, [term])
+        >>> batch = Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16))
+        >>> bool(distiller(batch).losses["student_branches"] > 0)
+        True
     """
 
     name = "student_branches"

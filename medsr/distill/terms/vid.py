@@ -48,6 +48,19 @@ class VariationalTerm(ProjectedTerm):
     Source: Ahn et al., "Variational information distillation for knowledge transfer", CVPR 2019,
         equations 5 and 6; Laplace: Lee et al., "Learning with privileged information for efficient
         image super-resolution" (PISR), ECCV 2020, section 3.3.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import VariationalTerm
+        >>> term = VariationalTerm("body.5", "body.9", student_channels=16, teacher_channels=16)
+        >>> hr, features = torch.zeros(1, 1, 4, 4, 16), torch.rand(1, 16, 4, 4, 4)
+        >>> batch, student = Batch(hr[..., ::4], hr), Activations(hr, {"body.5": features})
+        >>> teacher = Activations(hr, {"body.9": features})
+        >>> stranger = Activations(hr, {"body.9": torch.rand(1, 16, 4, 4, 4)})
+        >>> bool(term(student, teacher, batch) < term(student, stranger, batch))
+        True
     """
 
     name = "vid"

@@ -23,6 +23,16 @@ class WaveletTerm(OutputTerm):
 
     Source: Zhang et al., "Wavelet knowledge distillation: towards efficient image-to-image
         translation", CVPR 2022, section 3.2.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.batch import Batch
+        >>> from medsr.distill import Activations
+        >>> from medsr.distill.terms import WaveletTerm
+        >>> lr, hr = torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16)
+        >>> term = WaveletTerm(bands=["llh"])  # detail along the slice axis alone
+        >>> round(float(term(Activations(hr + 0.1), Activations(hr), Batch(lr, hr))), 4)
+        0.0
     """
 
     name = "wavelet"
