@@ -12,7 +12,16 @@ from typing import ClassVar
 
 
 class MedsrError(Exception):
-    """A condition that the user can understand and mend; never a programming error."""
+    """A condition that the user can understand and mend; never a programming error.
+
+    Examples:
+        >>> from medsr import Geometry, MedsrError
+        >>> try:
+        ...     Geometry((64, 64, 0), [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+        ... except MedsrError as error:
+        ...     print(type(error).__name__, error.exit_code)
+        GeometryError 18
+    """
 
     exit_code: ClassVar[int] = 1
     nothing_to_do: bool = False
@@ -26,7 +35,19 @@ class UsageError(MedsrError):
 
 
 class InputError(MedsrError):
-    """Family: the input cannot be taken as a scan."""
+    """Family: the input cannot be taken as a scan.
+
+    Examples:
+        >>> import medsr
+        >>> from medsr.errors import InputError, OutputError
+        >>> try:
+        ...     medsr.load("no-such-scan.nii.gz")
+        ... except OutputError:
+        ...     print("nothing was written")
+        ... except InputError as error:  # whatever is wrong with the scan
+        ...     print(type(error).__name__, error.exit_code)
+        InputNotFoundError 11
+    """
 
     exit_code = 10
 
@@ -304,7 +325,7 @@ class ScansFailedError(MedsrError):
 
 
 class TrainingPatientsError(CohortError):
-    """A model would be scored on patients whom it learnt from."""
+    """A model would be scored on its own training patients."""
 
     exit_code = 54
 

@@ -35,7 +35,7 @@ def calibration_patches(
     size: Triple = DEFAULT_SIZE,
     seed: int = 0,
 ) -> list[Tensor]:
-    """Cut patches of low resolution from a cohort.
+    r"""Cut patches of low resolution from a cohort.
 
     Args:
         manifest: CSV file of scans.
@@ -53,6 +53,23 @@ def calibration_patches(
         CohortError: The manifest is wrong, or no scan of the split fits the model's factors.
         InputError: A scan cannot be used; the message names it.
         ModelError: The spec does not say how its training data were degraded.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.compress import calibration_patches
+        >>> hu = np.random.default_rng(0).uniform(-200, 200, (32, 32, 48)).astype(np.float32)
+        >>> scan = medsr.Volume(hu, medsr.Geometry(hu.shape, np.eye(4)), "CT", "HU")
+        >>> spec = medsr.SRModel.load("ct-z4").spec
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = medsr.save(scan, Path(folder, "p1.nii.gz"))
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     _ = manifest.write_text("path,split,patient_id,modality\np1.nii.gz,train,p1,CT")
+        ...     patches = calibration_patches(manifest, spec, count=3, size=(16, 16, 8))
+        >>> [tuple(patch.shape) for patch in patches]
+        [(1, 1, 16, 16, 8), (1, 1, 16, 16, 8), (1, 1, 16, 16, 8)]
     """
     degradation = trained_degradation(spec)
     listed = read_manifest(manifest, split=split)

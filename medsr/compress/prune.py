@@ -59,6 +59,14 @@ def prune(
     Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets" (weight norms); Molchanov et
         al. 2019, "Importance Estimation for Neural Network Pruning" (Taylor); Fang et al. 2023,
         "DepGraph: Towards Any Structural Pruning" (coupled layers).
+
+    Examples:
+        >>> from medsr import SRModel
+        >>> from medsr.compress import prune
+        >>> model = SRModel.load("ct-z4")
+        >>> narrow = prune(model, width=16)
+        >>> narrow.spec.options["width"], narrow.spec.parameters < model.spec.parameters / 2
+        (16, True)
     """
     tp = _library()
     spec = model.spec

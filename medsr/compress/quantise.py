@@ -126,6 +126,16 @@ class QuantisedModel(SRModel):
             model, each of which now takes a byte.
         details: Backend and origin, as plain data; what ``int8.json`` holds.
         weight_hash: SHA-256 over the backend's files; computed when first asked for if not given.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from medsr import SRModel
+        >>> from medsr.compress import quantise
+        >>> small = quantise(SRModel.load("ct-z4"), [torch.rand(1, 1, 12, 12, 6)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(file.name for file in small.save(folder).iterdir())
+        ['int8.bin', 'int8.json', 'int8.xml', 'spec.json']
     """
 
     def __init__(
@@ -254,6 +264,16 @@ def quantise(
         MissingExtraError: The extra ``compress`` is not installed.
         ModelError: The backend is unknown, or the network does more than ``residual`` says.
         UsageError: There are no patches.
+
+    Examples:
+        >>> import torch
+        >>> from medsr import SRModel
+        >>> from medsr.compress import quantise
+        >>> model = SRModel.load("ct-z4")
+        >>> patches = [torch.rand(1, 1, 12, 12, 6) for _ in range(4)]  # better: of real scans
+        >>> small = quantise(model, patches)
+        >>> small.module(patches[0]).shape
+        torch.Size([1, 1, 12, 12, 24])
     """
     if not patches:
         raise UsageError("quantisation needs at least one patch to calibrate with")

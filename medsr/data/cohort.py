@@ -1,8 +1,8 @@
 """A cohort of any kind, read and frozen: a CSV manifest, a BIDS dataset or a lock file.
 
-This is the door; each kind has its own module (``manifest``, ``bids``, ``lock``). Here also a
-cohort is split and frozen. Whether people stand in two splits under two names is looked for in
-``leaks``, and whether a model has learnt from them in ``overlap``.
+Each kind has its own module (``manifest``, ``bids``, ``lock``). Here a cohort is also split and
+frozen. ``leaks`` looks for patients in two splits under two names, ``overlap`` for a model's
+training patients.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read_cohort(
     needs_split: bool = True,
     progress: Progress | None = None,
 ) -> tuple[ScanRecord, ...]:
-    """Read a cohort of any kind.
+    r"""Read a cohort of any kind.
 
     Args:
         path: A CSV manifest, the root of a BIDS dataset (all its scans are of the split ``all``),
@@ -47,6 +47,18 @@ def read_cohort(
     Raises:
         CohortError: It is no cohort, or is incomplete, or has a patient in two splits.
         CohortChangedError: Scans of the split are missing or have changed since they were locked.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.cohort import read_cohort
+        >>> rows = ["path,split,patient_id,modality", "a.nii.gz,train,p1,CT", "b.nii.gz,dev,p2,CT"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     _ = manifest.write_text("\n".join(rows))
+        ...     scans = read_cohort(manifest, check_files=False)  # or a BIDS folder, or a lock file
+        >>> len(scans)
+        2
     """
     path = Path(path)
     if path.is_dir():
@@ -66,7 +78,7 @@ def read_cohort(
 
 
 def require_scans(path: str | Path, records: Sequence[ScanRecord]) -> None:
-    """Refuse scans of a cohort that are missing or, of a lock, have changed.
+    r"""Refuse scans of a cohort that are missing or, of a lock, have changed.
 
     Args:
         path: As for :func:`read_cohort`.
@@ -75,6 +87,16 @@ def require_scans(path: str | Path, records: Sequence[ScanRecord]) -> None:
     Raises:
         CohortError: One is not there.
         CohortChangedError: One of a lock is missing or has changed.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.cohort import read_cohort, require_scans
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     _ = manifest.write_text("path,split,patient_id,modality\np1.nii.gz,train,p1,CT")
+        ...     _ = Path(folder, "p1.nii.gz").write_bytes(b"")
+        ...     require_scans(manifest, read_cohort(manifest))  # silent: all are there
     """
     path = Path(path)
     if not path.is_dir() and is_lock(path):
@@ -84,7 +106,14 @@ def require_scans(path: str | Path, records: Sequence[ScanRecord]) -> None:
 
 
 def is_lock(path: Path) -> bool:
-    """Whether a file is a lock, by its name."""
+    """Whether a file is a lock, by its name.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.cohort import is_lock
+        >>> is_lock(Path("cohort.lock.json")), is_lock(Path("cohort.csv"))
+        (True, False)
+    """
     return path.suffix.lower() == ".json"
 
 
@@ -92,6 +121,17 @@ def cohort_digest(path: str | Path) -> str:
     """SHA-256 (hex) by which results name the cohort: of the CSV or lock file.
 
     Of a BIDS dataset, which has no such file, of the relative paths and sizes of its scans.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.cohort import cohort_digest
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     _ = manifest.write_text("path,split,patient_id,modality")
+        ...     digest = cohort_digest(manifest)
+        >>> len(digest)
+        64
     """
     path = Path(path)
     if not path.is_dir():
@@ -113,7 +153,7 @@ def freeze(
     keep_splits: bool = False,
     progress: Progress | None = None,
 ) -> Lock:
-    """Split a cohort by patient and freeze it.
+    r"""Split a cohort by patient and freeze it.
 
     Args:
         cohort: As for :func:`read_cohort`; its own splits do not count unless they are kept.
@@ -126,6 +166,24 @@ def freeze(
 
     Raises:
         CohortError: The cohort is wrong, or names no splits that could be kept.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.cohort import freeze, read_cohort
+        >>> from medsr.data.lock import write_lock
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = ["path,patient_id,modality"]
+        ...     for number in range(10):
+        ...         _ = Path(folder, f"p{number}.nii.gz").write_bytes(b"scan %d" % number)
+        ...         rows.append(f"p{number}.nii.gz,p{number},MR")
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     _ = manifest.write_text("\n".join(rows))
+        ...     lock = freeze(manifest, folder, fractions={"train": 0.8, "dev": 0.2})
+        ...     file = write_lock(lock, Path(folder, "cohort.lock.json"))
+        ...     scans = read_cohort(file, split="dev")  # compares the scans with their hashes
+        >>> sum(scan.split == "dev" for scan in scans), len(scans)
+        (2, 10)
     """
     folder = Path(folder)
     records = read_cohort(cohort, needs_split=keep_splits)

@@ -4,8 +4,8 @@ A fingerprint is the scan's detail of some 5 to 20 mm, in canonical orientation 
 millimetres, with contrast made even from place to place. Storage order, voxel size, intensity
 scale, slight noise and cropping hardly change it, while the folds and vessels of two people differ
 in it. Any two are compared at all shifts on a coarse grid, which takes a fraction of a millisecond,
-and the few that look alike again on a finer one. Which pairs are worth comparing, and what is said
-of those found, is the business of ``leaks``; no patient is known here.
+and the few that look alike again on a finer one. ``leaks`` decides which pairs are compared and
+what is reported of them; no patient is known here.
 
 Source: Kuglin & Hines 1975 (phase correlation); Jarrett et al. 2009 (local contrast normalisation);
 Guizar-Sicairos et al. 2008 (registration to a fraction of a voxel, in scikit-image).

@@ -3,7 +3,7 @@
 Splits by patient leak where one person has two identifiers, or one acquisition was saved twice.
 Identifiers that differ in case, separators or a prefix are suspicious; scans of different
 identifiers that show the same acquisition are named, whatever they are called. Findings name scans,
-never patients. How scans are compared is the business of ``fingerprint``.
+never patients. ``fingerprint`` compares scans.
 """
 
 from __future__ import annotations
@@ -46,6 +46,15 @@ class Twins:
         first: One scan.
         second: The other.
         likeness: How alike the scans are, up to 1; None where only the identifiers are.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.leaks import Twins
+        >>> from medsr.data.manifest import ScanRecord
+        >>> first = ScanRecord(Path("a.nii.gz"), "train", "sub-01", "MR")
+        >>> second = ScanRecord(Path("b.nii.gz"), "dev", "patient1", "MR")
+        >>> Twins(first, second, likeness=0.98).leaks
+        True
     """
 
     first: ScanRecord
@@ -67,6 +76,17 @@ class Leaks:
         contents: Pairs of scans that show the same acquisition, the most alike first.
         unread: Names of scans that could not be read, and so were not compared, with the reason.
         compared: Pairs of scans compared by content.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.leaks import Leaks, Twins
+        >>> from medsr.data.manifest import ScanRecord
+        >>> first = ScanRecord(Path("a.nii.gz"), "train", "p1", "MR")
+        >>> second = ScanRecord(Path("b.nii.gz"), "train", "p2", "MR")
+        >>> found = Leaks(contents=(Twins(first, second, likeness=0.98),), compared=1)
+        >>> found.across  # in one split: no leak, though one person counts as two
+        ()
+        >>> found.refuse()
     """
 
     spellings: tuple[Twins, ...] = ()
@@ -110,6 +130,18 @@ def check_leaks(
         content: Also compare what the scans show; otherwise identifiers alone.
         progress: Told of every step.
         workers: Threads; as many as processors where None.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.leaks import check_leaks
+        >>> from medsr.data.manifest import ScanRecord
+        >>> scans = [
+        ...     ScanRecord(Path("a.nii.gz"), "train", "sub-01", "MR"),
+        ...     ScanRecord(Path("b.nii.gz"), "dev", "SUB1", "MR"),
+        ... ]
+        >>> found = check_leaks(scans, content=False)  # identifiers alone; no scan is read
+        >>> [(pair.first.scan_id, pair.second.scan_id) for pair in found.spellings]
+        [('a', 'b')]
     """
     spellings = near_spellings(records)
     if not content:
@@ -124,6 +156,14 @@ def near_spellings(records: Sequence[ScanRecord]) -> tuple[Twins, ...]:
 
     Returns:
         A pair of scans for every pair of such patients, those across splits first.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.leaks import near_spellings
+        >>> from medsr.data.manifest import ScanRecord
+        >>> scans = [ScanRecord(Path(f"{n}.nii.gz"), "all", n, "MR") for n in ("p-7", "P007", "p8")]
+        >>> [(pair.first.patient_id, pair.second.patient_id) for pair in near_spellings(scans)]
+        [('p-7', 'P007')]
     """
     by_spelling: dict[str, dict[str, ScanRecord]] = {}
     for record in records:
@@ -155,6 +195,21 @@ def same_content(
 
     Returns:
         The pairs, the most alike first, and how many pairs were compared.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.data.fingerprint import fingerprint
+        >>> from medsr.data.leaks import same_content
+        >>> from medsr.data.manifest import ScanRecord
+        >>> data = np.random.default_rng(0).normal(size=(32, 32, 64)).astype(np.float32)
+        >>> scan = Volume(data, Geometry(data.shape, np.diag([4.0, 4.0, 2.0, 1.0])))
+        >>> records = [ScanRecord(Path(f"{n}.nii.gz"), "all", n, "MR") for n in ("p1", "p2")]
+        >>> prints = [fingerprint(scan), fingerprint(scan.flip(0).permute((2, 0, 1)))]
+        >>> twins, compared = same_content(list(zip(records, prints)), workers=1)
+        >>> len(twins), compared  # the order of the axes does not hide it
+        (1, 1)
     """
     workers = workers or os.cpu_count() or 1
     candidates, compared = _candidates(prints, progress, workers)

@@ -45,6 +45,11 @@ class FileHash:
         path: Relative to the lock, with forward slashes.
         sha256: Of the file; of a folder, of the names and hashes of its files in their order.
         bytes: Size, of a folder the sum.
+
+    Examples:
+        >>> from medsr.data.lock import FileHash
+        >>> FileHash("mr/p1.nii.gz", sha256="9f2c" * 16, bytes=5_242_880).path
+        'mr/p1.nii.gz'
     """
 
     path: str
@@ -54,7 +59,16 @@ class FileHash:
 
 @dataclass(frozen=True, config=_CONFIG)
 class LockedScan:
-    """A scan of the cohort; fields as in :class:`medsr.data.manifest.ScanRecord`."""
+    """A scan of the cohort; fields as in :class:`medsr.data.manifest.ScanRecord`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.lock import FileHash, LockedScan
+        >>> file = FileHash("mr/p1.nii.gz", sha256="9f2c" * 16, bytes=5_242_880)
+        >>> scan = LockedScan(file, split="dev", patient_id="p1", modality="MR")
+        >>> scan.record(Path("cohort")).path.as_posix()
+        'cohort/mr/p1.nii.gz'
+    """
 
     file: FileHash
     split: str
@@ -93,6 +107,12 @@ class Stratum:
         stratum: Modality, contrast and site of the patients' scans.
         patients: Number by split.
         scans: Number by split.
+
+    Examples:
+        >>> from medsr.data.lock import Stratum
+        >>> kind = Stratum("MR/T1w", patients={"train": 8, "dev": 2}, scans={"train": 11, "dev": 3})
+        >>> sum(kind.scans.values())
+        14
     """
 
     stratum: str
@@ -113,6 +133,22 @@ class Lock:
         fractions: Share of each split that was aimed at; empty where splits were kept.
         strata: What came of it.
         scans: The cohort.
+
+    Examples:
+        >>> from medsr.data.lock import FileHash, Lock, LockedScan
+        >>> file = FileHash("mr/p1.nii.gz", sha256="9f2c" * 16, bytes=5_242_880)
+        >>> lock = Lock(
+        ...     kind="medsr cohort lock",
+        ...     schema=1,
+        ...     medsr="0.1.0",
+        ...     method="splits of the manifest",
+        ...     seed=None,
+        ...     fractions={},
+        ...     strata=(),
+        ...     scans=(LockedScan(file, split="dev", patient_id="p1", modality="MR"),),
+        ... )
+        >>> lock.splits()
+        {'p1': 'dev'}
     """
 
     kind: Literal["medsr cohort lock"]
@@ -148,6 +184,19 @@ def make_lock(
         seed: Seed of the split; None where the cohort brought its own.
         fractions: Fractions of the split; empty where the cohort brought its own.
         progress: Told of every scan before it is hashed.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.lock import make_lock
+        >>> from medsr.data.manifest import ScanRecord
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scan = Path(folder, "p1.nii.gz")
+        ...     _ = scan.write_bytes(b"a scan")
+        ...     records = [ScanRecord(scan, "dev", "p1", "MR")]
+        ...     lock = make_lock(records, Path(folder), seed=None, fractions={})
+        >>> lock.scans[0].file.path, lock.scans[0].file.bytes
+        ('p1.nii.gz', 6)
     """
     scans = []
     for number, record in enumerate(records):
@@ -181,7 +230,16 @@ def make_lock(
 
 
 def table(records: Sequence[ScanRecord]) -> tuple[Stratum, ...]:
-    """Count patients and scans by stratum and split."""
+    """Count patients and scans by stratum and split.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.lock import table
+        >>> from medsr.data.manifest import ScanRecord
+        >>> scans = [ScanRecord(Path(f"p{n}.nii.gz"), "dev", f"p{n}", "MR") for n in range(3)]
+        >>> [(row.stratum, row.patients) for row in table(scans)]
+        [('MR', {'dev': 3})]
+    """
     stratum = strata(records)
     splits = list(dict.fromkeys(record.split for record in records))
     patients = Counter((stratum[p], s) for p, s in {(r.patient_id, r.split) for r in records})
@@ -201,6 +259,20 @@ def write_lock(lock: Lock, path: Path, *, overwrite: bool = False) -> Path:
 
     Raises:
         OutputError: It is there already, or cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.lock import make_lock, read_lock, write_lock
+        >>> from medsr.data.manifest import ScanRecord
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scan = Path(folder, "p1.nii.gz")
+        ...     _ = scan.write_bytes(b"a scan")
+        ...     records = [ScanRecord(scan, "dev", "p1", "MR")]
+        ...     lock = make_lock(records, Path(folder), seed=None, fractions={})
+        ...     file = write_lock(lock, Path(folder, "cohort.lock.json"))
+        ...     read_lock(file) == lock
+        True
     """
     text = json.dumps(asdict(lock), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_file(path, overwrite=overwrite) as temporary:
@@ -213,6 +285,20 @@ def read_lock(path: str | Path) -> Lock:
 
     Raises:
         CohortError: It is unreadable, of another kind or version, or has a patient in two splits.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.lock import read_lock
+        >>> from medsr.errors import CohortError
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "cohort.lock.json")
+        ...     _ = file.write_text("{}")
+        ...     try:
+        ...         read_lock(file)
+        ...     except CohortError:
+        ...         print("this is no lock file")
+        this is no lock file
     """
     path = Path(path)
     try:
@@ -262,6 +348,26 @@ def verify(
 
     Raises:
         CohortChangedError: Any is missing or has changed.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.lock import make_lock, verify
+        >>> from medsr.data.manifest import ScanRecord
+        >>> from medsr.errors import CohortChangedError
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scan, file = Path(folder, "p1.nii.gz"), Path(folder, "cohort.lock.json")
+        ...     _ = scan.write_bytes(b"a scan")
+        ...     records = [ScanRecord(scan, "dev", "p1", "MR")]
+        ...     lock = make_lock(records, Path(folder), seed=None, fractions={})
+        ...     print(verify(lock, file), "scan as it was locked")
+        ...     _ = scan.write_bytes(b"another scan")
+        ...     try:
+        ...         verify(lock, file)
+        ...     except CohortChangedError:
+        ...         print("a scan has changed")
+        1 scan as it was locked
+        a scan has changed
     """
     folder = path.absolute().parent
     chosen = [

@@ -49,6 +49,13 @@ class ScanRecord:
             real pair. None where there is none.
         region: What of the body is shown, such as ``brain``; empty where the manifest has none.
         line: Of the manifest, for messages; 0 where there is none.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.manifest import ScanRecord
+        >>> scan = ScanRecord(Path("mr/p1_T1w.nii.gz"), "train", "p1", "MR", contrast="T1w")
+        >>> scan.scan_id, scan.domain, scan.sharp_axes
+        ('p1_T1w', 'MR/T1w', 'xyz')
     """
 
     path: Path
@@ -91,7 +98,7 @@ def read_manifest(
     split: str | None = None,
     needs_split: bool = True,
 ) -> tuple[ScanRecord, ...]:
-    """Read and check a manifest.
+    r"""Read and check a manifest.
 
     Columns ``path``, ``split``, ``patient_id`` and ``modality`` are required; ``contrast``,
     ``region``, ``site``, ``lr_path``, ``spacing_mm`` (``0.9x0.9x2.0``), ``shape``
@@ -112,6 +119,18 @@ def read_manifest(
     Raises:
         CohortError: The manifest is unreadable, empty or incomplete, a value cannot be
             understood, a scan is missing or listed twice, or one patient stands in two splits.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.data.manifest import read_manifest
+        >>> rows = ["path,split,patient_id,modality", "a.nii.gz,train,p1,MR", "b.nii.gz,dev,p2,MR"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     _ = manifest.write_text("\n".join(rows))
+        ...     scans = read_manifest(manifest, check_files=False)
+        >>> [(scan.patient_id, scan.split) for scan in scans]
+        [('p1', 'train'), ('p2', 'dev')]
     """
     manifest = Path(path)
     required = tuple(name for name in REQUIRED_COLUMNS if needs_split or name != "split")
@@ -134,6 +153,17 @@ def require_files(cohort: str | Path, records: Iterable[ScanRecord]) -> None:
 
     Raises:
         CohortError: A scan or its thick partner is missing.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.manifest import ScanRecord, require_files
+        >>> from medsr.errors import CohortError
+        >>> gone = ScanRecord(Path("gone.nii.gz"), "dev", "p1", "MR", line=2)
+        >>> try:
+        ...     require_files("cohort.csv", [gone])
+        ... except CohortError as error:
+        ...     print(str(error).partition(";")[0])
+        cohort.csv, line 2: scan gone.nii.gz is not there
     """
     missing = [
         (record.line, path)
@@ -160,6 +190,17 @@ def select(
 
     Raises:
         CohortError: No row is left.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.manifest import ScanRecord, select
+        >>> scans = [
+        ...     ScanRecord(Path("p1.nii.gz"), "train", "p1", "MR"),
+        ...     ScanRecord(Path("p2.nii.gz"), "dev", "p2", "MR"),
+        ...     ScanRecord(Path("p3.nii.gz"), "dev", "p3", "CT"),
+        ... ]
+        >>> [scan.scan_id for scan in select(scans, split="dev", modality="CT")]
+        ['p3']
     """
     candidates = tuple(records)
     chosen = tuple(

@@ -1,4 +1,4 @@
-"""Whether a model has learnt from the people it would be scored on.
+"""Whether a model would be scored on its own training patients.
 
 Models carry salted hashes of their training patients (``medsr.patients``); here they are tested
 against a cohort, and a score that would flatter is refused. Identifiers are compared in any
@@ -20,11 +20,24 @@ _NAMED = 5
 
 
 def training_scans(spec: ModelSpec, records: Sequence[ScanRecord]) -> tuple[ScanRecord, ...]:
-    """Return the scans of patients whom a model learnt from; none where it does not say.
+    """Return the scans of a model's training patients; none where it does not state them.
 
     Args:
         spec: The model's spec.
         records: Scans; each patient costs tens of milliseconds.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from pathlib import Path
+        >>> from medsr import ModelSpec, zoo
+        >>> from medsr.data.manifest import ScanRecord
+        >>> from medsr.data.overlap import training_scans
+        >>> from medsr.patients import TrainingPatients
+        >>> told = TrainingPatients.gather(["p1"], cost=2)
+        >>> spec = replace(ModelSpec.read(zoo.path("mr-z4")), training_patients=told)
+        >>> scans = [ScanRecord(Path(f"{n}.nii.gz"), "dev", n, "MR") for n in ("p1", "p2")]
+        >>> [scan.scan_id for scan in training_scans(spec, scans)]
+        ['p1']
     """
     if spec.training_patients is None:
         return ()
@@ -33,10 +46,18 @@ def training_scans(spec: ModelSpec, records: Sequence[ScanRecord]) -> tuple[Scan
 
 
 def training_warnings(specs: Iterable[ModelSpec]) -> tuple[str, ...]:
-    """Return what results must say of models that do not tell, or not all, whom they learnt from.
+    """Return what results must say of models that do not state all their training patients.
 
     Args:
         specs: The models that are scored.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from medsr import ModelSpec, zoo
+        >>> from medsr.data.overlap import training_warnings
+        >>> silent = replace(ModelSpec.read(zoo.path("mr-z4")), training_patients=None)
+        >>> len(training_warnings([silent]))
+        1
     """
     found = []
     for spec in specs:
@@ -57,18 +78,34 @@ def training_warnings(specs: Iterable[ModelSpec]) -> tuple[str, ...]:
 def refuse_training_patients(
     specs: Iterable[ModelSpec], records: Sequence[ScanRecord]
 ) -> tuple[str, ...]:
-    """Refuse to score models on patients whom they learnt from.
+    """Refuse to score models on their own training patients.
 
     Args:
         specs: The models' specs.
         records: The scans that would be scored, and no others.
 
     Returns:
-        What the results must say of models that do not tell whom they learnt from; see
+        What the results must say of models that do not state their training patients; see
         :func:`training_warnings`.
 
     Raises:
         TrainingPatientsError: A model learnt from any of the patients.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from pathlib import Path
+        >>> from medsr import ModelSpec, zoo
+        >>> from medsr.data.manifest import ScanRecord
+        >>> from medsr.data.overlap import refuse_training_patients
+        >>> from medsr.errors import TrainingPatientsError
+        >>> from medsr.patients import TrainingPatients
+        >>> told = TrainingPatients.gather(["p1"], cost=2)
+        >>> spec = replace(ModelSpec.read(zoo.path("mr-z4")), training_patients=told)
+        >>> try:
+        ...     refuse_training_patients([spec], [ScanRecord(Path("a.nii.gz"), "dev", "p1", "MR")])
+        ... except TrainingPatientsError as error:
+        ...     print(error.exit_code)
+        54
     """
     specs = tuple(specs)
     for spec in specs:

@@ -37,6 +37,24 @@ class PatchStream:
 
     Raises:
         CohortError: If no scan is as large as a patch with its margin.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.data.patches import PatchStream
+        >>> from medsr.data.transforms import PreparedScan
+        >>> from medsr.degrade import SliceProfile
+        >>> from medsr.recipe import PatchRecipe
+        >>> voxels = torch.arange(32 * 32 * 48, dtype=torch.int32)
+        >>> body, background = voxels[1000:], voxels[:1000]
+        >>> sample = {"image": torch.rand(1, 32, 32, 48), "body_fg": body, "body_bg": background}
+        >>> scan = PreparedScan(sample, "p1", "p1_T1w", 2, (1.0, 1.0, 1.0), 1, 0.08, "MR/T1w")
+        >>> patches = PatchRecipe(size=(12, 12, 4), batch=2)
+        >>> stream = PatchStream([scan], SliceProfile(factor=(1, 1, 4)), patches, seed=0)
+        >>> batch = stream.batch(step=7)
+        >>> batch.lr.shape, batch.hr.shape
+        (torch.Size([2, 1, 12, 12, 4]), torch.Size([2, 1, 12, 12, 16]))
+        >>> torch.equal(batch.lr, stream.batch(step=7).lr)  # a function of seed and step
+        True
     """
 
     def __init__(

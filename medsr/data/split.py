@@ -2,7 +2,7 @@
 
 Nothing here is random. Within each stratum (what modalities, contrasts and sites a patient's scans
 have) patients stand in the order of a keyed hash of their identifiers and go, one after the other,
-to the split that lacks most. What is done with the result is the business of ``lock``.
+to the split that lacks most. ``lock`` stores the result.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def parse_fractions(text: str) -> dict[str, float]:
         UsageError: The text is anything else, or the fractions do not add up to 1.
 
     Examples:
+        >>> from medsr.data.split import parse_fractions
         >>> parse_fractions("train=0.8, test=0.2")
         {'train': 0.8, 'test': 0.2}
     """
@@ -60,6 +61,17 @@ def strata(records: Sequence[ScanRecord]) -> dict[str, str]:
 
     Returns:
         Such as ``{"p1": "MR/FLAIR/B + MR/T1w/B"}``, in the order of the records.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.manifest import ScanRecord
+        >>> from medsr.data.split import strata
+        >>> scans = [
+        ...     ScanRecord(Path("a.nii.gz"), "all", "p1", "MR", contrast="T1w", site="B"),
+        ...     ScanRecord(Path("b.nii.gz"), "all", "p1", "MR", contrast="FLAIR", site="B"),
+        ... ]
+        >>> strata(scans)
+        {'p1': 'MR/FLAIR/B + MR/T1w/B'}
     """
     kinds: dict[str, set[str]] = {}
     for record in records:
@@ -85,6 +97,19 @@ def split_patients(
 
     Returns:
         Patient to split.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.manifest import ScanRecord
+        >>> from medsr.data.split import split_patients
+        >>> scans = [ScanRecord(Path(f"p{n}.nii.gz"), "all", f"p{n}", "MR") for n in range(10)]
+        >>> splits = split_patients(scans, {"train": 0.8, "dev": 0.2}, seed=0)
+        >>> sorted(splits.values()).count("dev")
+        2
+        >>> grown = [*scans, ScanRecord(Path("new.nii.gz"), "all", "new", "MR")]
+        >>> later = split_patients(grown, {"train": 0.8, "dev": 0.2}, known=splits)
+        >>> all(later[patient] == split for patient, split in splits.items())
+        True
     """
     shares = {name: Fraction(str(value)) for name, value in fractions.items()}
     stratum = strata(records)
@@ -108,7 +133,16 @@ def split_patients(
 def apply_split(
     records: Sequence[ScanRecord], assigned: Mapping[str, str]
 ) -> tuple[ScanRecord, ...]:
-    """Return the records with the splits of their patients."""
+    """Return the records with the splits of their patients.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.data.manifest import ScanRecord
+        >>> from medsr.data.split import apply_split
+        >>> scans = [ScanRecord(Path("p1.nii.gz"), "all", "p1", "MR")]
+        >>> apply_split(scans, {"p1": "dev"})[0].split
+        'dev'
+    """
     return tuple(replace(record, split=assigned[record.patient_id]) for record in records)
 
 

@@ -39,6 +39,17 @@ class SyntheticStream:
         recipe: What the volumes hold.
         seed: Seed of the whole stream.
         rank: Number of the process, so that processes see different volumes.
+
+    Examples:
+        >>> from medsr.data.synthetic import SyntheticStream
+        >>> from medsr.degrade import SliceProfile
+        >>> from medsr.recipe import PatchRecipe, SyntheticRecipe
+        >>> patches = PatchRecipe(size=(8, 8, 4), batch=2)
+        >>> degradations = {"MR": SliceProfile(factor=(1, 1, 4))}
+        >>> stream = SyntheticStream(degradations, patches, SyntheticRecipe(), seed=0)
+        >>> batch = stream.batch(step=0)
+        >>> batch.lr.shape, batch.hr.shape, batch.domains
+        (torch.Size([2, 1, 8, 8, 4]), torch.Size([2, 1, 8, 8, 16]), ('MR', 'MR'))
     """
 
     def __init__(
@@ -95,6 +106,15 @@ def synthetic_volume(
     Source: Billot et al., "SynthSeg", Medical Image Analysis 2023, for learning from volumes that
         are random by design; shapes in place of label maps, so that no scan is needed, and their
         ranges are this implementation's.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.data.synthetic import synthetic_volume
+        >>> from medsr.recipe import SyntheticRecipe
+        >>> recipe = SyntheticRecipe(noise=(0.0, 0.0), air=1.0)
+        >>> volume = synthetic_volume((24, 24, 16), recipe, np.random.default_rng(0))
+        >>> volume.shape, volume.dtype, bool(volume.min() >= 0)
+        ((24, 24, 16), dtype('float32'), True)
     """
     airy = rng.random() < recipe.air
     volume = np.full(tuple(shape), 0.0 if airy else rng.random())
@@ -121,6 +141,15 @@ def soft_shape(
         grid: Indices of the voxels, (X, Y, Z, 3).
         softness: Scale of the border's logistic profile in voxels.
         rng: Decides place, half-axes, turn and roundness.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.data.synthetic import soft_shape
+        >>> axes = [np.arange(16, dtype=np.float32)] * 3
+        >>> grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        >>> cover = soft_shape(grid, softness=1.0, rng=np.random.default_rng(0))
+        >>> cover.shape, bool((cover >= 0).all() and (cover <= 1).all())
+        ((16, 16, 16), True)
     """
     shape = np.array(grid.shape[:3])
     low, high = np.log(RADII)
@@ -145,6 +174,14 @@ def power_law_texture(shape: Sequence[int], slope: float, rng: np.random.Generat
 
     Source: Field, "Relations between the statistics of natural images and the response properties
         of cortical cells", J. Opt. Soc. Am. A 1987.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.data.synthetic import power_law_texture
+        >>> smooth = power_law_texture((24, 24, 24), slope=4.0, rng=np.random.default_rng(0))
+        >>> rough = power_law_texture((24, 24, 24), slope=0.0, rng=np.random.default_rng(0))
+        >>> bool(np.abs(np.diff(smooth)).mean() < np.abs(np.diff(rough)).mean())
+        True
     """
     spectrum = np.fft.rfftn(rng.standard_normal(tuple(shape)))
     axes = [np.fft.fftfreq(n) for n in shape[:2]] + [np.fft.rfftfreq(shape[2])]

@@ -2,7 +2,7 @@
 
 A German or French spreadsheet separates by semicolons what it calls CSV, "Unicode text" is UTF-16
 with tabs, and the first line may say ``sep=;``. The header line tells which it is. What the cells
-mean is the business of ``manifest``.
+mean is decided in ``manifest``.
 
 Source: RFC 4180, "Common Format and MIME Type for CSV Files": as many cells in every row.
 """

@@ -24,6 +24,8 @@ from medsr.data.reading import read_scan
 from medsr.intensity import Intensity, Normaliser
 from medsr.recipe import PatchRecipe
 
+__all__ = ["PreparedScan", "prepare_scan"]
+
 BODY_HU = -500.0
 """Air and most of the lung lie below."""
 BODY_MR = 0.08
@@ -45,6 +47,22 @@ class PreparedScan:
         body_threshold: Normalised intensity above which a voxel counts as body.
         domain: Modality and contrast, for example ``"MR/T1w"``.
         region: Part of the body that it shows; empty where not known.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.data.transforms import PreparedScan
+        >>> scan = PreparedScan(
+        ...     sample={"image": torch.rand(1, 32, 32, 24)},
+        ...     patient_id="p1",
+        ...     scan_id="p1_T1w",
+        ...     axis=2,
+        ...     spacing_mm=(1.0, 1.0, 1.0),
+        ...     copies=1,
+        ...     body_threshold=0.08,
+        ...     domain="MR/T1w",
+        ... )
+        >>> scan.shape, scan.modality
+        ((32, 32, 24), 'MR')
     """
 
     sample: dict[str, Any]
@@ -99,6 +117,23 @@ def prepare_scan(
 
     Raises:
         InputError: The scan cannot be used; the message names it.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.data.manifest import ScanRecord
+        >>> from medsr.data.transforms import prepare_scan
+        >>> from medsr.model import Intensity
+        >>> data = np.random.default_rng(0).uniform(0, 900, (32, 28, 24)).astype(np.float32)
+        >>> scan = medsr.Volume(data, medsr.Geometry(data.shape, np.eye(4)), "MR")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = medsr.save(scan, Path(folder, "p1.nii.gz"))
+        ...     record = ScanRecord(file, "train", "p1", "MR", sharp_axes="xz")
+        ...     entries = prepare_scan(record, Intensity.for_modality("MR"), (1, 1, 4))
+        >>> [(entry.axis, entry.shape) for entry in entries]  # each sharp axis in turn comes last
+        [(0, (28, 24, 32)), (2, (32, 28, 24))]
     """
     axes = slice_axes(record, factor)
     if not axes:

@@ -67,6 +67,12 @@ class HeldOut:
     Attributes:
         before: PSNR of the model, dB, one value a scan.
         after: PSNR of the adapted model, dB, in the same order.
+
+    Examples:
+        >>> from medsr.train.adapt import HeldOut
+        >>> check = HeldOut(before=(34.0, 35.0), after=(34.5, 35.25))  # dB, two scans
+        >>> check.gain, check.better
+        (0.375, 2)
     """
 
     before: tuple[float, ...]
@@ -91,6 +97,15 @@ class Adapted:
         folder: Folder of the adapted model.
         spec: Its spec.
         held_out: The check; None where there was nothing to check on.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr import ModelSpec, zoo
+        >>> from medsr.train.adapt import Adapted, HeldOut
+        >>> check = HeldOut(before=(34.0, 35.0), after=(34.5, 35.25))
+        >>> found = Adapted(Path("runs/ours/model"), ModelSpec.read(zoo.path("mr-z4")), check)
+        >>> found.held_out.gain > 0  # otherwise the shipped model is the better one
+        True
     """
 
     folder: Path
@@ -113,7 +128,7 @@ def adapt(
     device: str = "auto",
     quiet: bool = False,
 ) -> Adapted:
-    """Adapt a model to the scans of a cohort; the model itself is left as it is.
+    r"""Adapt a model to the scans of a cohort; the model itself is left as it is.
 
     Args:
         model: Name of a shipped model, or a model folder.
@@ -140,6 +155,28 @@ def adapt(
         RecipeError: An override, the rank or the number of steps is wrong.
         CheckpointError: The run folder holds a checkpoint of another recipe.
         Interrupted: Ctrl-C; the checkpoint of the last finished step is kept.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.train.adapt import adapt
+        >>> rng = np.random.default_rng(0)
+        >>> tiny = ["patches.size=[6,6,4]", "patches.batch=1", "data.validation_size=[16,16,16]"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = ["path,split,patient_id,modality"]
+        ...     for name, split in (("p1", "train"), ("p2", "dev")):
+        ...         data = rng.uniform(0, 900, (40, 40, 64)).astype(np.float32)
+        ...         scan = medsr.Volume(data, medsr.Geometry(data.shape, np.eye(4)), "MR")
+        ...         _ = medsr.save(scan, Path(folder, f"{name}.nii.gz"))
+        ...         rows.append(f"{name}.nii.gz,{split},{name},MR")
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     _ = manifest.write_text("\n".join(rows))
+        ...     out = Path(folder, "run")
+        ...     found = adapt("mr-z4", manifest, tiny, steps=1, out=out, device="cpu", quiet=True)
+        >>> found.spec.name, len(found.held_out.after)
+        ('mr-z4-adapted', 1)
     """
     base = SRModel.load(model, device=resolve_device(device))
     recipe = _recipe(base.spec, str(model), str(cohort), split, rank=rank, steps=steps, seed=seed)

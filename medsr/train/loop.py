@@ -79,6 +79,29 @@ def run(
         OutputNotWritableError: The run folder cannot be made or written.
         MissingExtraError: The extra ``train`` is not installed.
         Interrupted: Ctrl-C; the checkpoint of the last finished step is kept.
+
+    Examples:
+        >>> import tempfile
+        >>> from medsr import SRModel
+        >>> from medsr.recipe import recipe_from_dict
+        >>> from medsr.train import run
+        >>> recipe = recipe_from_dict(
+        ...     {
+        ...         "name": "tiny",
+        ...         "data": {"modality": "CT", "synthetic": {}, "validation_split": None},
+        ...         "degradation": {"kind": "ct_slab", "factor": [1, 1, 4]},
+        ...         "network": {"name": "RepPlain3D", "options": {"width": 16, "depth": 1}},
+        ...         "losses": [],  # without scans the teacher alone teaches
+        ...         "teacher": "ct-z4",
+        ...         "terms": [{"name": "output"}],
+        ...         "patches": {"size": [6, 6, 3], "batch": 1},
+        ...         "loop": {"steps": 2, "precision": "fp32"},
+        ...     }
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = SRModel.load(run(recipe, out=folder, device="cpu", quiet=True))
+        >>> model.spec.name, model.spec.scale
+        ('tiny', (1, 1, 4))
     """
     try:
         from lightning_fabric import Fabric
@@ -179,6 +202,36 @@ def fit(
     Raises:
         MedsrError: The loss or its gradient is not finite.
         Interrupted: Ctrl-C, after the step in hand was finished and saved.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from lightning_fabric import Fabric
+        >>> from medsr.recipe import recipe_from_dict
+        >>> from medsr.train import fit
+        >>> from medsr.train.cohort import load_cohort
+        >>> from medsr.train.state import TrainState
+        >>> recipe = recipe_from_dict(
+        ...     {
+        ...         "name": "tiny",
+        ...         "data": {"modality": "CT", "synthetic": {}, "validation_split": None},
+        ...         "degradation": {"kind": "ct_slab", "factor": [1, 1, 4]},
+        ...         "network": {"name": "RepPlain3D", "options": {"width": 16, "depth": 1}},
+        ...         "losses": [],
+        ...         "teacher": "ct-z4",
+        ...         "terms": [{"name": "output"}],
+        ...         "patches": {"size": [6, 6, 3], "batch": 1},
+        ...         "loop": {"steps": 2, "precision": "fp32"},
+        ...     }
+        ... )
+        >>> fabric = Fabric(accelerator="cpu", devices=1)
+        >>> state = TrainState.fresh(recipe, fabric.device)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fit(fabric, recipe, load_cohort(recipe), state, Path(folder), quiet=True)
+        ...     sorted(file.name for file in Path(folder).iterdir())
+        ['checkpoint.pt', 'log.csv', 'recipe.yaml', 'tensorboard']
+        >>> state.step
+        2
     """
     loop, main = recipe.loop, fabric.is_global_zero
     degradations = simulations(recipe)

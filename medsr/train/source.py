@@ -1,6 +1,6 @@
 """Where a run's training pairs come from: how low resolution is simulated, and the stream.
 
-Which scans there are is the business of ``cohort``; how patches are cut, of ``medsr.data``.
+``cohort`` says which scans there are, ``medsr.data`` cuts the patches.
 """
 
 from __future__ import annotations

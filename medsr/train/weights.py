@@ -1,6 +1,6 @@
 """Weights of the losses: fixed, moving with the run, or learned by uncertainty.
 
-Which losses there are is the objective's business (``objective``).
+The losses themselves are in ``objective``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The Python API: every public class and function has examples, and they run as they stand.
 
-Public is what the pages of ``docs/reference/api`` show: the names in ``__all__`` of the modules
-that they name by ``:::``. An example imports what it uses, so that a reader can paste it; it needs
-no network, no GPU and no scan, and writes into temporary folders only.
+Public is what the pages of ``docs/reference/api`` show: of the modules that they name by ``:::``
+the names in ``__all__``, or, of a module without it, all that it defines under a public name. An
+example imports what it uses, so that a reader can paste it; it needs no network, no GPU and no
+scan, and writes into temporary folders only.
 
 One exception: a class may leave the examples to a public base class of the same module that has
 some, such as the errors of one family. It is documented all the same.
@@ -39,8 +40,13 @@ MODULES = [module for modules in modules_by_page().values() for module in module
 
 def members(module: str) -> dict[str, Any]:
     """The public classes and functions of a module, by name."""
-    found = import_module(module)
-    objects = {name: getattr(found, name) for name in found.__all__}
+    found = vars(import_module(module))
+    names = found.get("__all__") or [
+        name
+        for name, each in found.items()
+        if not name.startswith("_") and getattr(each, "__module__", "") == module
+    ]
+    objects = {name: getattr(import_module(module), name) for name in names}
     return {name: each for name, each in objects.items() if _is_documented(each)}
 
 

@@ -1,0 +1,1 @@
+"""Cohorts, their splits and leaks, and the patches that training sees."""
