@@ -16,7 +16,7 @@ from types import TracebackType
 import psutil
 import torch
 
-from medsr.infer.engine.malloc_trim import return_freed
+from medsr.infer.engine.malloc_trim import malloc_trim
 
 INTERVAL_SECONDS = 0.005
 
@@ -53,7 +53,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
             return self
-        return_freed()
+        malloc_trim()
         self._before = self._most = self._resident()
         self._stop.clear()
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -115,20 +115,20 @@ class Faces:
         return float(values[counts.argmax()]) + 0.0  # never a negative zero
 
 
-class Watched:
-    """A scan read by slabs whose faces are noted; see :class:`medsr.io.planes.PlaneSource`."""
+class FacesRecorder:
+    """A source of planes whose faces are kept; see :class:`medsr.io.planes.PlaneSource`."""
 
-    def __init__(self, slabs: PlaneSource) -> None:
-        self._slabs = slabs
-        self.header = slabs.header
-        self.faces = Faces(slabs.header.shape[2])
+    def __init__(self, source: PlaneSource) -> None:
+        self._source = source
+        self.header = source.header
+        self.faces = Faces(source.header.shape[2])
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return planes ``start`` to ``stop``, which must come in order and once."""
-        planes = self._slabs.read(start, stop)
+        planes = self._source.read(start, stop)
         self.faces.add(start, planes)
         return planes
 
     def close(self) -> None:
         """Let go of the file."""
-        self._slabs.close()
+        self._source.close()

@@ -9,19 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 
-from medsr import zoo
+from medsr import __version__, zoo
 from medsr.errors import MemoryLimitError, NoUncertaintyError, UsageError
 from medsr.geometry import Geometry
 from medsr.infer import choose, prepare
 from medsr.infer.axes import AxisOrder
 from medsr.model import SRModel
-from medsr.volume import Modality
+from medsr.volume import Derivation, Modality
 
 if TYPE_CHECKING:
     import torch
@@ -86,21 +87,53 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided; grids in canonical order.
+    """What will be computed of a scan.
 
     Args:
         model: The model that will run.
-        grid: The scan's grid.
-        target: Grid of the result.
+        before: The scan's grid, axes as in its array.
+        grid: The same in canonical order.
+        target: Grid of the result in canonical order.
         warnings: What the user should know.
         uncertain: Whether the map of the expected error comes too.
     """
 
     model: SRModel
+    before: Geometry
     grid: Geometry
     target: Geometry
     warnings: list[str]
     uncertain: bool
+
+    @cached_property
+    def order(self) -> AxisOrder:
+        """Of the scan's axes."""
+        return AxisOrder.of(self.before)
+
+    @cached_property
+    def result(self) -> Geometry:
+        """Grid of the result, axes as in the scan."""
+        return self.before.resize(self.order.array_shape(self.target.shape))
+
+    def derivation(self, request: str | None = None, further: str = "") -> Derivation:
+        """How the result comes to be, for formats that record it.
+
+        Args:
+            request: See :class:`~medsr.volume.Derivation`.
+            further: What is done to the network's result, in a few words.
+        """
+        x, y, z = (n / o for n, o in zip(self.result.shape, self.before.shape, strict=True))
+        name = f"{self.model.spec.name} {self.model.spec.version}"
+        sentence = f"Super-resolution by medsr {__version__}, model {name}"
+        return Derivation(
+            model=name,
+            version=__version__,
+            weight_hash=self.model.weight_hash,
+            description=f"{sentence}, {further}" if further else sentence,
+            scale=(x, y, z),
+            request=request,
+            further=further,
+        )
 
     def network(self) -> torch.nn.Module:
         """What the engine runs: the model's network, asked for sigma too where it is wanted."""
@@ -160,13 +193,13 @@ def decide(
         NoUncertaintyError: The model gives values only and ``wishes`` asks for more.
         ModelError: The model cannot be loaded.
     """
-    frame = AxisOrder.of(geometry)
-    grid = frame.canonical_geometry(geometry)
+    order = AxisOrder.of(geometry)
+    grid = order.canonical_geometry(geometry)
     spacing, scale = wishes.spacing, wishes.scale
     if spacing is not None and not isinstance(spacing, str):
-        spacing = frame.canonical_values(choose.positive_triple(spacing, "spacing"))
+        spacing = order.canonical_values(choose.positive_triple(spacing, "spacing"))
     if scale is not None:
-        scale = frame.canonical_scale(choose.positive_triple(scale, "scale"))
+        scale = order.canonical_scale(choose.positive_triple(scale, "scale"))
     target = choose.find_target(grid, spacing=spacing, scale=scale)
     if isinstance(wishes.model, str) and wishes.model == "auto":
         specs = zoo.specs(wishes.zoo_root)
@@ -190,7 +223,7 @@ def decide(
         )
     settled, beyond = choose.settle(target, spec, grid)
     warnings = warnings + choose.hazards(spec) + beyond
-    return Decision(model, grid, settled, warnings, wishes.uncertain)
+    return Decision(model, geometry, grid, settled, warnings, wishes.uncertain)
 
 
 def bytes_left_for_engine(limit: int | None, decision: Decision) -> int | None:

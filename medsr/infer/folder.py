@@ -34,7 +34,9 @@ from medsr.infer.outcomes import (
     names_in_warnings,
     speaking_of,
 )
-from medsr.infer.upscaler import Computed, Read, Upscaler
+from medsr.infer.result import UpscaleOutput
+from medsr.infer.scan import LoadedScan
+from medsr.infer.upscaler import Upscaler
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
@@ -196,7 +198,7 @@ class _Run:
                 raise
 
     def _run(self, reader: ThreadPoolExecutor, writer: ThreadPoolExecutor, *, ahead: bool) -> None:
-        coming: Future[Read] | None = None
+        coming: Future[LoadedScan] | None = None
         for number, job in enumerate(self.jobs):
             self._tell("reading")
             reading = coming or reader.submit(self._read, job)
@@ -206,15 +208,17 @@ class _Run:
                 del reading
                 if ahead and number + 1 < len(self.jobs):
                     coming = reader.submit(self._read, self.jobs[number + 1])
-                # A scan larger than memory is written while it is computed.
                 self._make_room(job)
                 with self._naming(job):
-                    computed = self.upscaler.compute(scan, job.outputs, progress=self._tell_stage)
+                    output = self.upscaler.compute(scan, job.outputs, progress=self._tell_stage)
                 del scan
                 self._tell("writing")
                 self._settle()
-                self._writing = (job, writer.submit(self._write, job, computed))
-                del computed
+                if output.after is None:  # one scan at a time is computed
+                    self._note(job, self._write(job, output))
+                else:
+                    self._writing = (job, writer.submit(self._write, job, output))
+                del output
                 if not ahead:
                     self._settle()
             if coming is None and ahead and number + 1 < len(self.jobs):
@@ -223,14 +227,14 @@ class _Run:
         self._settle()
         self._tell("done")
 
-    def _read(self, job: Job) -> Read:
+    def _read(self, job: Job) -> LoadedScan:
         with self._naming(job):
             job.outputs.check_apart(job.path)
             return self.upscaler.read(job.path, job.outputs)
 
-    def _write(self, job: Job, computed: Computed) -> dict[str, Any]:
+    def _write(self, job: Job, output: UpscaleOutput) -> dict[str, Any]:
         with self._naming(job):
-            return self.upscaler.write(computed, job.outputs)
+            return self.upscaler.write(output, job.outputs)
 
     def _naming(self, job: Job) -> AbstractContextManager[None]:
         return speaking_of(job, self._warnings[job.name])
@@ -248,8 +252,10 @@ class _Run:
         wait([future])  # Ctrl-C may come here, and the scan is still to be noted then
         self._writing = None
         with self._noting(job):
-            report = future.result()
-            self.outcomes[job.name] = Outcome.of_report(job, report, self._warnings[job.name])
+            self._note(job, future.result())
+
+    def _note(self, job: Job, report: dict[str, Any]) -> None:
+        self.outcomes[job.name] = Outcome.of_report(job, report, self._warnings[job.name])
 
     def _let_finish(self) -> None:
         """Keep the scan that is being written, whatever ended the rest; never half of it."""

@@ -12,24 +12,22 @@ import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from medsr import __version__, io
+import numpy as np
+
+from medsr import io
 from medsr.errors import OutputExistsError, OutputFormatError, UsageError
-from medsr.geometry import Geometry
-from medsr.infer.report import Stopwatch, finish_report
+from medsr.infer.report import finish_report
+from medsr.infer.result import OutputChunk, UpscaleOutput
+from medsr.infer.stopwatch import Stopwatch
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
+from medsr.io.planes import header_of
+from medsr.io.sinks import saving_planes
 from medsr.io.source_files import check_apart
-from medsr.model import ModelSpec
 from medsr.volume import Derivation, SourceFormat, Volume
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from medsr.infer.consistency.project import ConsistencyReport
-    from medsr.infer.upscaler import Computed
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class Outputs:
                 "the report another"
             )
 
-    def write(self, computed: Computed) -> dict[str, Any]:
+    def write(self, output: UpscaleOutput) -> dict[str, Any]:
         """Write all that is wanted; every file lies under a temporary name until the last is done.
 
         Returns:
@@ -139,36 +137,42 @@ class Outputs:
 
         Raises:
             OutputError: One of its family; nothing new is left then.
+            MedsrError: As for :meth:`UpscaleOutput.chunks`.
         """
-        if computed.after is None:
-            return computed.report  # it was written while it was computed
-        with ExitStack() as appearing:
-            with computed.watch.stage("save"):
-                self._write_images(computed, computed.after, appearing)
-            return self.write_report(computed.report, computed.watch, appearing)
+        watch = output.scan.watch
+        with ExitStack() as pending:
+            with watch.stage("save"):
+                sinks = _Sinks(self, output, pending)
+            for chunk in output.chunks():
+                with watch.stage("save"):
+                    sinks.append(chunk)
+            with watch.stage("save"):
+                sinks.finish(output.report)
+                self._write_sidecar(output, pending)
+            return self._write_report(output.report, watch, pending)
 
-    def write_report(
-        self, report: dict[str, Any], watch: Stopwatch, appearing: ExitStack
+    def _write_report(
+        self, report: dict[str, Any], watch: Stopwatch, pending: ExitStack
     ) -> dict[str, Any]:
-        """Finish the report and write it, where it is wanted; it appears with ``appearing``."""
+        """Finish the report and write it, where it is wanted; it appears with ``pending``."""
         summary = finish_report(report, watch)
         if self.report is not None:
-            file = appearing.enter_context(atomic_file(self.report, overwrite=self.overwrite))
+            file = pending.enter_context(atomic_file(self.report, overwrite=self.overwrite))
             file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         return summary
 
-    def write_sidecar(
-        self, before: Volume, after: Geometry, derivation: Derivation, appearing: ExitStack
-    ) -> None:
+    def _write_sidecar(self, output: UpscaleOutput, pending: ExitStack) -> None:
         """Write what the scan's JSON sidecar says of the result too, where there is one."""
+        before = output.scan.volume
         sidecar = self._sidecar(before)
         if sidecar is None or self.scan is None:
             return
         source = _path_of(before)
         fields = bids.read_sidecar(source) or {}
-        grids = (before.geometry, after)
+        grids = (before.geometry, output.decision.result)
+        derivation = output.derivation(self.request)
         text = bids.as_text(bids.derived_sidecar(fields, source, self.scan, grids, derivation))
-        file = appearing.enter_context(atomic_file(sidecar, overwrite=self.overwrite))
+        file = pending.enter_context(atomic_file(sidecar, overwrite=self.overwrite))
         file.write_text(text, encoding="utf-8")
 
     def _sidecar(self, before: Volume) -> Path | None:
@@ -180,36 +184,72 @@ class Outputs:
             return None
         return None if bids.read_sidecar(source.path) is None else bids.sidecar_path(self.scan)
 
-    def write_picture(self, picture: Image, appearing: ExitStack) -> None:
-        """Write the preview, where it is wanted; it appears with ``appearing``."""
-        if self.preview is not None:
-            file = appearing.enter_context(atomic_file(self.preview, overwrite=self.overwrite))
-            picture.save(file, format="PNG")
 
-    def _write_images(self, computed: Computed, after: Volume, appearing: ExitStack) -> None:
-        derivation, overwrite = computed.derivation, self.overwrite
-        if self.scan is not None:
-            appearing.enter_context(
-                io.saving(
-                    after,
-                    self.scan,
-                    overwrite=overwrite,
-                    format=self.format,
+class _Sinks:
+    """What takes the planes of a result: files under temporary names, and the picture.
+
+    Args:
+        outputs: What is wanted.
+        output: The result.
+        pending: The files appear under their names when this is closed.
+    """
+
+    def __init__(self, outputs: Outputs, output: UpscaleOutput, pending: ExitStack) -> None:
+        self._outputs, self._pending = outputs, pending
+        before, after = output.scan.volume, output.decision.result
+        derivation = output.derivation(outputs.request)
+        header = header_of(after, np.float32, modality=before.modality, source=before.source)
+        self._scan = self._sigma = self._preview = None
+        if outputs.scan is not None:
+            self._scan = pending.enter_context(
+                saving_planes(
+                    header,
+                    outputs.scan,
+                    overwrite=outputs.overwrite,
+                    format=outputs.format,
                     derivation=derivation,
-                    dicom=self.dicom,
+                    dicom=outputs.dicom,
                 )
             )
-        self.write_sidecar(computed.before, after.geometry, derivation, appearing)
-        if self.uncertainty is not None and computed.sigma is not None:
-            why = describe_error(derivation)
-            appearing.enter_context(
-                io.saving(computed.sigma, self.uncertainty, overwrite=overwrite, derivation=why)
+        if outputs.uncertainty is not None and output.decision.uncertain:
+            self._sigma = pending.enter_context(
+                saving_planes(
+                    # Without the source there is no stored type to round to.
+                    header.replace(source=None),
+                    outputs.uncertainty,
+                    overwrite=outputs.overwrite,
+                    derivation=describe_error(derivation),
+                )
             )
-        if self.preview is not None:
-            from medsr.infer.preview import draw_preview
+        if outputs.preview is not None:
+            from medsr.infer.preview import Preview, choose_view
 
-            method = f"medsr {computed.report['model']['name']}"
-            self.write_picture(draw_preview(computed.before, after, method=method), appearing)
+            view = choose_view(output.scan.survey.sample, before.modality)
+            self._preview = Preview(before.geometry, after, view)
+
+    def append(self, chunk: OutputChunk) -> None:
+        """Take the planes of one chunk."""
+        if self._scan is not None and chunk.result is not None:
+            self._scan.append(chunk.result.data)
+        if self._sigma is not None and chunk.sigma is not None:
+            self._sigma.append(chunk.sigma.data)
+        if self._preview is not None:
+            if chunk.scan is not None:
+                self._preview.add_before(chunk.scan.start, chunk.scan.data)
+            if chunk.result is not None:
+                self._preview.add_after(chunk.result.start, chunk.result.data)
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Close the files, which stay under their temporary names, and draw the picture."""
+        for sink in (self._scan, self._sigma):
+            if sink is not None:
+                sink.finish()
+        if self._preview is not None and self._outputs.preview is not None:
+            picture = self._preview.draw(method=f"medsr {report['model']['name']}")
+            file = self._pending.enter_context(
+                atomic_file(self._outputs.preview, overwrite=self._outputs.overwrite)
+            )
+            picture.save(file, format="PNG")
 
 
 def _path_of(volume: Volume) -> Path:
@@ -221,26 +261,3 @@ def describe_error(derivation: Derivation) -> Derivation:
     """Say of a map of uncertainty how it was computed."""
     words = f"Standard deviation of the error expected by {derivation.model}"
     return dataclasses.replace(derivation, description=words, further="")
-
-
-def derive(
-    before: Geometry,
-    after: Geometry,
-    spec: ModelSpec,
-    weight_hash: str,
-    request: str | None = None,
-    consistency: ConsistencyReport | None = None,
-) -> Derivation:
-    """Say how a result was computed, for formats that record it."""
-    x, y, z = (n / o for n, o in zip(after.shape, before.shape, strict=True))
-    sentence = f"Super-resolution by medsr {__version__}, model {spec.name} {spec.version}"
-    further = "" if consistency is None else consistency.words()
-    return Derivation(
-        model=f"{spec.name} {spec.version}",
-        version=__version__,
-        weight_hash=weight_hash,
-        description=f"{sentence}, {further}" if further else sentence,
-        scale=(x, y, z),
-        request=request,
-        further=further,
-    )

@@ -18,10 +18,11 @@ from medsr.intensity import COMMON, LOWEST
 from medsr.io.modality import LOWEST_HU
 from medsr.io.planes import PlaneSource
 from medsr.io.survey import PlaneValues, Survey
-from medsr.values import ArrayValues, Values
+from medsr.values import Values
 from medsr.volume import Modality, Volume
 
 FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
 
 AIR_HU = -1024.0
 """What padding of a CT looks like to the network: the air that every model was trained with."""
@@ -50,32 +51,14 @@ class Padding:
         """Tell which voxels hold no data."""
         return np.asarray(data == self.value)
 
-    def measured(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Return the voxels that hold data, as one row."""
-        return np.asarray(data[~self.mask(data)])
-
     def removed(self, data: NDArray[Any]) -> NDArray[Any]:
         """Return the array with padding replaced; the array itself where there is none."""
         mask = self.mask(data)
         return np.where(mask, data.dtype.type(self.harmless), data) if mask.any() else data
 
-    def give_back(self, before: NDArray[Any], after: NDArray[Any], value: float) -> None:
-        """Fill the region of padding in a result, in place.
-
-        Args:
-            before: The scan's voxels (X, Y, Z).
-            after: Voxels over the same extent, axes as in ``before``.
-            value: What they become where the nearest voxel of the scan is padding.
-        """
-        x, y, z = (nearest(n, m) for n, m in zip(before.shape, after.shape, strict=True))
-        for k, source in enumerate(z):
-            plane = self.mask(before[:, :, source])
-            if plane.any():
-                after[:, :, k][plane[np.ix_(x, y)]] = value
-
 
 class PaddingMemory:
-    """Which voxels of the last planes hold no data, one bit each, for work by slabs.
+    """Which voxels of the last planes hold no data, one bit each, while planes come in order.
 
     Args:
         padding: Of the scan.
@@ -89,25 +72,25 @@ class PaddingMemory:
         self._x, self._y, self._z = (nearest(n, m) for n, m in zip(before, after, strict=True))
         self._bits: dict[int, NDArray[np.uint8]] = {}
 
-    def note(self, start: int, planes: NDArray[Any]) -> NDArray[Any]:
-        """Take note of planes that were read; return them without padding."""
-        for k in range(planes.shape[2]):
-            self._bits[start + k] = np.packbits(self.padding.mask(planes[:, :, k]))
-        return self.padding.removed(planes)
+    def note(self, start: int, planes: NDArray[Any]) -> tuple[NDArray[Any], BoolArray]:
+        """Take note of planes that were read.
 
-    def give_back(self, start: int, planes: FloatArray, value: float) -> FloatArray:
-        """Fill the region of padding in planes of the result, from plane ``start`` on."""
-        filled = planes
+        Returns:
+            The planes with padding replaced, and which voxels hold data.
+        """
+        mask = self.padding.mask(planes)
+        for k in range(planes.shape[2]):
+            self._bits[start + k] = np.packbits(mask[:, :, k])
+        return self.padding.removed(planes), ~mask
+
+    def give_back(self, start: int, planes: FloatArray, value: float) -> None:
+        """Fill the region of padding in planes of the result, from plane ``start`` on, in place."""
         for k in range(planes.shape[2]):
             bits = self._bits[int(self._z[start + k])]
-            if not bits.any():
-                continue
-            if filled is planes:
-                filled = planes.copy()
-            count = self._shape[0] * self._shape[1]
-            mask = np.unpackbits(bits, count=count).reshape(self._shape).astype(bool)
-            filled[:, :, k][mask[np.ix_(self._x, self._y)]] = value
-        return filled
+            if bits.any():
+                count = self._shape[0] * self._shape[1]
+                mask = np.unpackbits(bits, count=count).reshape(self._shape).astype(bool)
+                planes[:, :, k][mask[np.ix_(self._x, self._y)]] = value
 
     def forget(self, written: int) -> None:
         """Let go of what no plane of the result from ``written`` on needs."""
@@ -123,41 +106,35 @@ def nearest(before: int, after: int) -> NDArray[np.intp]:
     return np.minimum(places.astype(np.intp), before - 1)
 
 
-def find_padding(volume: Volume, modality: Modality) -> Padding | None:
+def find_padding(
+    source: PlaneSource, survey: Survey, modality: Modality
+) -> tuple[Padding | None, Survey]:
     """Find the padding of a scan: what its file states, or a fill value that its values show.
 
     In CT that is the lowest value, where it is far below air; in MR the lowest, where it is below
     zero and twenty times as far from the others as those reach (once for -32768), or an exact 0
     amid values that lie around it (a scan normalised within a mask).
 
-    Returns:
-        None where there is no padding, or where it lies among the measured values or next to them
-        (0 in MR, -1024 HU in CT), so that it does no harm as it is.
-    """
-    found = _find(ArrayValues(volume.data), volume, modality)
-    return None if found is None else found[0]
-
-
-def find_padding_by_slabs(
-    slabs: PlaneSource, found: Survey, modality: Modality
-) -> tuple[Padding | None, Survey]:
-    """Find the padding of a scan that is read by slabs, and what is known of its other voxels.
-
     Args:
-        slabs: The scan; looked through again only where there may be padding and its type has
-            more than 16 bits.
-        found: What is known of all voxels.
+        source: The scan; read again only where there may be padding and its type has more than
+            16 bits.
+        survey: What is known of all voxels.
         modality: What the scan is.
+
+    Returns:
+        The padding, and what is known of the other voxels. None where there is no padding, or
+        where it lies among the measured values or next to them (0 in MR, -1024 HU in CT), so that
+        it does no harm as it is.
     """
-    there = _find(PlaneValues(slabs, found), slabs.header, modality)
-    if there is None:
-        return None, found
-    padding, low, high = there
+    found = _find(PlaneValues(source, survey), source.header, modality)
+    if found is None:
+        return None, survey
+    padding, low, high = found
     counts = None
-    if found.counts is not None:
-        counts, smallest = found.counts.copy(), int(np.iinfo(slabs.header.data.dtype).min)
+    if survey.counts is not None:
+        counts, smallest = survey.counts.copy(), int(np.iinfo(source.header.data.dtype).min)
         counts[int(padding.value) - smallest] = 0
-    return padding, replace(found, low=low, high=high, counts=counts)
+    return padding, replace(survey, low=low, high=high, counts=counts)
 
 
 def _find(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from medsr.errors import DimensionError, GeometryError, UsageError
 from medsr.geometry import Geometry
 from medsr.io import labels
-from medsr.io.checks import check_finite, check_slices
 from medsr.io.modality import modality_of as modality_of
-from medsr.io.modality import settled
-from medsr.io.survey import levels_of
 from medsr.volume import Modality, Source, Volume
 
 logger = logging.getLogger(__name__)
@@ -122,22 +118,6 @@ def parse_tolerance(consistency: bool | float) -> float | None:
     return float(consistency)
 
 
-def with_modality(volume: Volume, modality: str) -> Volume:
-    """Return the volume with the modality named, or with that of its file or values for ``"auto"``.
-
-    Raises:
-        UsageError: ``modality`` is none of auto, mr and ct.
-        NonFiniteError: Its values cannot be judged.
-        ModalityError, NotHounsfieldError: See :func:`medsr.io.modality.settled`.
-    """
-    if volume.modality is None:
-        check_finite(volume.data, "the scan")
-    known, warning = settled(volume, parse_modality(modality))
-    if warning is not None:
-        logger.warning("%s", warning)
-    return known
-
-
 def path_of(scan: object) -> Path | None:
     """Where a scan lies, as far as it is known: of a path, or a volume that was read from one."""
     if isinstance(scan, (str, Path)):
@@ -156,27 +136,6 @@ def check_name(path: Path | None, allow: Collection[str] = ()) -> None:
         labels.check(str(path), path=path)
 
 
-def check(volume: Volume, allow: Collection[str] = (), path: Path | None = None) -> None:
-    """Refuse what no network can take, also where no file reader has looked.
-
-    Args:
-        volume: The scan.
-        allow: "few-slices" accepts two or three voxels along an axis, "labels" what looks like a
-            label image.
-        path: Where it lies, for messages.
-
-    Raises:
-        NonFiniteError: NaN, infinity or too large numbers among the voxels.
-        TooFewSlicesError: Too few voxels along an axis.
-        LabelsError: The header or the values tell of labels, or all voxels are the same.
-    """
-    check_slices(volume.geometry, "the scan", few="few-slices" in allow)
-    check_finite(volume.data, "the scan")
-    if "labels" not in allow:
-        where = "the scan" if path is None else str(path)
-        labels.check(where, source=volume.source, levels=levels_of(volume))
-
-
 def warn_of_doubts(volume: Volume, scan: object) -> None:
     """Log what a file's reader had to decide, once the file is taken.
 
@@ -192,21 +151,16 @@ def warn_of_doubts(volume: Volume, scan: object) -> None:
             logger.warning("%s: %s", scan, note)
 
 
-def with_warning(volume: Volume, warning: str | None, scan: object) -> Volume:
-    """Log a warning on a scan, and return it with that among its notes, for the report.
+def warn(warning: str | None, scan: object) -> str | None:
+    """Log a warning on a scan, if there is one, and return it.
 
     Args:
-        volume: The scan.
-        warning: What there is to say, if anything.
-        scan: What the user gave.
+        warning: What there is to say.
+        scan: What the user gave; a file is called by the name that was given.
     """
-    if warning is None:
-        return volume
-    logger.warning("%s: %s", scan if isinstance(scan, (str, Path)) else "the scan", warning)
-    source = volume.source
-    return volume.replace(
-        source=None if source is None else replace(source, notes=(*source.notes, warning))
-    )
+    if warning is not None:
+        logger.warning("%s: %s", scan if isinstance(scan, (str, Path)) else "the scan", warning)
+    return warning
 
 
 def parse_bytes(amount: int | str | None) -> int | None:

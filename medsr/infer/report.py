@@ -8,54 +8,20 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any
 
 from medsr import __version__
 from medsr.geometry import Geometry
+from medsr.infer.result import Findings
 from medsr.infer.scope import body_part
+from medsr.infer.stopwatch import Stopwatch
 from medsr.model import ModelSpec
 from medsr.regions import region_of
 from medsr.volume import Volume
 
-if TYPE_CHECKING:
-    from medsr.infer.consistency.projection import Residual
-    from medsr.infer.restore import Restored
-
 logger = logging.getLogger(__name__)
-
-Stage = Literal["start", "load", "prepare", "network", "restore", "save"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-"""``start`` is the import of torch and what needs it, where that was still to be done."""
-
-
-@dataclass
-class Stopwatch:
-    """Wall-clock seconds by stage.
-
-    Args:
-        seconds: Seconds spent so far; a stage that is entered twice adds up.
-    """
-
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    @contextmanager
-    def stage(self, name: Stage) -> Iterator[None]:
-        """Add the time of a ``with`` block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
-
-    def rounded(self) -> dict[str, float]:
-        """Seconds by stage and in total, to the millisecond."""
-        stages = {name: round(value, 3) for name, value in self.seconds.items()}
-        return {**stages, "total": round(sum(self.seconds.values()), 3)}
 
 
 def peak_memory_bytes() -> int | None:
@@ -145,35 +111,32 @@ def finish_report(report: dict[str, Any], watch: Stopwatch) -> dict[str, Any]:
     return {**report, "seconds": watch.rounded(), **peaks}
 
 
-def note_fit(report: dict[str, Any], restored: Restored) -> None:
-    """Add how a result fits its scan, and warn where it is not to be trusted."""
-    made = restored.consistency
-    report |= residual_of(restored.residual, "the model or the grid allows no comparison")
+def note_findings(report: dict[str, Any], findings: Findings) -> None:
+    """Add what was found of a result, and log and add warnings where it is not to be trusted."""
+    if findings.limits is not None:
+        report["limits"] = findings.limits
+    if findings.median_sigma is not None:
+        units = report["output"]["units"]
+        report["uncertainty"] = {"units": units, "median": findings.median_sigma}
+    residual = findings.residual
+    report["residual"] = None if residual is None else asdict(residual)
+    warnings: list[str] = []
+    if residual is None:
+        report["residual_missing"] = findings.residual_missing
+        if findings.tiles.get("slabs", 1) > 1:
+            warnings.append(
+                f"not checked whether the result fits its scan: {findings.residual_missing}"
+            )
+    made = findings.consistency
     if made is not None:
         report["consistency"] = made.to_dict()
         if made.held:  # by the scan itself: nothing to doubt
-            logger.warning(made.warning())
-            report["warnings"].append(made.warning())
+            warnings.append(made.warning())
         elif not made.met:
             report["doubts"].append(made.warning())
-    if restored.doubt is not None:
-        report["doubts"].append(restored.doubt)
-    for doubt in report["doubts"]:
-        logger.warning(doubt)
-    report["warnings"] += report["doubts"]
-
-
-def residual_of(residual: Residual | None, why_not: str) -> dict[str, Any]:
-    """What a report says of the consistency check.
-
-    Args:
-        residual: How far the degraded result is from the scan, native units; None where that was
-            not measured.
-        why_not: The reason, where it was not.
-
-    Returns:
-        ``residual``, and where that is None ``residual_missing``, the reason.
-    """
-    if residual is None:
-        return {"residual": None, "residual_missing": why_not}
-    return {"residual": asdict(residual)}
+    if findings.warning is not None:
+        report["doubts"].append(findings.warning)
+    warnings += report["doubts"]
+    for warning in warnings:
+        logger.warning(warning)
+    report["warnings"] += warnings

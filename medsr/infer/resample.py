@@ -104,25 +104,36 @@ def apply_rows(data: NDArray[Any], rows: Sequence[FloatArray | None]) -> FloatAr
 
 
 class RollingRows:
-    """Resamples the last axis of a volume whose planes come in order, a few at a time.
+    """Multiplies the last axis of a volume by a matrix while its planes come in order.
 
-    A row of :func:`operator` fades within some twenty voxels, so a plane of the result needs only
-    the planes around it.
+    Rows of :func:`operator` and of slice profiles fade within some planes, so a plane of the result
+    needs only the planes around it.
 
     Args:
-        old: Planes that will come.
-        new: Planes wanted.
-        order: See :func:`operator`.
-        flipped: Whether the last plane comes first.
+        rows: Matrix (planes wanted, planes that will come); None leaves the axis as it is.
     """
 
-    def __init__(self, old: int, new: int, order: int = 3, *, flipped: bool = False) -> None:
-        step = -1 if flipped else 1
-        self._rows = operator(old, new, order)[::step, ::step] if old != new else None
-        self._spans = [] if self._rows is None else [_span(row) for row in self._rows]
+    def __init__(self, rows: FloatArray | None) -> None:
+        self._rows = rows
+        self._spans = [] if rows is None else [_span(row) for row in rows]
         self._held: FloatArray | None = None
         self._first = 0
         self._next = 0
+
+    @classmethod
+    def resampling(
+        cls, old: int, new: int, order: int = 3, *, flipped: bool = False
+    ) -> RollingRows:
+        """Resample ``old`` planes to ``new``.
+
+        Args:
+            old: Planes that will come.
+            new: Planes wanted.
+            order: See :func:`operator`.
+            flipped: Whether the last plane comes first.
+        """
+        step = -1 if flipped else 1
+        return cls(operator(old, new, order)[::step, ::step] if old != new else None)
 
     @property
     def reach(self) -> int:
@@ -155,4 +166,4 @@ class RollingRows:
 def _span(row: FloatArray) -> tuple[int, int]:
     """First and last-plus-one place of a row whose weight is not negligible."""
     (heavy,) = np.nonzero(np.abs(row) > NEGLIGIBLE)
-    return int(heavy[0]), int(heavy[-1]) + 1
+    return (int(heavy[0]), int(heavy[-1]) + 1) if heavy.size else (0, 1)

@@ -161,10 +161,10 @@ def upscale(
     )
     outputs.check_apart(prepare.path_of(scan))
     outputs.check()
-    read = upscaler.read(scan, outputs, affine=affine, array_spacing=array_spacing, series=series)
-    computed = upscaler.compute(read, outputs, progress=progress)
-    summary = upscaler.write(computed, outputs)
-    return UpscaleResult(computed.after, summary, computed.sigma)
+    loaded = upscaler.read(scan, outputs, affine=affine, array_spacing=array_spacing, series=series)
+    result = upscaler.compute(loaded, outputs, progress=progress)
+    summary = upscaler.write(result, outputs)
+    return UpscaleResult(result.after, summary, result.sigma)
 
 
 def _path(name: str | Path | None) -> Path | None:

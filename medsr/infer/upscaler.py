@@ -9,41 +9,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medsr import io
-from medsr.errors import MemoryLimitError
-from medsr.geometry import Geometry
 from medsr.infer import prepare
-from medsr.infer.axes import AxisOrder
-from medsr.infer.decide import (
-    SLOW,
-    Decision,
-    Shelf,
-    Wishes,
-    bytes_left_for_engine,
-    decide,
-    default_limit,
-)
-from medsr.infer.large_scan import LargeScan, is_large, look_through, open_large
-from medsr.infer.outputs import Outputs, derive
-from medsr.infer.padding import find_padding
-from medsr.infer.report import Stopwatch, build_report, note_fit, residual_of
-from medsr.infer.resample import FloatArray
-from medsr.infer.restore import restore
+from medsr.infer.decide import Decision, Shelf, Wishes, decide, default_limit
+from medsr.infer.outputs import Outputs
+from medsr.infer.report import build_report, note_findings
+from medsr.infer.result import Findings, UpscaleOutput
+from medsr.infer.scan import LoadedScan, is_large, look_through
 from medsr.infer.scope import beyond
-from medsr.io import empty_slices
+from medsr.infer.stopwatch import Stopwatch
+from medsr.io import labels
 from medsr.io.allow import parse_allowances
-from medsr.io.planes import MemoryPlanes
-from medsr.model import Normaliser, SRModel
-from medsr.volume import Derivation, Volume
+from medsr.io.checks import check_slices
+from medsr.io.modality import modality_of
+from medsr.io.planes import MemoryPlanes, PlaneSource, open_planes
+from medsr.model import SRModel
+from medsr.volume import Volume
 
 if TYPE_CHECKING:
     import torch
@@ -54,48 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-
-UNCHECKED = (
-    "computed slab by slab to spare memory, so it was not checked whether the result fits its "
-    "scan; with more memory (--max-memory) it is"
-)
-
-
-@dataclass(frozen=True)
-class Read:
-    """A scan that was read and can be computed.
-
-    Args:
-        volume: The scan, its modality known. Of a large scan only what its header says.
-        watch: Seconds spent on it so far.
-        large: Where it is larger than memory: what gives its voxels by slabs.
-    """
-
-    volume: Volume
-    watch: Stopwatch
-    large: LargeScan | None = None
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A result that can be written.
-
-    Args:
-        before: The scan.
-        after: The result, float32 in native units, axes ordered as in the scan. None where it is
-            larger than memory: it was written while it was computed.
-        sigma: The standard deviation that the network expects of its error, where asked for.
-        report: What was done, seconds and memory not yet among it.
-        derivation: The same for formats that record it.
-        watch: Seconds spent on it so far.
-    """
-
-    before: Volume
-    after: Volume | None
-    sigma: Volume | None
-    report: dict[str, Any]
-    derivation: Derivation
-    watch: Stopwatch
 
 
 class Upscaler:
@@ -190,7 +135,7 @@ class Upscaler:
         affine: ArrayLike | None = None,
         array_spacing: Sequence[float] | None = None,
         series: str | None = None,
-    ) -> Read:
+    ) -> LoadedScan:
         """Read a scan, and check that it can be computed and written. Needs no torch.
 
         Args:
@@ -207,28 +152,24 @@ class Upscaler:
         watch = Stopwatch()
         path = prepare.path_of(scan)
         prepare.check_name(path, self.allow)
-        if isinstance(scan, (str, Path)) and outputs is not None and outputs.scan is not None:
-            limit = self.max_memory_bytes or default_limit()
-            if is_large(Path(scan), limit):
-                with watch.stage("load"):
-                    large = open_large(Path(scan), self.modality, series, self.allow)
-                    outputs.check_source(large.volume)
-                    prepare.warn_of_doubts(large.volume, scan)
-                    volume = prepare.with_warning(large.volume, large.found.empty, scan)
-                return Read(volume, watch, replace(large, volume=volume))
         with watch.stage("load"):
-            volume = self._load(scan, affine, array_spacing, series)
-            prepare.check(volume, self.allow, path)
-            volume = prepare.with_modality(volume, self.modality)
+            source = self._open(scan, outputs, affine, array_spacing, series)
+            where = "the scan" if path is None else str(path)
+            if path is None:
+                check_slices(source.header.geometry, where, few="few-slices" in self.allow)
+            if "labels" not in self.allow:
+                labels.check(where, source=source.header.source)
+            loaded = look_through(source, self.modality, where, self.allow, watch)
             if outputs is not None:
-                outputs.check_source(volume)
-            prepare.warn_of_doubts(volume, scan)
-            volume = prepare.with_warning(volume, empty_slices.note_of(volume), scan)
-        return Read(volume, watch)
+                outputs.check_source(loaded.volume)
+            prepare.warn_of_doubts(loaded.volume, scan)
+            if loaded.modality_warning is not None and not isinstance(scan, (str, Path)):
+                logger.warning("%s", loaded.modality_warning)
+            return loaded.with_note(prepare.warn(loaded.survey.empty, scan))
 
     def compute(
-        self, scan: Read, outputs: Outputs | None = None, *, progress: Progress | None = None
-    ) -> Computed:
+        self, scan: LoadedScan, outputs: Outputs | None = None, *, progress: Progress | None = None
+    ) -> UpscaleOutput:
         """Run the network over a scan and bring its output to the exact grid.
 
         Args:
@@ -241,169 +182,122 @@ class Upscaler:
             ModelError: No model suits the scan, or it cannot be run.
             UsageError: The grid asked for is nowhere finer than the scan's.
         """
-        volume, watch = scan.volume, scan.watch
+        watch = scan.watch
         with watch.stage("start"):
-            import torch
-
-            from medsr.infer.consistency import project as consistency
+            from medsr.infer.chunks import choose_chunks
+            from medsr.infer.consistency import project
+            from medsr.infer.consistency.check import (
+                NO_COMPARISON,
+                SHARE,
+                SPREADS,
+                ConsistencyCheck,
+            )
             from medsr.infer.engine.engine import Engine
+            from medsr.infer.pipeline import Pipeline
 
         with watch.stage("prepare"):
             device, precision = self.device, self.precision
-            frame = AxisOrder.of(volume.geometry)
-            decision = self.decide(volume)
+            decision = self.plan(scan.volume)
             for warning in decision.warnings:
                 logger.warning(warning)
-            modality = prepare.modality_of(volume)
-            projection = consistency.plan(self.wishes.consistency, decision, modality)
+            projection = project.plan(self.wishes.consistency, decision, scan.modality)
+            check = ConsistencyCheck.of(
+                decision.model.spec,
+                scan.modality,
+                decision.target.shape,
+                decision.grid.shape,
+                decision.order,
+            )
             engine = Engine(
                 decision.network().to(device),
                 precision=precision,
                 backend=self.backend,
                 progress=None if progress is None else lambda *count: progress("network", *count),
             )
-        if scan.large is not None or not self._fits(decision, engine, outputs):
-            consistency.check_whole(projection)
-            return self._by_slabs(scan, decision, engine, outputs or Outputs(), progress)
-        with watch.stage("prepare"):
-            spec = decision.model.spec
-            padding, fit = find_padding(volume, modality), spec.intensity_for(modality).fit
-            normaliser = fit(volume.data if padding is None else padding.measured(volume.data))
-            array = np.array(frame.canonical_data(volume.data), dtype=np.float32, order="C")
-            lr = torch.from_numpy(array if padding is None else padding.removed(array))
-            # A map of uncertainty has no offset, so both channels stay in the network's units.
-            scaling = Normaliser(0.0, 1.0) if decision.uncertain else normaliser
-            lr = normaliser.forward(lr) if decision.uncertain else lr
-            offset, divisor = scaling.offset, scaling.divisor
-            plan = engine.plan_for(lr, offset=offset, divisor=divisor)
-
-        with watch.stage("network"):
-            sr = engine.run(lr, offset=offset, divisor=divisor, plan=plan)
-            answers: list[FloatArray] = list(sr.numpy())
-            del lr, sr
-
-        with watch.stage("restore"):
-            parts = volume, frame, normaliser, decision, padding, projection
-            restored = restore(answers, *parts, limits=self.wishes.limits)
-        after = restored.after
-
-        report = self._report(volume, after.geometry, decision, plan.as_dict(), engine)
-        note_fit(report, restored)
-        report |= restored.told()
-        request = None if outputs is None else outputs.request
-        weights = decision.model.weight_hash
-        derivation = derive(
-            volume.geometry, after.geometry, spec, weights, request, restored.consistency
-        )
-        return Computed(volume, after, restored.sigma, report, derivation, watch)
-
-    def _fits(self, decision: Decision, engine: Engine, outputs: Outputs | None) -> bool:
-        """Whether all of it fits into memory; the engine is told how much is left for it.
-
-        Raises:
-            MemoryLimitError: It does not, and there is nothing to write it to.
-        """
-        can_be_written = outputs is not None and outputs.scan is not None
-        limit = self.max_memory_bytes
-        try:
-            if limit is None and can_be_written:
-                bytes_left_for_engine(default_limit(), decision)
-            engine.max_memory_bytes = bytes_left_for_engine(limit, decision)
-            cramped = engine.plan(decision.grid.shape).is_cramped
-        except MemoryLimitError:
-            if not can_be_written:
-                raise
-            return False
-        if cramped and limit is not None:
-            logger.warning(SLOW, limit / 2**20)
-        return True
-
-    def _by_slabs(
-        self,
-        scan: Read,
-        decision: Decision,
-        engine: Engine,
-        outputs: Outputs,
-        progress: Progress | None,
-    ) -> Computed:
-        """Compute and write a scan that does not fit into memory, slab by slab."""
-        from medsr.infer import large
-
-        volume, watch, model = scan.volume, scan.watch, decision.model
-        with watch.stage("prepare"):
-            slabs = scan.large or look_through(MemoryPlanes(volume), self.modality)
-        shape = AxisOrder.of(volume.geometry).array_shape(decision.target.shape)
-        after = volume.geometry.resize(shape)
-        weights, request = model.weight_hash, outputs.request
-        derivation = derive(volume.geometry, after, model.spec, weights, request)
-        with ExitStack() as appearing:
-            done = large.run(
-                slabs,
+            limit = self.max_memory_bytes
+            held = 0 if check is None else check.held_bytes
+            checkable = held <= SHARE * (limit or default_limit())
+            chunks = choose_chunks(
+                scan,
                 decision,
                 engine,
-                outputs,
-                appearing,
-                derivation=derivation,
-                limit_bytes=self.max_memory_bytes or default_limit(),
-                watch=watch,
-                limits=self.wishes.limits,
-                progress=progress,
+                limit,
+                can_stream=outputs is not None and outputs.scan is not None,
+                check_bytes=held if checkable else 0,
             )
-            report = self._report(volume, after, decision, done.plan, engine)
-            if done.limits is not None:
-                report["limits"] = done.limits
-            if done.median_sigma is not None:
-                report["uncertainty"] = {"units": volume.units, "median": done.median_sigma}
-            report |= residual_of(None, "the result was computed slab by slab, to spare memory")
-            logger.warning(UNCHECKED)
-            report["warnings"].append(UNCHECKED)
-            outputs.write_sidecar(volume, after, derivation, appearing)
-            summary = outputs.write_report(report, watch, appearing)
-        return Computed(volume, None, None, summary, derivation, watch)
+        if not chunks.is_one:
+            project.check_whole(projection)
+        pipeline = Pipeline(
+            scan,
+            decision,
+            engine,
+            chunks,
+            limits=self.wishes.limits,
+            check=check if checkable or chunks.is_one else None,
+            unchecked=NO_COMPARISON if check is None else SPREADS,
+            projection=projection,
+            progress=progress,
+        )
+        describe = partial(self._report, scan.volume, decision, engine)
+        output = UpscaleOutput(scan, decision, pipeline, describe)
+        return output.gathered() if chunks.is_one else output
+
+    def plan(self, volume: Volume) -> Decision:
+        """Settle model and grid for a scan, and how its result comes to be.
+
+        Args:
+            volume: Its grid, modality and source; its voxels are not looked at.
+
+        Raises:
+            ModelError: As for :func:`medsr.infer.decide.decide`.
+            UsageError: Likewise.
+        """
+        decision = decide(volume.geometry, modality_of(volume), self.wishes, self._shelf.get)
+        decision.warnings.extend(beyond(decision.model.spec, volume.source))
+        return decision
 
     def _report(
-        self,
-        before: Volume,
-        after: Geometry,
-        decision: Decision,
-        plan: dict[str, Any],
-        engine: Engine,
+        self, before: Volume, decision: Decision, engine: Engine, findings: Findings
     ) -> dict[str, Any]:
         from medsr.infer.engine.device import device_name
 
-        return build_report(
+        report = build_report(
             before=before,
-            after=after,
+            after=decision.result,
             spec=decision.model.spec,
             weight_hash=decision.model.weight_hash,
             device=device_name(engine.device),
             precision=engine.precision,
-            plan=plan,
+            plan=findings.tiles,
             warnings=[*decision.warnings, *(before.source.notes if before.source else ())],
         )
+        note_findings(report, findings)
+        return report
 
-    def write(self, computed: Computed, outputs: Outputs) -> dict[str, Any]:
-        """Write a result; see :meth:`Outputs.write`. Returns the finished report."""
-        return outputs.write(computed)
+    def write(self, output: UpscaleOutput, outputs: Outputs) -> dict[str, Any]:
+        """Write a result, computing what is still to be computed; see :meth:`Outputs.write`.
 
-    def decide(self, volume: Volume) -> Decision:
-        """Settle model and grid for a scan; see :func:`medsr.infer.decide.decide`."""
-        modality = prepare.modality_of(volume)
-        decision = decide(volume.geometry, modality, self.wishes, self._shelf.get)
-        decision.warnings.extend(beyond(decision.model.spec, volume.source))
-        return decision
+        Returns:
+            The finished report.
+        """
+        return outputs.write(output)
 
-    def _load(
+    def _open(
         self,
         scan: Any,
+        outputs: Outputs | None,
         affine: ArrayLike | None,
         array_spacing: Sequence[float] | None,
         series: str | None,
-    ) -> Volume:
-        """Make a volume of whatever the user holds, its modality as far as it is said."""
+    ) -> PlaneSource:
+        """Open whatever the user holds; a file is loaded where that does not take too much."""
         if isinstance(scan, Volume):
-            return scan
-        if isinstance(scan, (str, Path)):
-            kind = prepare.parse_modality(self.modality)
-            return io.load(scan, modality=kind or "auto", series=series, allow=self.allow)
-        return prepare.volume_from_array(scan, affine=affine, array_spacing=array_spacing)
+            return MemoryPlanes(scan)
+        if not isinstance(scan, (str, Path)):
+            volume = prepare.volume_from_array(scan, affine=affine, array_spacing=array_spacing)
+            return MemoryPlanes(volume)
+        path = Path(scan)
+        can_stream = outputs is not None and outputs.scan is not None
+        if can_stream and is_large(path, self.max_memory_bytes or default_limit()):
+            return open_planes(path, series=series, allow=self.allow)
+        return MemoryPlanes(io.load(path, series=series, allow=self.allow))

@@ -26,8 +26,7 @@ from medsr.errors import (
     UsageError,
 )
 from medsr.geometry import Geometry
-from medsr.infer.axes import AxisOrder
-from medsr.infer.outputs import Outputs, derive
+from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.dicom.quiet import quiet
@@ -44,7 +43,7 @@ from medsr.pacs.archive import (
 from medsr.pacs.choice import choose_series
 from medsr.pacs.settings import Settings, check_uid, parse_address
 from medsr.pacs.silence import silence
-from medsr.volume import Derivation, Volume
+from medsr.volume import Derivation
 
 logger = logging.getLogger(__name__)
 
@@ -207,11 +206,11 @@ def _run(
 
     outputs = Outputs(scan=outbox, dicom=dicom)
     scan = upscaler.read(inbox, outputs, series=exchange.series)
-    grid, derivation = _foresee(upscaler, scan.volume)
+    plan = upscaler.plan(scan.volume)
     request = name_request(
         exchange.series,
-        grid,
-        derivation,
+        plan.result,
+        plan.derivation(),
         upscaler.allow,
         dicom,
         consistency=upscaler.wishes.consistency,
@@ -219,7 +218,7 @@ def _run(
     )
     outputs = dataclasses.replace(outputs, request=request)
     uids = result_uids(request, dicom)
-    count = count_files(scan.volume, grid.shape[2], dicom)
+    count = count_files(scan.volume, plan.result.shape[2], dicom)
     study = str(Deidentifier().uid(exchange.study)) if dicom.deidentify else exchange.study
     exchange.result_study, exchange.result, exchange.images = study, uids.series, count
     wanted = {str(uids.instance(number)) for number in range(1, count + 1)}
@@ -302,15 +301,6 @@ def _ask(target: Archive, study: str, series: str) -> set[str] | None:
     except NotOfferedError:
         logger.info("%s takes images and cannot be asked what it has", target.address)
         return None
-
-
-def _foresee(upscaler: Upscaler, volume: Volume) -> tuple[Geometry, Derivation]:
-    """The grid of a result, and how it will be computed, before it is."""
-    decision = upscaler.decide(volume)
-    shape = AxisOrder.of(volume.geometry).array_shape(decision.target.shape)
-    grid = volume.geometry.resize(shape)
-    model = decision.model
-    return grid, derive(volume.geometry, grid, model.spec, model.weight_hash)
 
 
 def name_request(

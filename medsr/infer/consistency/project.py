@@ -8,7 +8,7 @@ in ``medsr.evaluate.consistency``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,28 +132,6 @@ def projections(
         if all(projection.described != known.described for known in found):
             found.append(projection)
     return tuple(found)
-
-
-def nearest(
-    candidates: Sequence[Projection],
-    sr: NDArray[Any],
-    lr: NDArray[Any],
-    counted: BoolArray | None = None,
-) -> tuple[Projection, Residual]:
-    """Return the degradation under which a result comes nearest to its scan, and how near.
-
-    Nobody says how a scan's slices were made, and a model that was trained on several kinds hedges
-    between them: the one that fits best need not be the one that was. It tells whether any fits.
-
-    Args:
-        candidates: Those that the model was trained on.
-        sr: ``(X, Y, Z)`` result, native units.
-        lr: The scan.
-        counted: Voxels of the scan that hold data.
-    """
-    scan = np.asarray(lr, dtype=np.float32)
-    tried = [(one, residual_of(scan - one.degrade(sr), counted)) for one in candidates]
-    return min(tried, key=lambda pair: pair[1].rms)
 
 
 def make_consistent(

@@ -119,6 +119,11 @@ class Projection:
         return _Factors(turn, up, weight.astype(np.float32), 1.0 - float(reached.mean()))
 
     @property
+    def matrices(self) -> list[FloatArray | None]:
+        """What degrades each axis, ``(scan, result)`` voxels; None leaves it as it is."""
+        return self._down
+
+    @property
     def out_of_reach(self) -> float:
         """Share of the scan's components that the degradation all but erases."""
         return self._factors.out_of_reach

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 
-def return_freed() -> None:
+def malloc_trim() -> None:
     """Ask the C library to return what it holds of freed memory; does nothing without glibc.
 
     Blocks of changing sizes, allocated and freed in turn, leave holes that it keeps otherwise.

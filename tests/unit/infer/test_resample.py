@@ -83,7 +83,7 @@ def test_planes_that_come_in_turn_equal_the_whole(
     data = rng.normal(size=(5, 6, 64)).astype(np.float32)
     whole = resample(data, (5, 6, new), order)
     turn = slice(None, None, -1 if flipped else 1)
-    rolling = RollingRows(64, new, order, flipped=flipped)
+    rolling = RollingRows.resampling(64, new, order, flipped=flipped)
     coming = data[:, :, turn]
     ready = [rolling.push(coming[:, :, k : k + 7]) for k in range(0, 64, 7)]
     given = np.concatenate([planes for planes in ready if planes is not None], axis=2)
