@@ -73,17 +73,12 @@ class Pipeline:
             self._range = partial(_range_of, scan, intensity, self._normaliser)
         # What is projected is measured before that.
         self._guard = _Guard(scan, decision, limits, None if projection else check, projection)
-        whole = chunks.is_one
+        self._whole = whole = scan.in_memory and chunks.is_one
         self._channels = [_Channel(decision, self._normaliser, 3, whole=whole)]
         if decision.uncertain:
             self._channels.append(_Channel(decision, self._normaliser, 1, whole=whole))
         self._tiles: list[Plan] = []
         self._held: Planes | None = None
-
-    @property
-    def is_one(self) -> bool:
-        """Whether the scan is computed in one chunk."""
-        return self._chunks.is_one
 
     def run(self) -> Iterator[OutputChunk]:
         """Compute; each chunk must be done with before the next is asked for.
@@ -96,7 +91,7 @@ class Pipeline:
         factor = self._engine.scale[axis]
         done = 0
         for chunk in self._chunks.chunks:
-            if not self.is_one:
+            if not self._whole:
                 self._follow(done, chunk.planes)
             with watch.stage("load"):
                 fresh, lr = self._read(chunk)
@@ -119,7 +114,7 @@ class Pipeline:
             yield OutputChunk(fresh, result, sigma)
             del fresh, result, sigma
             self._guard.forget(min(channel.given for channel in self._channels))
-            if not self.is_one:
+            if not self._whole:
                 malloc_trim()
             done += chunk.planes
 
@@ -142,7 +137,7 @@ class Pipeline:
         )
 
     def _summary(self) -> dict[str, Any]:
-        if self.is_one:
+        if self._whole:
             return self._tiles[0].as_dict()
         air = sum(plan.air_voxels for plan in self._tiles)
         return {
@@ -162,7 +157,7 @@ class Pipeline:
             fresh = Planes(end, self._scan.source.read(end, chunk.stop))
             parts.append(self._guard.note(fresh))
         data = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        if not self.is_one:
+        if not self._whole:
             self._held = Planes(chunk.start, data)
         canonical = self._decision.order.canonical_data(data)
         return fresh, torch.from_numpy(np.array(canonical, dtype=np.float32, order="C"))
@@ -299,6 +294,7 @@ class _Channel:
         along = (1, 1) if whole else (big[axis], new[axis])
         self._rolling = RollingRows.resampling(*along, order, flipped=flipped)
         self.given = 0
+        self._whole, self._median = whole, 0.0
         self._counts = np.zeros(1 << _MEDIAN_BITS, dtype=np.int64)
 
     def push(self, values: FloatArray) -> Planes | None:
@@ -317,11 +313,17 @@ class _Channel:
 
     def count(self, values: FloatArray) -> None:
         """Let values above zero count for :meth:`median`."""
-        keys = _coarse_keys(values[values > 0])
+        above = values[values > 0]
+        if self._whole:
+            self._median = float(np.median(above)) if above.size else 0.0
+            return
+        keys = _coarse_keys(above)
         self._counts += np.bincount(keys, minlength=self._counts.size)
 
     def median(self) -> float:
-        """Median of the values above zero, to four digits."""
+        """Median of the values above zero; to four digits where they came in chunks."""
+        if self._whole:
+            return self._median
         cumulated = np.cumsum(self._counts)
         key = int(np.searchsorted(cumulated, cumulated[-1] / 2))
         bits = np.array([key << (31 - _MEDIAN_BITS)], dtype=np.uint32)

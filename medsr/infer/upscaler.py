@@ -225,7 +225,8 @@ class Upscaler:
                 can_stream=outputs is not None and outputs.scan is not None,
                 check_bytes=held if checkable else 0,
             )
-        if not chunks.is_one:
+        whole = scan.in_memory and chunks.is_one
+        if not whole:
             project.check_whole(projection)
         pipeline = Pipeline(
             scan,
@@ -233,14 +234,14 @@ class Upscaler:
             engine,
             chunks,
             limits=self.wishes.limits,
-            check=check if checkable or chunks.is_one else None,
+            check=check if checkable or whole else None,
             unchecked=NO_COMPARISON if check is None else SPREADS,
             projection=projection,
             progress=progress,
         )
         describe = partial(self._report, scan.volume, decision, engine)
         output = UpscaleOutput(scan, decision, pipeline, describe)
-        return output.gathered() if chunks.is_one else output
+        return output.gathered() if whole else output
 
     def plan(self, volume: Volume) -> Decision:
         """Settle model and grid for a scan, and how its result comes to be.
@@ -300,4 +301,5 @@ class Upscaler:
         can_stream = outputs is not None and outputs.scan is not None
         if can_stream and is_large(path, self.max_memory_bytes or default_limit()):
             return open_planes(path, series=series, allow=self.allow)
-        return MemoryPlanes(io.load(path, series=series, allow=self.allow))
+        kind = prepare.parse_modality(self.modality) or "auto"
+        return MemoryPlanes(io.load(path, modality=kind, series=series, allow=self.allow))

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsr.geometry import Geometry
-from medsr.volume import Volume
 
 _MOST_NAMED = 3
 
@@ -55,10 +54,3 @@ class EmptySlices:
             f"({self._values[empty[0]]:.6g}), amid slices that do not; if it was lost, the result "
             "around it is not to be trusted"
         )
-
-
-def note_of(volume: Volume) -> str | None:
-    """The warning on a volume in memory."""
-    slices = EmptySlices(volume.geometry)
-    slices.add(0, volume.data)
-    return slices.note()

@@ -203,7 +203,8 @@ def test_refusals(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_what_is_larger_than_memory_is_refused(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Upscaler, "_fits", lambda *anything: False)
+    monkeypatch.setattr("medsr.infer.chunks._fits", lambda *_, **__: False)
+    monkeypatch.setattr("medsr.infer.chunks._thickest", lambda *_: 3)
     output = tmp_path / "sharp.nii.gz"
     with pytest.raises(MemoryLimitError, match="needs it whole"):
         upscale(scan, output, model=_model(), consistency=True)

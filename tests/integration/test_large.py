@@ -19,7 +19,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-import medsr.infer.large
+import medsr.infer.pipeline
 from medsr import io
 from medsr.errors import MemoryLimitError, NonFiniteError
 from medsr.infer.upscale import upscale
@@ -63,7 +63,8 @@ def by_slabs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def switch(planes: int) -> None:
         monkeypatch.setattr("medsr.infer.upscaler.is_large", lambda path, limit: True)
-        monkeypatch.setattr("medsr.infer.slab_plan._thickest", lambda *_: planes)
+        monkeypatch.setattr("medsr.infer.chunks._fits", lambda *_, **__: False)
+        monkeypatch.setattr("medsr.infer.chunks._thickest", lambda *_: planes)
 
     return switch
 
@@ -308,11 +309,9 @@ def test_pictures_reports_and_uncertainty_come_too(
     for key in ("input", "output", "model", "uncertainty"):
         assert reports[0][key].keys() == reports[1][key].keys()
     assert reports[0]["output"] == reports[1]["output"]
-    # Whether the result fits its scan is not known slab by slab, which is said.
-    assert reports[0]["residual"] is None
-    assert "slab by slab" in reports[0]["residual_missing"]
-    assert [warning for warning in reports[0]["warnings"] if "not checked" in warning]
-    assert not [warning for warning in reports[1]["warnings"] if "not checked" in warning]
+    # The model does not say how its training scans were made, however it is computed.
+    assert reports[0]["residual"] is reports[1]["residual"] is None
+    assert reports[0]["residual_missing"] == reports[1]["residual_missing"]
     pictures = [np.asarray(Image.open(folder / "p.png"), np.float32) for folder in (slabs, whole)]
     assert np.abs(pictures[0] - pictures[1]).max() <= 2
 
@@ -328,7 +327,7 @@ def test_what_does_not_fit_goes_by_slabs_by_itself(phantom: FloatArray, tmp_path
     assert result.volume is None
     assert result.report["tiles"]["slabs"] > 1
     assert nib.load(tmp_path / "out.nii").shape == (320, 288, 176)
-    with pytest.raises(MemoryLimitError, match="even slabs of"):
+    with pytest.raises(MemoryLimitError, match="even chunks of"):
         upscale(volume, tmp_path / "two.nii", max_memory="2MB", **large)
     assert not (tmp_path / "two.nii").exists()
 
@@ -358,7 +357,7 @@ def test_an_interruption_leaves_nothing(
     source = _series(tmp_path / "in", data, "MR", (0.5, 0.0))
     by_slabs(3)
     calls: list[int] = []
-    push = medsr.infer.large._Track.push
+    push = medsr.infer.pipeline._Channel.push
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -366,7 +365,7 @@ def test_an_interruption_leaves_nothing(
             raise error
         return push(*args, **kwargs)
 
-    monkeypatch.setattr("medsr.infer.large._Track.push", interrupted)
+    monkeypatch.setattr("medsr.infer.pipeline._Channel.push", interrupted)
     out = tmp_path / "results"
     out.mkdir()
     with pytest.raises((KeyboardInterrupt, Exception)):

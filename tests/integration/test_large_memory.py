@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medsr.infer.slab_plan import pieces
+from medsr.infer.chunks import divide
 
 CODE = """
 import sys, threading, time
@@ -54,7 +54,7 @@ def test_the_limit_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flipped", [False, True])
 def test_cores_partition_the_planes(flipped: bool) -> None:
-    found = pieces(37, 5, 4, 8, flipped=flipped)
+    found = divide(37, 5, 4, 8, flipped=flipped)
     assert sum(piece.planes for piece in found) == 37
     assert all(a.start <= b.start and a.stop <= b.stop for a, b in pairwise(found))
     assert found[0].start == 0

@@ -190,7 +190,7 @@ def test_slab_by_slab_gives_the_same_bytes(
     options = {"model": _model(), "modality": "mr", "precision": "fp32", **wish}
     whole = upscale(source, tmp_path / "whole.nii", **options)
     monkeypatch.setattr("medsr.infer.upscaler.is_large", lambda path, limit: True)
-    monkeypatch.setattr("medsr.infer.slab_plan._thickest", lambda *_: planes)
+    monkeypatch.setattr("medsr.infer.chunks._thickest", lambda *_: planes)
     slabs = upscale(source, tmp_path / "slabs.nii", **options)
     assert slabs.volume is None
     assert slabs.report["tiles"]["slabs"] > 2
@@ -215,7 +215,7 @@ def test_maps_of_uncertainty_are_zero_in_background(
     median = float(np.median(whole.uncertainty.data[~outside]))
     assert whole.report["uncertainty"]["median"] == pytest.approx(median)
     monkeypatch.setattr("medsr.infer.upscaler.is_large", lambda path, limit: True)
-    monkeypatch.setattr("medsr.infer.slab_plan._thickest", lambda *_: 3)
+    monkeypatch.setattr("medsr.infer.chunks._thickest", lambda *_: 3)
     slabs = upscale(source, tmp_path / "slabs.nii", uncertainty=tmp_path / "s.nii", **options)
     np.testing.assert_array_equal(io.load(tmp_path / "s.nii").data == 0, outside)
     assert slabs.report["uncertainty"]["median"] == pytest.approx(median, rel=1e-3)

@@ -28,7 +28,7 @@ def slabs(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def switch() -> None:
         monkeypatch.setattr("medsr.infer.upscaler.is_large", lambda path, limit: True)
-        monkeypatch.setattr("medsr.infer.slab_plan._thickest", lambda *_: 3)
+        monkeypatch.setattr("medsr.infer.chunks._thickest", lambda *_: 3)
 
     return switch
 

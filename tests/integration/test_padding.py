@@ -13,8 +13,10 @@ import torch
 
 from medsr import io
 from medsr.geometry import Geometry
-from medsr.infer.padding import find_padding, nearest
+from medsr.infer.padding import Padding, find_padding, nearest
 from medsr.infer.upscale import upscale
+from medsr.io.planes import MemoryPlanes
+from medsr.io.survey import survey
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
 from medsr.volume import Source, Volume, units_of
@@ -86,13 +88,18 @@ def test_slab_by_slab_gives_the_same(
     options: dict[str, Any] = {"model": model, "modality": "ct", "precision": "fp32"}
     upscale(source, tmp_path / "whole.nii.gz", **options)
     monkeypatch.setattr("medsr.infer.upscaler.is_large", lambda path, limit: True)
-    monkeypatch.setattr("medsr.infer.slab_plan._thickest", lambda *_: 3)
+    monkeypatch.setattr("medsr.infer.chunks._thickest", lambda *_: 3)
     assert upscale(source, tmp_path / "slabs.nii.gz", **options).volume is None
     whole, slabs = (io.load(tmp_path / name).data for name in ("whole.nii.gz", "slabs.nii.gz"))
     outside = _outside(whole.shape, _ct(FILL))
     assert (slabs[outside] == FILL).all()
     assert (whole[outside] == FILL).all()
     assert np.abs(slabs.astype(float) - whole).max() <= 1
+
+
+def _padding(volume: Volume, modality: Any) -> Padding | None:
+    source = MemoryPlanes(volume)
+    return find_padding(source, survey(source, "the scan"), modality)[0]
 
 
 def test_fitted_normalisation_leaves_padding_out() -> None:
@@ -102,10 +109,10 @@ def test_fitted_normalisation_leaves_padding_out() -> None:
     filled[:3] = 65535
     source = Source("dicom", padding=65535.0)
     volume = Volume(filled, Geometry(clean.shape, np.eye(4)), "MR", "arbitrary", source)
-    padding = find_padding(volume, "MR")
+    padding = _padding(volume, "MR")
     assert padding is not None
     fit = Intensity.for_modality("MR").fit
-    assert fit(padding.measured(filled)) == fit(clean[3:])
+    assert fit(filled[~padding.mask(filled)]) == fit(clean[3:])
     assert padding.removed(filled).max() < 1000
 
 
@@ -117,7 +124,7 @@ def test_values_next_to_the_measured_ones_are_no_padding(
 ) -> None:
     data = np.full((6, 6, 6), 900, np.int16)
     data[0], data[1] = low, -1024 if stated is None else int(stated)
-    assert find_padding(make_volume(data, modality, stated), modality) is None
+    assert _padding(make_volume(data, modality, stated), modality) is None
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medsr.geometry import Geometry
-from medsr.infer.padding import find_padding, find_padding_by_slabs
+from medsr.infer.padding import Padding, find_padding
 from medsr.intensity import Intensity, Normaliser
 from medsr.io import planes
 from medsr.io.planes import MemoryPlanes
@@ -33,9 +33,14 @@ def by_slabs(data: NDArray[Any], without: bool = False) -> Normaliser:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planes, "CHUNK_BYTES", 3 * 4 * data.shape[0] * data.shape[1])
         found = survey(reader, "scan")
-        padding, found = find_padding_by_slabs(reader, found, "MR")
+        padding, found = find_padding(reader, found, "MR")
         assert (padding is not None) == without
         return fit_intensity(MR, reader, found, None if padding is None else padding.value)
+
+
+def padding_of(data: NDArray[Any]) -> Padding | None:
+    source = MemoryPlanes(Volume(data, Geometry(data.shape, np.eye(4)), "MR"))
+    return find_padding(source, survey(source, "scan"), "MR")[0]
 
 
 def rippled(phantom: FloatArray) -> FloatArray:
@@ -118,10 +123,10 @@ def test_a_fill_far_below_is_padding_in_mr_too(phantom: FloatArray, dtype: type)
     clean = phantom.round().astype(dtype)
     data = clean.copy()
     data[:5] = -32768
-    padding = find_padding(Volume(data, Geometry(data.shape, np.eye(4)), "MR"), "MR")
+    padding = padding_of(data)
     assert padding is not None
     assert (padding.value, padding.harmless) == (-32768, 0)
-    fitted = MR.fit(padding.measured(data))
+    fitted = MR.fit(data[~padding.mask(data)])
     assert fitted == of_a_magnitude(clean[5:])
     assert by_slabs(data, without=True).divisor == pytest.approx(fitted.divisor, rel=1e-6)
 
@@ -130,18 +135,17 @@ def test_zeros_around_a_mask_are_no_signal(phantom: FloatArray) -> None:
     mask = phantom > 100
     inside = phantom[mask]
     data = np.where(mask, (phantom - inside.mean()) / inside.std(), 0).astype(np.float32)
-    padding = find_padding(Volume(data, Geometry(data.shape, np.eye(4)), "MR"), "MR")
+    padding = padding_of(data)
     assert padding is not None
     assert padding.value == 0
-    found = MR.fit(padding.measured(data))
+    found = MR.fit(data[~padding.mask(data)])
     assert found.offset < data.mean() - data.std()
     assert padding.harmless == pytest.approx(found.offset, abs=1e-3)
     again = by_slabs(data, without=True)
     assert (again.offset, again.divisor) == pytest.approx((found.offset, found.divisor))
     # Around ripples, and among values that 0 is a step of, a zero is as good as any other.
     for other in (rippled(phantom), data.round(2)):
-        volume = Volume(other.astype(np.float32), Geometry(data.shape, np.eye(4)), "MR")
-        assert find_padding(volume, "MR") is None
+        assert padding_of(other.astype(np.float32)) is None
 
 
 @pytest.mark.parametrize("value", [0.0, -5.0, 7.0])

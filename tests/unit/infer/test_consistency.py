@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,15 @@ from medsr import zoo
 from medsr.degrade import Degradation, build_degradation, degrade_volume
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
+from medsr.infer.axes import AxisOrder
 from medsr.infer.consistency import project, projection
-from medsr.infer.consistency.project import make_consistent, nearest, projections
-from medsr.infer.consistency.projection import GAIN_LIMIT, Projection
-from medsr.infer.outputs import derive, describe_error
+from medsr.infer.consistency.check import ConsistencyCheck
+from medsr.infer.consistency.project import make_consistent, projections
+from medsr.infer.consistency.projection import GAIN_LIMIT, Projection, Residual
+from medsr.infer.decide import Decision
+from medsr.infer.outputs import describe_error
 from medsr.infer.prepare import parse_tolerance
+from medsr.infer.resample import FloatArray
 from medsr.io.dicom.write.derived import set_derivation
 from medsr.model import ModelSpec
 from medsr.volume import Volume
@@ -176,7 +182,9 @@ def test_headers_say_what_was_done(rng: np.random.Generator) -> None:
     truth, lr, result = _pair(rng, degradation)
     _, report = make_consistent(result, lr, degradation)
     spec = zoo.specs()[0]
-    how = derive(lr.geometry, truth.geometry, spec, "ab" * 32, consistency=report)
+    model = SimpleNamespace(spec=spec, weight_hash="ab" * 32)
+    decision = Decision(model, lr.geometry, lr.geometry, truth.geometry, [], False)
+    how = decision.derivation(further=report.words())
     assert how.further == "consistent with the source to 1 HU"
     assert how.description.endswith(f"{spec.version}, {how.further}")
     dataset = Dataset()
@@ -233,6 +241,17 @@ MIXED: dict[str, Any] = {
         {"kind": "kspace"},
     ],
 }
+
+
+def nearest(
+    known: Sequence[Projection], sr: FloatArray, lr: FloatArray, counted: Any = None
+) -> tuple[Projection, Residual]:
+    """What the check finds where a result comes in chunks of three planes, its scan in one."""
+    check = ConsistencyCheck(known, AxisOrder((0, 1, 2), ()))
+    check.note(0, lr, counted)
+    for start in range(0, sr.shape[2], 3):
+        check.push(sr[:, :, start : start + 3])
+    return check.nearest()
 
 
 def _mr_z4() -> ModelSpec:

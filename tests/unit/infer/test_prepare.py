@@ -22,6 +22,9 @@ from medsr.errors import (
 from medsr.geometry import Geometry
 from medsr.infer import prepare
 from medsr.infer.axes import AxisOrder
+from medsr.infer.scan import look_through
+from medsr.infer.upscaler import Upscaler
+from medsr.io.planes import MemoryPlanes
 
 
 def test_arrays_take_a_spacing_or_an_affine(phantom: NDArray[np.float32]) -> None:
@@ -30,9 +33,9 @@ def test_arrays_take_a_spacing_or_an_affine(phantom: NDArray[np.float32]) -> Non
     assert by_spacing.geometry == by_affine.geometry
     assert by_spacing.geometry.spacing == (1, 1, 4)
     assert by_spacing.modality is None
-    assert prepare.with_modality(by_spacing, "mr").modality == "MR"
+    assert look_through(MemoryPlanes(by_spacing), "mr").modality == "MR"
     with pytest.raises(UsageError):
-        prepare.with_modality(by_spacing, "pet")
+        look_through(MemoryPlanes(by_spacing), "pet")
 
 
 def test_a_meta_tensor_brings_its_affine(phantom: NDArray[np.float32]) -> None:
@@ -61,12 +64,12 @@ def test_types(dtype: Any, expected: Any, stored: Any) -> None:
 
 def test_the_modality_is_guessed_from_the_values(phantom: NDArray[np.float32]) -> None:
     mr, ct = (
-        prepare.with_modality(prepare.volume_from_array(data, array_spacing=(1, 1, 4)), "auto")
+        look_through(MemoryPlanes(prepare.volume_from_array(data, array_spacing=(1, 1, 4)))).volume
         for data in (phantom, phantom - 1000)
     )
     assert (mr.modality, mr.units) == ("MR", "arbitrary")
     assert (ct.modality, ct.units) == ("CT", "HU")
-    assert prepare.with_modality(ct, "mr").units == "arbitrary"
+    assert look_through(MemoryPlanes(ct), "mr").volume.units == "arbitrary"
 
 
 @pytest.mark.parametrize(
@@ -90,10 +93,9 @@ def test_checks(phantom: NDArray[np.float32]) -> None:
     bad = phantom.copy()
     bad[3, 3, 3] = np.nan
     with pytest.raises(NonFiniteError):
-        prepare.check(prepare.volume_from_array(bad, array_spacing=(1, 1, 1)))
-    thin = prepare.volume_from_array(phantom[..., :1], array_spacing=(1, 1, 1))
+        Upscaler().read(bad, array_spacing=(1, 1, 1))
     with pytest.raises(TooFewSlicesError):
-        prepare.check(thin)
+        Upscaler().read(phantom[..., :1], array_spacing=(1, 1, 1))
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 
 from medsr import errors, io
-from medsr.infer.large_scan import is_large
+from medsr.infer.scan import is_large
 from medsr.io.dicom.read.damage import identity_before_damage
 from medsr.io.dicom.read.sources import DicomFile
 

@@ -16,10 +16,10 @@ from pydicom.dataset import Dataset
 import medsr
 from medsr import io
 from medsr.geometry import Geometry
-from medsr.infer.outputs import derive
+from medsr.infer.decide import Decision
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.write.derived import set_derivation
-from medsr.model import ModelSpec
+from medsr.model import SRModel
 from medsr.volume import Derivation
 
 Make = Callable[..., Path]
@@ -59,9 +59,11 @@ def test_a_long_sentence_is_cut_and_no_fact(sentence: str) -> None:
 
 def test_a_result_names_its_model_and_version_once() -> None:
     before = Geometry((4, 4, 4), np.diag([1.0, 1.0, 4.0, 1.0]))
-    spec = cast(ModelSpec, SimpleNamespace(name="mr-z4", version="1.0"))
+    spec = SimpleNamespace(name="mr-z4", version="1.0")
+    model = cast(SRModel, SimpleNamespace(spec=spec, weight_hash=HASH))
+    decision = Decision(model, before, before, before.refine((1, 1, 4)), [], False)
     dataset = Dataset()
-    set_derivation(dataset, derive(before, before.refine((1, 1, 4)), spec, HASH))
+    set_derivation(dataset, decision.derivation())
     words = dataset.DerivationDescription
     for fact in (f"medsr {medsr.__version__}", "mr-z4 1.0", HASH, "scale 1 x 1 x 4"):
         assert words.count(fact) == 1

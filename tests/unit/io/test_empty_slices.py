@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from medsr import io
 from medsr.cli.main import main
 from medsr.geometry import Geometry
-from medsr.io.empty_slices import EmptySlices, note_of
+from medsr.io.empty_slices import EmptySlices
+from medsr.io.planes import MemoryPlanes
+from medsr.io.survey import survey
 from medsr.volume import Volume
 from tests.conftest import make_phantom
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 SCANS = sorted(DATA.rglob("*.nii.gz"))
+
+
+def _note(volume: Volume) -> str | None:
+    return survey(MemoryPlanes(volume), "the scan").empty
 
 
 def scan(*empty: int, value: float = 0) -> NDArray[np.float32]:
@@ -41,7 +47,7 @@ def test_found_along_the_slice_axis_in_blocks_of_any_size(
         data = np.transpose(scan(*empty, value=value), axes)
         spacing = np.array([0.9, 0.9, 4.0])[list(axes)]
         geometry = Geometry(data.shape, np.diag([*spacing, 1.0]))
-        notes = {note_of(Volume(data, geometry))}
+        notes = {_note(Volume(data, geometry))}
         for size in (1, 2, 5):
             slices = EmptySlices(geometry)
             for start in range(0, data.shape[2], size):
@@ -58,8 +64,8 @@ def test_a_single_value_elsewhere_is_no_empty_slice() -> None:
     data = scan(4)
     data[7, 7, 4] = 1
     geometry = Geometry(data.shape, np.diag([0.9, 0.9, 4.0, 1.0]))
-    assert note_of(Volume(data, geometry)) is None
-    assert note_of(Volume(np.zeros_like(data), geometry)) is None
+    assert _note(Volume(data, geometry)) is None
+    assert _note(Volume(np.zeros_like(data), geometry)) is None
 
 
 @pytest.mark.parametrize("by_slabs", [False, True])
@@ -83,4 +89,4 @@ def test_upscale_says_so_even_when_quiet(
 
 @pytest.mark.skipif(not SCANS, reason="the real scans are not here")
 def test_no_real_scan_has_one() -> None:
-    assert [file.name for file in SCANS if note_of(io.load(file))] == []
+    assert [file.name for file in SCANS if _note(io.load(file))] == []
