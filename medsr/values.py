@@ -1,8 +1,8 @@
 """What is asked of all voxel values of a scan: range, counts, percentiles, values that recur.
 
 Here they are asked of an array; ``medsr.io.survey`` asks the same of a scan that is read by
-slabs. The rules that ask are elsewhere (``medsr.intensity``, ``medsr.infer.padding``), so that both
-ways of a scan give one answer.
+chunks. The rules that ask are elsewhere (``medsr.intensity``, ``medsr.infer.padding``), so that
+arrays and files give one answer.
 """
 
 from __future__ import annotations

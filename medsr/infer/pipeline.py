@@ -138,13 +138,14 @@ class Pipeline:
 
     def _summary(self) -> dict[str, Any]:
         if self._whole:
-            return self._tiles[0].as_dict()
+            return {**self._tiles[0].as_dict(), "chunks": 1}
         air = sum(plan.air_voxels for plan in self._tiles)
         return {
             **self._tiles[0].as_dict(),
             "count": sum(len(plan.tiles) for plan in self._tiles),
             "air_share": round(min(air / int(np.prod(self._scan.volume.shape)), 1.0), 4),
-            "slabs": len(self._tiles),
+            "chunks": len(self._tiles),
+            "slabs": len(self._tiles),  # deprecated
         }
 
     def _read(self, chunk: Chunk) -> tuple[Planes | None, torch.Tensor]:

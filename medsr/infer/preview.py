@@ -61,7 +61,7 @@ def choose_view(sample: NDArray[Any], modality: Modality | None) -> View:
 
 
 class Preview:
-    """Collects the planes that a picture shows, from slabs along the last axis, and draws them.
+    """Collects the planes that a picture shows, from planes along the last axis, and draws them.
 
     Args:
         before: Grid of the scan as acquired.

@@ -56,7 +56,8 @@ class Findings:
     Args:
         tiles: How the network was run, for the report.
         limits: What was held to the limits that the scan sets; None without them.
-        median_sigma: Median of the map of uncertainty, to four digits where it came in chunks; None without one.
+        median_sigma: Median of the map of uncertainty, to four digits where it came in chunks;
+            None without one.
         residual: How far the result, degraded again, is from the scan, native units.
         residual_missing: Why that is not known, where it is not.
         warning: A sentence, where the result does not fit the scan.

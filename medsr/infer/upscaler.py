@@ -175,7 +175,7 @@ class Upscaler:
         Args:
             scan: What :meth:`read` gave.
             outputs: Where its result will go. A result larger than memory is written there by
-                slabs while it is computed; without outputs it is refused.
+                chunks while it is computed; without outputs it is refused.
             progress: Called with (stage, done, total).
 
         Raises:

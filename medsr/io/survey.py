@@ -1,8 +1,8 @@
-"""What must be known of all voxels of a scan before the first is computed, found by slabs.
+"""What must be known of all voxels of a scan before the first is computed, found by chunks.
 
 One pass tells the range, whether all values can be computed with, whether they look like CT or MR,
 and a coarse sample. :class:`PlaneValues` answers what the rules ask of all values, from counts,
-without holding them; so :func:`fit_intensity` finds the map that ``Intensity.fit`` would.
+without holding them; so ``Intensity.fit_values`` finds the map that ``Intensity.fit`` would.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medsr.intensity import Intensity, Normaliser
 from medsr.io.checks import check_integers, first_unusable, unusable
 from medsr.io.empty_slices import EmptySlices
 from medsr.io.labels import Levels
 from medsr.io.modality import Judgement, Tally, judge
-from medsr.io.planes import MemoryPlanes, PlaneSource, chunks
+from medsr.io.planes import PlaneSource, chunks
 from medsr.values import (
     DIGITS,
     Counts,
@@ -31,7 +30,6 @@ from medsr.values import (
     recurring,
     value_of,
 )
-from medsr.volume import Volume
 
 Array = npt.NDArray[Any]
 
@@ -100,30 +98,8 @@ def survey(reader: PlaneSource, where: str, *, step: int = 1) -> Survey:
     return Survey(low, high, judge(looked), sample, counts, levels, empty.note())
 
 
-def levels_of(volume: Volume) -> Levels:
-    """Learn of a volume in memory what a survey learns of values, by the same blocks."""
-    levels = Levels()
-    for _, block in chunks(MemoryPlanes(volume)):
-        levels.add(block)
-    return levels
-
-
-def fit_intensity(
-    intensity: Intensity, reader: PlaneSource, found: Survey, without: float | None = None
-) -> Normaliser:
-    """Fit the map that :meth:`Intensity.fit` fits to the whole scan.
-
-    Args:
-        intensity: How the model normalises.
-        reader: The scan; read again only where its type has more than 16 bits.
-        found: What is known of its measured voxels.
-        without: Native value of voxels that hold no data.
-    """
-    return intensity.fit_values(PlaneValues(reader, found, without))
-
-
 class PlaneValues:
-    """The values of a scan that is read by slabs; see :class:`medsr.values.Values`.
+    """The values of a scan that is read by chunks; see :class:`medsr.values.Values`.
 
     Args:
         reader: The scan; read again only where its type has more than 16 bits.

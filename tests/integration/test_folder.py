@@ -253,7 +253,7 @@ def test_reading_computing_and_writing_overlap(
         return steps["compute"](self, scan, *outputs, **more)
 
     def write(self: Outputs, computed: Any) -> Any:
-        name = name_of(computed.before.source.path)
+        name = name_of(computed.scan.volume.source.path)
         for following in NAMES[NAMES.index(name) + 1 :][:1]:
             if not computing[following].wait(20):
                 missed.append(f"{following} is not computed while {name} is written")

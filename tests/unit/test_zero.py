@@ -13,7 +13,7 @@ from medsr.infer.padding import Padding, find_padding
 from medsr.intensity import Intensity, Normaliser
 from medsr.io import planes
 from medsr.io.planes import MemoryPlanes
-from medsr.io.survey import fit_intensity, survey
+from medsr.io.survey import PlaneValues, survey
 from medsr.volume import Volume
 
 FloatArray = NDArray[np.float32]
@@ -35,7 +35,7 @@ def by_slabs(data: NDArray[Any], without: bool = False) -> Normaliser:
         found = survey(reader, "scan")
         padding, found = find_padding(reader, found, "MR")
         assert (padding is not None) == without
-        return fit_intensity(MR, reader, found, None if padding is None else padding.value)
+        return MR.fit_values(PlaneValues(reader, found, padding and padding.value))
 
 
 def padding_of(data: NDArray[Any]) -> Padding | None:

@@ -188,7 +188,9 @@ class _Banded:
 
     def push(self, planes: FloatArray) -> None:
         ready = self._rolling.push(_in_plane(planes, self._in_plane))
-        for k in range(0 if ready is None else ready.shape[2]):
+        if ready is None:
+            return
+        for k in range(ready.shape[2]):
             scan, counted = self._waiting.pop(self._next)
             self._sum.add(scan.astype(np.float32, copy=False) - ready[:, :, k], counted)
             self._next += 1
@@ -200,9 +202,10 @@ class _Banded:
 class _Spread:
     """One degradation whose planes each depend on all planes of the result, such as k-space."""
 
-    def __init__(self, rows: Sequence[FloatArray | None], shape: Shape) -> None:
-        self._in_plane = [rows[0], rows[1], None]
-        self._along: FloatArray = np.asarray(rows[2], dtype=np.float32)
+    def __init__(
+        self, in_plane: Sequence[FloatArray | None], along: FloatArray, shape: Shape
+    ) -> None:
+        self._in_plane, self._along = [*in_plane, None], along
         self._total = np.zeros(shape, dtype=np.float32, order="F")
         self._scan: list[tuple[int, npt.NDArray[Any], BoolArray | None]] = []
         self._next = 0
@@ -232,9 +235,10 @@ def _difference(candidate: Projection, order: AxisOrder) -> _Banded | _Spread:
         flip = -1 if axis in order.flips else 1
         rows[order.axes[axis]] = None if matrix is None else matrix[::flip, ::flip]
     banded = _Banded(rows)
-    if 2 * banded.held_planes <= order.array_shape(candidate.fine)[2]:
+    along = rows[2]
+    if along is None or 2 * banded.held_planes <= along.shape[1]:
         return banded
-    return _Spread(rows, order.array_shape(candidate.coarse))
+    return _Spread(rows[:2], along, order.array_shape(candidate.coarse))
 
 
 def _in_plane(planes: FloatArray, rows: Sequence[FloatArray | None]) -> FloatArray:

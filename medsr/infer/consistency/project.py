@@ -237,13 +237,13 @@ def plan(wanted: bool | float, decision: Decision, modality: Modality) -> Planne
 
 
 def check_whole(planned: Planned | None) -> None:
-    """Refuse a projection of what is computed slab by slab.
+    """Refuse a projection of what is computed chunk by chunk.
 
     Raises:
         MemoryLimitError: There is one.
     """
     if planned is not None:
         raise MemoryLimitError(
-            "the result is larger than memory and would be written by slabs, and consistency needs "
-            "it whole; raise the limit, ask for a coarser grid, or do without consistency"
+            "the result is larger than memory and would be written by chunks, and consistency "
+            "needs it whole; raise the limit, ask for a coarser grid, or do without consistency"
         )

@@ -375,7 +375,7 @@ class Engine:
                 return humbler
         if plan.device.type == "cuda":
             self._warn_once("memory of %s does not suffice; going on on the processor", plan)
-            # What comes after is no smaller, such as further slabs of the same volume.
+            # What comes after is no smaller, such as further chunks of the same volume.
             self.device = torch.device("cpu")
             return self.plan(plan.shape)
         raise MemoryLimitError(

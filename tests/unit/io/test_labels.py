@@ -17,13 +17,17 @@ from medsr import io
 from medsr.errors import LabelsError
 from medsr.io import labels
 from medsr.io.planes import MemoryPlanes, chunks, open_planes
-from medsr.io.survey import levels_of, survey
+from medsr.io.survey import survey
 from medsr.volume import Volume
 from tests.conftest import make_phantom
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 SCANS = sorted(DATA.rglob("*.nii.gz"))
 Array = NDArray[Any]
+
+
+def _levels(volume: Volume) -> labels.Levels:
+    return survey(MemoryPlanes(volume), "it").levels
 
 
 def told(data: Array) -> str | None:
@@ -120,7 +124,7 @@ def test_scans_are_not_taken_for_segmentations(name: str) -> None:
 def test_no_real_scan_is_refused() -> None:
     for path in SCANS:
         volume = io.load(path)
-        labels.check("it", path=path, source=volume.source, levels=levels_of(volume))
+        labels.check("it", path=path, source=volume.source, levels=_levels(volume))
     assert len(SCANS) > 1
 
 
@@ -131,7 +135,7 @@ def test_masks_of_real_scans_are_refused() -> None:
         tissue = np.digitize(volume.data, np.quantile(volume.data, [0.5, 0.8]))
         tissue = ndimage.median_filter(tissue, 3).astype(np.int16)
         with pytest.raises(LabelsError, match="its values"):
-            labels.check("it", levels=levels_of(volume.replace(data=tissue)))
+            labels.check("it", levels=_levels(volume.replace(data=tissue)))
 
 
 def test_both_ways_of_reading_see_the_same(tmp_path: Path) -> None:
@@ -141,7 +145,7 @@ def test_both_ways_of_reading_see_the_same(tmp_path: Path) -> None:
         nib.Nifti1Image(stored, np.eye(4)).to_filename(path)
         reader, whole = open_planes(path), io.load(path)
         by_slabs = survey(reader, "it").levels
-        assert by_slabs.told() == levels_of(whole).told()
+        assert by_slabs.told() == _levels(whole).told()
         assert (by_slabs.low, by_slabs.high) == (whole.data.min(), whole.data.max())
     assert len(list(chunks(MemoryPlanes(io.load(tmp_path / "0.nii.gz"))))) > 0
 

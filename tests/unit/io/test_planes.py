@@ -19,7 +19,7 @@ from medsr.intensity import Intensity
 from medsr.io import compressed, planes
 from medsr.io.modality import judge, tally
 from medsr.io.planes import MemoryPlanes, open_planes
-from medsr.io.survey import fit_intensity, survey
+from medsr.io.survey import PlaneValues, survey
 from medsr.volume import Volume
 
 
@@ -69,7 +69,7 @@ def test_normalisation_is_that_of_the_whole(seed: int, dtype: str, percentile: f
         assert found.judgement == judge(tally(data))
         np.testing.assert_array_equal(found.sample, data[::3, ::3, ::3])
         intensity = Intensity("percentile", percentile=percentile)
-        fitted = fit_intensity(intensity, reader, found)
+        fitted = intensity.fit_values(PlaneValues(reader, found))
     expected = intensity.fit(data)
     assert fitted.offset == expected.offset
     assert fitted.divisor == pytest.approx(expected.divisor, rel=1e-6)
@@ -88,7 +88,7 @@ def test_hounsfield_units_are_seen_in_slabs_too(rng: np.random.Generator, fill: 
 def test_an_empty_scan_has_a_divisor_all_the_same() -> None:
     volume = Volume(np.zeros((5, 5, 5), np.float32), Geometry((5, 5, 5), np.eye(4)))
     reader = MemoryPlanes(volume)
-    fitted = fit_intensity(Intensity("percentile"), reader, survey(reader, "scan"))
+    fitted = Intensity("percentile").fit_values(PlaneValues(reader, survey(reader, "scan")))
     assert fitted == Intensity("percentile").fit(volume.data)
 
 
