@@ -49,6 +49,13 @@ def describe_baseline(name: str) -> str:
 
     Raises:
         UsageError: It is none of :data:`BASELINES`.
+
+    Examples:
+        >>> from medsr.evaluate.baselines import BASELINES, describe_baseline
+        >>> BASELINES
+        ('nearest', 'linear', 'bspline', 'lanczos', 'tv')
+        >>> describe_baseline("bspline")
+        'Cubic B-spline interpolation (SimpleITK).'
     """
     return _WHAT[_known(name)]
 
@@ -73,6 +80,17 @@ def restore_baseline(
     Raises:
         UsageError: The name is unknown.
         GeometryError: The degradation does not lead from ``grid`` to the grid of ``lr``.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.evaluate.baselines import restore_baseline
+        >>> thick = Geometry((16, 16, 6), np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> ramp = np.tile(np.arange(6, dtype=np.float32) * 100, (16, 16, 1))
+        >>> fine = thick.refine((1, 1, 4))
+        >>> result = restore_baseline("linear", Volume(ramp, thick, "MR"), fine)
+        >>> result.spacing, result.data[8, 8, 8:12].tolist()
+        ((1.0, 1.0, 1.0), [162.5, 187.5, 212.5, 237.5])
     """
     if _known(name) == "tv":
         return _total_variation(lr, grid, degradation)
@@ -95,6 +113,15 @@ def resample(volume: Volume, grid: Geometry, method: Interpolation) -> Volume:
 
     Returns:
         A float32 volume on exactly ``grid``, native units, with neither clipping nor rounding.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.evaluate.baselines import resample
+        >>> grid = Geometry((8, 8, 8), np.eye(4))
+        >>> scan = Volume(np.ones(grid.shape, dtype=np.float32), grid)
+        >>> resample(scan, grid.resize((16, 16, 8)), "bspline").spacing
+        (0.5, 0.5, 1.0)
     """
     if method == "lanczos":
         data = lanczos(volume.data.astype(np.float32), volume.geometry, grid)

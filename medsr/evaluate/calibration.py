@@ -51,6 +51,17 @@ class Calibration:
             ones, whatever its scale.
         sigma: Mean of sigma, in the units of the arrays.
         voxels: How many were counted.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.evaluate.calibration import calibration
+        >>> rng = np.random.default_rng(0)
+        >>> sigma = rng.uniform(5, 15, 20_000)  # HU
+        >>> found = calibration(rng.normal(0, 2 * sigma), sigma)
+        >>> round(found.factor, 1)  # the map must be doubled
+        2.0
+        >>> found.observed < found.expected
+        True
     """
 
     levels: tuple[float, ...]
@@ -90,6 +101,15 @@ def calibration(
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks"; the factor: Laves et al.
         2020, "Well-calibrated regression uncertainty in medical imaging with deep learning"
         (sigma scaling).
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.evaluate.calibration import calibration
+        >>> rng = np.random.default_rng(0)
+        >>> sigma = rng.uniform(5, 15, (32, 32, 32))
+        >>> found = calibration(rng.normal(0, sigma), sigma, levels=(1, 2))
+        >>> [round(share, 2) for share in found.expected], round(found.difference, 2)
+        ([0.68, 0.95], 0.0)
     """
     if error.shape != sigma.shape or (mask is not None and mask.shape != error.shape):
         raise UsageError(
@@ -138,6 +158,19 @@ def calibration_of(
         UsageError: There is no map, or the truth lies on another grid.
         MemoryLimitError: The result was only written.
         ValueError: The truth has no body.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, UpscaleResult, Volume
+        >>> from medsr.evaluate.calibration import calibration_of
+        >>> rng = np.random.default_rng(0)
+        >>> grid = Geometry((24, 24, 24), np.eye(4))
+        >>> truth = Volume(rng.uniform(0, 100, grid.shape).astype(np.float32), grid, "CT", "HU")
+        >>> noise = rng.normal(0, 12.0, grid.shape).astype(np.float32)
+        >>> sigma = truth.replace(data=np.full(grid.shape, 12.0, dtype=np.float32))
+        >>> result = UpscaleResult(truth.replace(data=truth.data + noise), {}, uncertainty=sigma)
+        >>> round(calibration_of(result, truth).factor, 1)  # 1: the map fits the errors
+        1.0
     """
     sr = result.whole()
     if result.uncertainty is None:
@@ -170,6 +203,19 @@ def mean_calibrations(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
 
     Returns:
         The averaged fields by method, with ``patients`` and ``rows`` counted; voxels are summed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.evaluate.calibration import calibration, mean_calibrations
+        >>> rng = np.random.default_rng(0)
+        >>> rows = [
+        ...     {"patient_id": patient, "method": "m"}
+        ...     | calibration(rng.normal(0, 1, 5000), np.ones(5000)).to_dict()
+        ...     for patient in ("p1", "p1", "p2")
+        ... ]
+        >>> found = mean_calibrations(rows)["m"]
+        >>> found["patients"], found["rows"], found["voxels"]
+        (2, 3, 15000)
     """
     found: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(row["method"] for row in rows):

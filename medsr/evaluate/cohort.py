@@ -46,7 +46,7 @@ from medsr.volume import Modality, Volume
 
 
 class Evaluation:
-    """A plan whose cohort and models were read and fit together.
+    r"""A plan whose cohort and models were read and fit together.
 
     Raises:
         CohortError: The cohort is wrong, has no scan that fits, or holds patients that a model was
@@ -54,6 +54,26 @@ class Evaluation:
         UsageError: Scale, models and modality do not go together.
         ModelError: A model is unknown or damaged.
         MissingExtraError: The extra ``report`` is not installed.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.evaluate.cohort import Evaluation
+        >>> from medsr.evaluate.plan import Plan
+        >>> data = np.random.default_rng(0).uniform(200, 800, (24, 24, 48)).astype(np.float32)
+        >>> scan = medsr.Volume(data, medsr.Geometry(data.shape, np.eye(4)), "MR")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = medsr.save(scan, Path(folder, "p1.nii.gz"))
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     header = "path,split,patient_id,modality,sharp_axes"
+        ...     _ = manifest.write_text(f"{header}\np1.nii.gz,dev,p1,MR,z")
+        ...     evaluation = Evaluation(Plan(manifest, "dev", scale=(1, 1, 4), models=["mr-z4"]))
+        >>> [(job.record.scan_id, job.label) for job in evaluation.tasks.jobs]
+        [('p1', 'z')]
+        >>> [method.name for method in evaluation.methods][-1]
+        'mr-z4'
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -254,7 +274,7 @@ class Evaluation:
 
 
 def evaluate(plan: Plan, *, progress: Progress | None = None) -> Results:
-    """Score baselines, models and other tools on a split of a cohort.
+    r"""Score baselines, models and other tools on a split of a cohort.
 
     Args:
         plan: What and how.
@@ -262,6 +282,25 @@ def evaluate(plan: Plan, *, progress: Progress | None = None) -> Results:
 
     Raises:
         MedsrError: As :class:`Plan` and :class:`Evaluation`.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.evaluate.cohort import evaluate
+        >>> from medsr.evaluate.plan import Plan
+        >>> data = np.random.default_rng(0).uniform(200, 800, (24, 24, 48)).astype(np.float32)
+        >>> scan = medsr.Volume(data, medsr.Geometry(data.shape, np.eye(4)), "MR")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = medsr.save(scan, Path(folder, "p1.nii.gz"))
+        ...     manifest = Path(folder, "cohort.csv")
+        ...     header = "path,split,patient_id,modality,sharp_axes"
+        ...     _ = manifest.write_text(f"{header}\np1.nii.gz,dev,p1,MR,z")
+        ...     plan = Plan(manifest, "dev", scale=(1, 1, 4), baselines=("linear",), parts=())
+        ...     results = evaluate(plan)
+        >>> [(case.scan_id, case.axis, case.method) for case in results.cases]
+        [('p1', 'z', 'linear'), ('p1', 'z', 'bspline')]
     """
     return Evaluation(plan).run(progress=progress)
 

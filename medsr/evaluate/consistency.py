@@ -45,6 +45,19 @@ def consistency(
     Raises:
         UsageError: The result does not cover the scan's space.
         ValueError: The scan has no body.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.degrade import CTSlab, degrade_volume
+        >>> from medsr.evaluate.consistency import consistency
+        >>> grid = Geometry((24, 24, 24), np.eye(4))
+        >>> hu = np.random.default_rng(0).uniform(0, 100, grid.shape).astype(np.float32)
+        >>> sharp, slab = Volume(hu, grid, "CT", "HU"), CTSlab(factor=(1, 1, 4))
+        >>> scan = degrade_volume(sharp, slab)
+        >>> numbers, difference = consistency(sharp.replace(data=hu + 3), scan, slab)
+        >>> round(numbers["consistency_rmse"], 3), difference.shape  # HU, on the scan's grid
+        (3.0, (24, 24, 6))
     """
     again = _again(sr, lr, degradation, params)
     difference = (again - np.asarray(lr.data, dtype=np.float32)).astype(np.float32)
@@ -72,6 +85,22 @@ def consistent(
         degradation: As for :func:`medsr.infer.consistency.project.make_consistent`.
         params: As there.
         tolerance: As there.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.degrade import CTSlab
+        >>> from medsr.evaluate.baselines import restore_baseline
+        >>> from medsr.evaluate.consistency import consistency, consistent
+        >>> thick = Geometry((16, 16, 6), np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> hu = np.random.default_rng(0).uniform(0, 100, thick.shape).astype(np.float32)
+        >>> scan, slab = Volume(hu, thick, "CT", "HU"), CTSlab(factor=(1, 1, 4))
+        >>> def linear(lr, grid):
+        ...     return restore_baseline("linear", lr, grid)
+        >>> projected = consistent(linear, slab, tolerance=0.5)
+        >>> results = [method(scan, thick.refine((1, 1, 4))) for method in (linear, projected)]
+        >>> [consistency(sr, scan, slab)[0]["consistency_max"] <= 0.5 for sr in results]  # HU
+        [False, True]
     """
 
     def both(lr: Volume, grid: Geometry) -> Volume:

@@ -21,6 +21,8 @@ Scale = tuple[int, int, int]
 MARGIN_DB = 0.1
 """By how much a student's PSNR may lie below its teacher's, unless told otherwise."""
 
+__all__ = ["Plan"]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,6 +57,12 @@ class Plan:
             models that were trained on patients of the split.
         robust: Also score a part of every scan noisy and under attack; None leaves that out.
         write_inputs: Folder that takes the low-resolution scans, for other tools.
+
+    Examples:
+        >>> from medsr.evaluate.plan import Plan
+        >>> plan = Plan(cohort="cohort.csv", split="dev", scale=(1, 1, 4), models=["mr-z4"])
+        >>> plan.command("MR").startswith("medsr evaluate --model mr-z4 --cohort cohort.csv")
+        True
     """
 
     cohort: str | Path

@@ -312,6 +312,20 @@ def analyse(
     Raises:
         ValueError: Margin or confidence make no sense.
         MissingExtraError: statsmodels is not installed.
+
+    Examples:
+        >>> from medsr.evaluate.results import CaseResult
+        >>> from medsr.evaluate.statistics import analyse
+        >>> methods = {"bspline": {"role": "baseline"}, "ours": {"role": "student"}}
+        >>> cases = [
+        ...     CaseResult(f"p{n}", f"s{n}", "z", method, {"psnr": 30 + n / 10 + gain}, seconds=1.0)
+        ...     for n in range(6)
+        ...     for method, gain in (("bspline", 0.0), ("ours", 2.0))
+        ... ]
+        >>> found = analyse(cases, methods)
+        >>> (gain,) = found["comparisons"]
+        >>> gain["against"], gain["patients"], round(gain["difference"], 3), round(gain["p"], 3)
+        ('bspline', 6, 2.0, 0.031)
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; it lies between 0 and 1")

@@ -2,8 +2,8 @@
 
 ``exchange`` takes a series from one, upscales it and brings the result to another; ``archive`` says
 what either kind can be asked, ``dimse`` and ``dicomweb`` speak the protocols, each by a library of
-the extra ``pacs`` that is imported when needed. How a scan is read, upscaled and written is no
-business of this part. No message and no report of it holds more of a patient than UIDs.
+the extra ``pacs`` that is imported when needed. Scans are read, upscaled and written elsewhere.
+Of a patient, messages and reports hold UIDs only.
 """
 
 from __future__ import annotations

@@ -31,6 +31,11 @@ class SeriesEntry:
         uid: SeriesInstanceUID.
         modality: Such as ``"CT"``; empty where the archive does not say it.
         instances: Number of its instances, where the archive says it.
+
+    Examples:
+        >>> from medsr.pacs import SeriesEntry
+        >>> print(SeriesEntry("1.2.840.99.7", modality="CT", instances=120))
+        1.2.840.99.7: CT, 120 instances
     """
 
     uid: str

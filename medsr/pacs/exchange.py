@@ -70,6 +70,14 @@ class Exchange:
         fetched: The account of what was fetched.
         sent: The account of what was sent.
         upscaled: The report of the computation, where there was one.
+
+    Examples:
+        >>> from medsr.pacs import Exchange
+        >>> source, target = "dicom://ARCHIVE@pacs:104", "https://pacs/dicom-web"
+        >>> request = Exchange("1.2.840.99.1", "1.2.840.99.7", source, target)
+        >>> report = request.as_dict()  # UIDs, and nothing else of a patient
+        >>> report["status"], report["source"]["series"]
+        ('failed', '1.2.840.99.7')
     """
 
     study: str
@@ -117,6 +125,16 @@ def list_series(source: str, study: str, *, settings: Settings | None = None) ->
     Raises:
         NotInPacsError: There is no such study.
         PacsError: The archive cannot be asked.
+
+    Examples:
+        >>> from medsr.errors import PacsUnreachableError
+        >>> from medsr.pacs import Settings, list_series
+        >>> once = Settings(retries=0, timeout_seconds=2.0)
+        >>> try:
+        ...     series = list_series("dicom://ARCHIVE@localhost:1", "1.2.840.99.1", settings=once)
+        ... except PacsUnreachableError as error:
+        ...     print("no answer; exit code", error.exit_code)
+        no answer; exit code 62
     """
     check_uid(study, "--study")
     archive = connect(parse_address(source), "from", settings or Settings())
@@ -164,6 +182,26 @@ def upscale(
             instances did not arrive.
         UsageError: De-identification is asked for without a secret, or another option is wrong.
         MedsrError: As for :func:`medsr.upscale`.
+
+    Examples:
+        >>> from medsr.errors import PacsError
+        >>> from medsr.pacs import Settings, upscale
+        >>> accounts = []
+        >>> try:
+        ...     upscale(
+        ...         "dicom://ARCHIVE@localhost:1",
+        ...         "https://localhost:1/dicom-web",
+        ...         study="1.2.840.99.1",
+        ...         series="1.2.840.99.7",
+        ...         settings=Settings(retries=0, timeout_seconds=2.0),
+        ...         account=accounts.append,
+        ...         model="ct-z4",
+        ...     )
+        ... except PacsError as error:
+        ...     print("exit code", error.exit_code)
+        exit code 62
+        >>> accounts[0].status
+        'failed'
     """
     settings = settings or Settings()
     check_uid(study, "--study")

@@ -117,6 +117,11 @@ class Settings:
 
     Raises:
         UsageError: A value is outside its range.
+
+    Examples:
+        >>> from medsr.pacs import Settings
+        >>> Settings(title="RESEARCH", port=11112, retrieve="move", timeout_seconds=60.0).retries
+        3
     """
 
     title: str = "MEDSR"
@@ -147,12 +152,10 @@ class Settings:
 def parse_address(text: str) -> Address:
     """Read the address of an archive.
 
-    Example:
+    Examples:
+        >>> from medsr.pacs.settings import parse_address
         >>> parse_address("dicom://ARCHIVE@pacs.example:11112")
         NodeAddress(title='ARCHIVE', host='pacs.example', port=11112, tls=False)
-
-    Raises:
-        UsageError: It is none, or holds a password. The message does not repeat it then.
     """
     try:
         parts = urlsplit(text)

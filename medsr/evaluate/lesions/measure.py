@@ -54,6 +54,17 @@ class LesionResult:
             :data:`REACH_MM`, over the energy of the lesion; 0 is the truth.
         plain_contrast: Mean in the inner half of the radius minus mean of a shell around, in the
             result with lesions alone, over the true contrast. What a reader sees, anatomy included.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.evaluate.lesions import Lesion, insert, measure
+        >>> grid = Geometry((32, 32, 32), np.eye(4))
+        >>> scan = Volume(np.full(grid.shape, 40, dtype=np.float32), grid, "CT", "HU")
+        >>> nodule = Lesion((15.0, 15.0, 15.0), 8.0, "+60 HU", contrast_native=60.0, tissue="soft")
+        >>> (perfect,) = measure(insert(scan, [nodule]), scan, grid, [nodule])
+        >>> round(perfect.contrast_kept, 3), round(perfect.volume_kept, 3)
+        (1.0, 1.0)
     """
 
     diameter_mm: float
@@ -87,6 +98,19 @@ def measure(
 
     Raises:
         UsageError: The results do not lie on the grid.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.evaluate.lesions import Lesion, insert, measure
+        >>> grid = Geometry((32, 32, 32), np.eye(4))
+        >>> scan = Volume(np.full(grid.shape, 40, dtype=np.float32), grid, "CT", "HU")
+        >>> nodule = Lesion((15.0, 15.0, 15.0), 8.0, "+60 HU", contrast_native=60.0, tissue="soft")
+        >>> marked = insert(scan, [nodule])
+        >>> half = scan.data + 0.5 * (marked.data - scan.data)  # a method that halves the contrast
+        >>> (found,) = measure(half, scan.data, grid, [nodule])
+        >>> round(found.contrast_kept, 3), round(found.extent_kept, 3)
+        (0.5, 1.0)
     """
     changed, plain = _array(sr_with), _array(sr_without)
     if not changed.shape == plain.shape == grid.shape:

@@ -53,6 +53,12 @@ class Lesion:
             ``"nodule"``.
         contrast_native: What it adds to the scan, native units.
         tissue: ``"tissue"`` (MR), ``"soft"`` or ``"lung"`` (CT).
+
+    Examples:
+        >>> from medsr.evaluate.lesions import Lesion
+        >>> nodule = Lesion((0.0, -12.0, 30.0), 6.0, "+60 HU", contrast_native=60.0, tissue="soft")
+        >>> nodule.diameter_mm
+        6.0
     """
 
     centre_mm: tuple[float, float, float]
@@ -85,6 +91,18 @@ def plan_lesions(hr: Volume, modality: Modality, seed: int = 0) -> tuple[Lesion,
 
     Raises:
         ValueError: The scan has no foreground.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.evaluate.lesions import plan_lesions
+        >>> grid = Geometry((48, 48, 48), np.eye(4))
+        >>> scan = Volume(np.full(grid.shape, 500, dtype=np.float32), grid, "MR")
+        >>> lesions = plan_lesions(scan, "MR", seed=0)
+        >>> lesions == plan_lesions(scan, "MR", seed=0)
+        True
+        >>> sorted({lesion.diameter_mm for lesion in lesions})  # mm
+        [3.0, 5.0, 8.0, 12.0]
     """
     generator = np.random.default_rng(seed)
     data = np.asarray(hr.data, dtype=np.float32)
@@ -104,7 +122,13 @@ def plan_lesions(hr: Volume, modality: Modality, seed: int = 0) -> tuple[Lesion,
 
 
 def settings(modality: Modality) -> dict[str, Any]:
-    """What :func:`plan_lesions` does, as plain data for result files."""
+    """What :func:`plan_lesions` does, as plain data for result files.
+
+    Examples:
+        >>> from medsr.evaluate.lesions import settings
+        >>> settings("CT")["contrasts"]["lung"]
+        'nodule: 40 HU in place of the mean around'
+    """
     if modality == "CT":
         contrasts: dict[str, Any] = {
             "soft": [f"{value:+g} HU" for value in CT_CONTRASTS_HU],

@@ -42,6 +42,17 @@ def summarise(
         ``lesions`` and ``patients`` (counts), and for each of :data:`MEASURES` ``mean``, ``low``
         and ``high``: the mean over patients with its 95 % interval (BCa bootstrap over patients),
         None where too few patients or no values are there.
+
+    Examples:
+        >>> from dataclasses import asdict
+        >>> from medsr.evaluate.lesions import LesionResult, summarise
+        >>> rows = []
+        >>> for number, kept in enumerate([0.8, 0.9, 1.0, 0.9, 0.85, 0.95]):
+        ...     lesion = LesionResult(6.0, "+20 %", "tissue", 90.0, kept, kept, 1.0, 0.1, 0.0, 0.2)
+        ...     rows.append({"patient_id": f"p{number}", "method": "mr-z4", **asdict(lesion)})
+        >>> (entry,) = summarise(rows)["mr-z4"]
+        >>> entry["patients"], round(entry["contrast_kept"]["mean"], 3)
+        (6, 0.9)
     """
     kinds: dict[tuple[str, str, str, float], list[Mapping[str, Any]]] = {}
     for row in rows:

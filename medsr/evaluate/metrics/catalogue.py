@@ -28,6 +28,12 @@ class MetricInfo:
         unit: ``dB``, ``mm``, ``%``, ``HU``, ``native units`` or nothing.
         better: Whether higher or lower numbers are better, or those near zero.
         what: One sentence with the convention.
+
+    Examples:
+        >>> from medsr.evaluate.metrics import describe
+        >>> info = describe("psnr")
+        >>> info.label, info.unit, info.better
+        ('PSNR', 'dB', 'higher')
     """
 
     name: str
@@ -123,8 +129,10 @@ def describe(name: str, modality: Modality | None = None) -> MetricInfo:
         name: ``metric`` or ``metric@region``.
         modality: ``CT`` gives errors the unit HU.
 
-    >>> describe("mae@bone", "CT").label, describe("mae@bone", "CT").unit
-    ('MAE, bone', 'HU')
+    Examples:
+        >>> from medsr.evaluate.metrics import describe
+        >>> describe("mae@bone", "CT").label, describe("mae@bone", "CT").unit
+        ('MAE, bone', 'HU')
     """
     base, _, region = name.partition("@")
     info = METRICS.get(base, MetricInfo(base, base, "", "higher", ""))
