@@ -20,7 +20,7 @@ import yaml
 
 from medsr.errors import RecipeError
 from medsr.model import SRModel
-from medsr.recipe import Recipe, apply_override, recipe_from_dict
+from medsr.recipe import Recipe, apply_override, merge, recipe_from_dict
 
 REFERENCE = "undistilled"
 """The arm that all others are compared with; it changes nothing."""
@@ -165,16 +165,6 @@ def read_benchmark(path: str | Path, overrides: Sequence[str] = ()) -> Benchmark
     for name in found.arms:
         found.recipe(name, 0)
     return found
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay changes over plain data: mappings are merged key by key, everything else is replaced."""
-    merged = deepcopy(dict(base))
-    for key, value in changes.items():
-        own = merged.get(key)
-        both = isinstance(own, dict) and isinstance(value, Mapping)
-        merged[key] = merge(cast("dict[str, Any]", own), value) if both else deepcopy(value)
-    return merged
 
 
 def fingerprint(value: Any) -> str:

@@ -1,7 +1,8 @@
 """``Recipe``: the whole of a training run as data.
 
 Python and YAML build the same frozen objects. Unknown keys, wrong types and values out of range
-are errors that name the key's path. ``key=value`` overrides use the same dotted paths. The
+are errors that name the key's path. A file may name another as its ``base`` and give what differs
+alone. ``key=value`` overrides use the same dotted paths. The
 resolved recipe is saved beside every checkpoint.
 """
 
@@ -19,7 +20,15 @@ from medsr.recipe.parts import (
     Weight,
     WeightedTerm,
 )
-from medsr.recipe.read import apply_override, at_key, read_recipe, recipe_from_dict, with_overrides
+from medsr.recipe.read import (
+    apply_override,
+    at_key,
+    merge,
+    read_plain,
+    read_recipe,
+    recipe_from_dict,
+    with_overrides,
+)
 from medsr.recipe.recipe import Recipe
 from medsr.recipe.teaching import AssistantRecipe, TeacherWeighting
 
@@ -42,6 +51,8 @@ __all__ = [
     "WeightedTerm",
     "apply_override",
     "at_key",
+    "merge",
+    "read_plain",
     "read_recipe",
     "recipe_from_dict",
     "with_overrides",

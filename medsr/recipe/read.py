@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
@@ -63,13 +64,18 @@ def recipe_from_dict(plain: Mapping[str, Any], source: str = "recipe") -> Recipe
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply ``key=value`` overrides.
 
+    A file may say ``base: other.yaml``, by a path from its own folder, and give what differs alone:
+    mappings are merged key by key, everything else is replaced. A base may have a base itself, and
+    need not be a whole recipe.
+
     Args:
         path: YAML file.
         overrides: Strings such as ``loop.steps=100`` or ``network.options.width=48``; values are
             read as YAML.
 
     Raises:
-        RecipeError: If the file cannot be read or parsed, or a key is wrong.
+        RecipeError: If the file or a base of it cannot be read or parsed, files are each other's
+            base, or a key is wrong.
 
     Examples:
         >>> import tempfile
@@ -87,18 +93,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         (100, {'width': 48})
     """
     path = Path(path)
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(
-            f"recipe {path}: cannot be read ({error.strerror}); check the path"
-        ) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13, or no UTF-8
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"recipe {path}: is no valid YAML{where}; correct the file") from error
-    if not isinstance(plain, dict):
-        raise RecipeError(f"recipe {path}: holds no mapping of keys; see docs/reference/recipes.md")
+    plain = read_plain(path)
     for override in overrides:
         apply_override(plain, override)
     return recipe_from_dict(plain, source=path.name)
@@ -198,6 +193,80 @@ def apply_override(plain: dict[str, Any], override: str) -> None:
         node[last] = value
     else:
         raise RecipeError(f"override {key}: {'.'.join(parents)} holds no keys")
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay changes over plain data: mappings are merged key by key, everything else is replaced.
+
+    Examples:
+        >>> from medsr.recipe import merge
+        >>> merge({"loop": {"steps": 1000, "log_every": 50}}, {"loop": {"steps": 20}})
+        {'loop': {'steps': 20, 'log_every': 50}}
+    """
+    merged = deepcopy(dict(base))
+    for key, value in changes.items():
+        own = merged.get(key)
+        both = isinstance(own, dict) and isinstance(value, Mapping)
+        merged[key] = merge(cast("dict[str, Any]", own), value) if both else deepcopy(value)
+    return merged
+
+
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """Return a file laid over its base and that one's base, unchecked.
+
+    Args:
+        path: YAML file.
+
+    Raises:
+        RecipeError: If a file cannot be read or parsed, or files are each other's base.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.recipe import read_plain
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "short.yaml").write_text("loop: {steps: 100, log_every: 10}")
+        ...     _ = Path(folder, "long.yaml").write_text("{base: short.yaml, loop: {steps: 9000}}")
+        ...     read_plain(Path(folder, "long.yaml"))
+        {'loop': {'steps': 9000, 'log_every': 10}}
+    """
+    return _laid_over(Path(path), ())
+
+
+def _laid_over(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file laid over its base; ``above`` are the files that rest on it."""
+    resolved = path.resolve()
+    if resolved in above:
+        chain = " -> ".join(each.name for each in (*above[above.index(resolved) :], resolved))
+        raise RecipeError(f"recipe {path}: base: goes round in a circle ({chain}); take one out")
+    plain = _plain(path)
+    if "base" not in plain:
+        return plain
+    base = plain.pop("base")
+    if not isinstance(base, str) or "\0" in base:
+        raise RecipeError(f"recipe {path}: base: give the path of a recipe, found {_short(base)}")
+    return merge(_laid_over(path.parent / base, (*above, resolved)), plain)
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    """Plain data of one file.
+
+    Raises:
+        RecipeError: The file cannot be read, is no YAML, or holds no mapping.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            f"recipe {path}: cannot be read ({error.strerror}); check the path"
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13, or no UTF-8
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"recipe {path}: is no valid YAML{where}; correct the file") from error
+    if not isinstance(plain, dict):
+        raise RecipeError(f"recipe {path}: holds no mapping of keys; see docs/reference/recipes.md")
+    return plain
 
 
 def _short(value: Any) -> str:

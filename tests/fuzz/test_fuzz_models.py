@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import yaml
 
 from medsr.model import SRModel
-from medsr.recipe.read import read_recipe
+from medsr.recipe import read_plain, read_recipe
 
 Edits = list[list[Any]]
 VALUES: list[Any] = [None, True, -1, 0, 1, 3, 10**12, 1e308, float("nan"), "", "x", "../x", [], {}]
@@ -94,11 +95,11 @@ def test_models_corpus(fuzz: Any, build_model: Callable[..., Path]) -> None:
 @pytest.fixture
 def build_recipe(repository: Path, spoil: Callable[[bytes, Edits], bytes]) -> Callable[..., Path]:
     """Writes a recipe with its faults."""
-    good = (repository / "configs" / "students" / "mr-z4-fsrcnn.yaml").read_text(encoding="utf-8")
+    good = read_plain(repository / "configs" / "students" / "mr-z4-fsrcnn.yaml")
 
     def build(edits: Edits, folder: Path) -> Path:
         path = folder / "recipe.yaml"
-        text = yaml.safe_dump(change(yaml.safe_load(good), edits)).encode()
+        text = yaml.safe_dump(change(copy.deepcopy(good), edits)).encode()
         path.write_bytes(spoil(text, edits))
         return path
 

@@ -23,7 +23,7 @@ from medsr.recipe import (
 
 CONFIGS = sorted(
     path
-    for path in (Path(__file__).resolve().parents[2] / "configs").rglob("*.yaml")
+    for path in (Path(__file__).resolve().parents[2] / "configs").rglob("[!_]*.yaml")
     if path.parent.name != "benchmarks"  # files of arms, which hold many recipes each
 )
 PLAIN: dict[str, Any] = {
@@ -181,6 +181,71 @@ def test_the_recipes_of_the_house_are_right(path: Path) -> None:
 
 def test_there_are_recipes_to_check() -> None:
     assert len(CONFIGS) >= 9
+
+
+class TestBase:
+    """A file says on which other it rests, and what differs."""
+
+    @pytest.fixture
+    def long(self, tmp_path: Path) -> Path:
+        """A file that rests on one in the folder above, which rests on one beside it."""
+        (tmp_path / "whole.yaml").write_text(yaml.safe_dump(PLAIN), encoding="utf-8")
+        (tmp_path / "wide.yaml").write_text(
+            "base: whole.yaml\nnetwork: {options: {width: 32, depth: 3}}\n", encoding="utf-8"
+        )
+        (tmp_path / "sub").mkdir()
+        path = tmp_path / "sub" / "long.yaml"
+        path.write_text(
+            "base: ../wide.yaml\nname: long\n"
+            "losses: [{name: l2}]\nnetwork: {options: {depth: 9}}\n",
+            encoding="utf-8",
+        )
+        return path
+
+    def test_mappings_are_merged_and_everything_else_is_replaced(self, long: Path) -> None:
+        recipe = read_recipe(long, ["network.options.fold=[2, 2, 1]"])
+        assert recipe.name == "long"
+        assert recipe.losses == (WeightedTerm("l2"),)
+        assert recipe.network.options == {"width": 32, "depth": 9, "fold": [2, 2, 1]}
+        assert recipe.data.manifest == PLAIN["data"]["manifest"]
+
+    def test_what_a_run_keeps_is_whole(self, long: Path, tmp_path: Path) -> None:
+        recipe = read_recipe(long)
+        assert "base" not in recipe.to_dict()
+        assert read_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+
+    def test_unknown_keys_of_a_base_are_refused_by_their_path(self, long: Path) -> None:
+        wide = long.parents[1] / "wide.yaml"
+        wide.write_text(wide.read_text(encoding="utf-8") + "loop: {stepps: 3}\n", encoding="utf-8")
+        with pytest.raises(RecipeError, match=r"long\.yaml: loop\.stepps: unknown key"):
+            read_recipe(long)
+
+    def test_a_circle_is_refused(self, long: Path) -> None:
+        whole = long.parents[1] / "whole.yaml"
+        whole.write_text("base: sub/long.yaml\n", encoding="utf-8")
+        circle = r"base: goes round in a circle \(long.yaml -> wide.yaml -> whole.yaml -> long.yaml"
+        with pytest.raises(RecipeError, match=circle):
+            read_recipe(long)
+        whole.write_text("base: whole.yaml\n", encoding="utf-8")
+        with pytest.raises(RecipeError, match=r"circle \(whole.yaml -> whole.yaml\)"):
+            read_recipe(long)
+
+    @pytest.mark.parametrize(
+        ("base", "message"),
+        [
+            ("absent.yaml", r"absent\.yaml: cannot be read \(No such file"),
+            ("[whole.yaml]", r"base: give the path of a recipe, found \["),
+            ("null", "base: give the path of a recipe, found null"),
+            (r'"a\0b"', "base: give the path of a recipe"),
+        ],
+    )
+    def test_a_base_that_is_none_is_refused(self, tmp_path: Path, base: str, message: str) -> None:
+        with pytest.raises(RecipeError, match=message):
+            read_recipe(write(tmp_path, f"base: {base}\nname: tiny\n"))
+
+    def test_python_data_have_no_base(self) -> None:
+        with pytest.raises(RecipeError, match="base: unknown key"):
+            recipe_from_dict(PLAIN | {"base": "whole.yaml"})
 
 
 class TestOverrides:

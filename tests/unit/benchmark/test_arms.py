@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 
-from medsr.benchmark.arms import REFERENCE, Benchmark, fingerprint, merge, read_benchmark
+from medsr.benchmark.arms import REFERENCE, Benchmark, fingerprint, read_benchmark
 from medsr.distill.terms import TERMS
 from medsr.errors import RecipeError
+from medsr.recipe import merge
 from medsr.train.objective import build_objective
 
 ROOT = Path(__file__).resolve().parents[3]
