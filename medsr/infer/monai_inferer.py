@@ -31,6 +31,17 @@ class TiledInferer(Inferer):
 
     The network must carry ``scale``, ``halo`` and ``multiple_of`` (all of ``medsr.networks`` do),
     and ``channels`` where its output has more than one.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.infer.monai_inferer import TiledInferer
+        >>> from medsr.networks import build_network
+        >>> network = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2).eval()
+        >>> lr = torch.rand(1, 1, 24, 24, 10)  # normalised, the slice axis last
+        >>> sr = TiledInferer(core=8, precision="fp32")(lr, network)
+        >>> with torch.no_grad():
+        ...     torch.allclose(sr, network(lr), atol=1e-5)  # tiles give what the whole volume gives
+        True
     """
 
     def __init__(

@@ -49,6 +49,12 @@ class Outcome:
         output: The result, relative to the folder of the results; None where there is none.
         warnings: What was warned of.
         report: What was done, as for a single scan; None where there is no result.
+
+    Examples:
+        >>> from medsr.infer.folder import Outcome
+        >>> scan = Outcome("p3.nii.gz", "failed", "the file is empty", "CorruptFileError", 13)
+        >>> scan.outcome, scan.exit_code
+        ('failed', 13)
     """
 
     name: str
@@ -100,6 +106,14 @@ class FolderSummary:
         scans: What came of each scan, in the order of names; after an interrupt of those that were
             settled.
         seconds: From beginning to end.
+
+    Examples:
+        >>> from medsr import FolderSummary
+        >>> from medsr.infer.folder import Outcome
+        >>> scans = (Outcome("p1.nii.gz", "done"), Outcome("p2.nii.gz", "doubtful", "does not fit"))
+        >>> summary = FolderSummary(scans, seconds=12.5)
+        >>> summary.counts, summary.exit_code
+        ({'done': 1, 'skipped': 0, 'doubtful': 1, 'failed': 0}, 57)
     """
 
     scans: tuple[Outcome, ...]

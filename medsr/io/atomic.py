@@ -27,6 +27,21 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     Raises:
         OutputExistsError: if ``path`` is taken and ``overwrite`` is False.
         OutputNotWritableError: if the folder that would hold it is missing or not writable.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.errors import OutputExistsError
+        >>> from medsr.io import check_output
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "sharp.nii.gz")
+        ...     check_output(file, overwrite=False)  # silent: it can be written
+        ...     _ = file.write_bytes(b"an older result")
+        ...     try:
+        ...         check_output(file, overwrite=False)
+        ...     except OutputExistsError:
+        ...         print("it exists")
+        it exists
     """
     parent = path.parent
     if not parent.is_dir():

@@ -54,6 +54,22 @@ class Inspection:
         slice_ratio: largest spacing over the smallest.
         value_range: smallest and largest native value, if asked for.
         warnings: sentences about what may stand in the way of using the scan.
+
+    Examples:
+        >>> from medsr.io import Inspection
+        >>> found = Inspection(
+        ...     format="nifti",
+        ...     modality=None,
+        ...     shape=(256, 256, 30),
+        ...     spacing_mm=(0.9, 0.9, 5.0),
+        ...     axcodes=("R", "A", "S"),
+        ...     dtype="int16",
+        ...     units=None,
+        ...     slice_axis=2,
+        ...     slice_ratio=5.0 / 0.9,
+        ... )
+        >>> found.to_dict()["spacing_mm"]  # plain data, as ``medsr inspect --json`` prints it
+        [0.9, 0.9, 5.0]
     """
 
     format: SourceFormat
@@ -87,6 +103,21 @@ class ListedVolume:
         mark: what tells it from other volumes of its series.
         fault: why it cannot be read; None if it can.
         exit_code: what reading it would leave with; 0 if it can be read.
+
+    Examples:
+        >>> from medsr.io import ListedVolume
+        >>> listed = ListedVolume(
+        ...     number=2,
+        ...     series="1.2.840.99.7:2",
+        ...     modality="MR",
+        ...     shape=(256, 256, 24),
+        ...     spacing_mm=(0.9, 0.9, 5.0),
+        ...     mark="EchoTime 90",
+        ...     fault=None,
+        ...     exit_code=0,
+        ... )
+        >>> listed.to_dict()["series"]  # what ``load(..., series=...)`` takes
+        '1.2.840.99.7:2'
     """
 
     number: int

@@ -29,6 +29,21 @@ class MedsrReader(ImageReader):
     Args:
         modality: as for :func:`medsr.io.load`.
         series: as for :func:`medsr.io.load`.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from monai.transforms import LoadImage
+        >>> import medsr
+        >>> from medsr.io.monai_reader import MedsrReader
+        >>> data = np.ones((16, 16, 6), dtype=np.float32)
+        >>> grid = medsr.Geometry(data.shape, np.diag([0.9, 0.9, 5.0, 1.0]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = medsr.save(medsr.Volume(data, grid, "MR"), Path(folder, "brain.nii.gz"))
+        ...     image = LoadImage(reader=MedsrReader(modality="MR"))(file)
+        >>> tuple(image.shape), [round(step, 3) for step in image.pixdim.tolist()]
+        ((16, 16, 6), [0.9, 0.9, 5.0])
     """
 
     def __init__(

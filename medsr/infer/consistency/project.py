@@ -25,6 +25,8 @@ from medsr.intensity import Intensity
 from medsr.model import ModelSpec
 from medsr.volume import Modality, Volume
 
+__all__ = ["ConsistencyReport", "make_consistent"]
+
 CT_TOLERANCE_HU = 1.0
 """Default tolerance for CT: the step in which scanners store HU."""
 
@@ -49,6 +51,17 @@ class ConsistencyReport:
         seconds: What it took.
         held: Whether the tolerance is missed only because the scan's background and least value
             were kept.
+
+    Examples:
+        >>> import numpy as np
+        >>> import medsr
+        >>> x, y, z = np.mgrid[-1:1:24j, -1:1:24j, -1:1:6j]
+        >>> ball = (800 * np.exp(-2 * (x**2 + y**2 + z**2))).astype(np.float32)
+        >>> grid = medsr.Geometry(ball.shape, np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> thick = medsr.Volume(ball, grid, "MR")
+        >>> report = medsr.upscale(thick, consistency=1.0, limits=False).report["consistency"]
+        >>> report["met"], report["after"]["largest"] <= 1.0
+        (True, True)
     """
 
     degradation: dict[str, Any]
@@ -158,6 +171,20 @@ def make_consistent(
     Raises:
         UsageError: The grids do not share their extent, the degradation does not allow it, or the
             tolerance is not above zero.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.degrade import CTSlab
+        >>> from medsr.infer.consistency.project import make_consistent
+        >>> thick = Geometry((16, 16, 6), np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> hu = np.random.default_rng(0).uniform(0, 100, thick.shape).astype(np.float32)
+        >>> scan = Volume(hu, thick, "CT", "HU")
+        >>> flat = np.full((16, 16, 24), 50, dtype=np.float32)
+        >>> guess = Volume(flat, thick.refine((1, 1, 4)), "CT", "HU")
+        >>> result, report = make_consistent(guess, scan, CTSlab(factor=(1, 1, 4)), tolerance=0.5)
+        >>> report.before.largest > 40, report.after.largest <= 0.5, report.met  # HU
+        (True, True, True)
     """
     if not lr.geometry.resize(sr.shape).same_grid(sr.geometry, tol_mm=1e-2):
         raise UsageError("the result does not cover the same space as the scan; nothing was done")

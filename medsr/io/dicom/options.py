@@ -34,7 +34,8 @@ class DicomOptions:
     Raises:
         UsageError: if DICOM has no place for a value.
 
-    Example:
+    Examples:
+        >>> from medsr.io.dicom.options import DicomOptions
         >>> DicomOptions(series_number=12).series_number
         12
         >>> DicomOptions.of("enhanced").layout
