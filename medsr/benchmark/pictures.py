@@ -1,6 +1,6 @@
 """Pictures of results: matplotlib where it is installed, and files that are whole or not there.
 
-What is drawn is the reports' own business.
+The reports decide what is drawn.
 """
 
 from __future__ import annotations

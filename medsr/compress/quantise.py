@@ -3,8 +3,8 @@
 Only ``residual``, the convolutions, is quantised; folding, voxel shuffle and the interpolated scan
 that the result is added to stay in float32, so errors of quantisation touch the detail alone. A
 quantised network is an ``SRNetwork``: the tile engine, ``medsr.upscale`` and the evaluation take it
-as it is. Which library does the arithmetic is a backend's business (:class:`Backend`), one file
-each; the shipped one is in ``openvino_int8``.
+as it is. The library that does the arithmetic is behind a :class:`Backend`, one file each; the
+shipped one is in ``openvino_int8``.
 """
 
 from __future__ import annotations

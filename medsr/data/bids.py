@@ -1,4 +1,4 @@
-"""A BIDS dataset as a cohort: which of its files are scans, of whom, of what contrast, from where.
+"""A BIDS dataset as a cohort: which of its files are scans, and their patient, contrast and site.
 
 Structural MR below ``anat`` and CT below ``ct`` are taken, raw files only: what carries an entity
 of processing (``desc``, ``space``, ``res``, …) or lies in ``derivatives`` was made of another scan,
@@ -193,7 +193,7 @@ def _told(value: object) -> str:
 
 
 def _place(value: object) -> str:
-    """A pseudonym of an institution; its name is nobody's business here."""
+    """A pseudonym of an institution; its name is not kept."""
     text = _told(value)
     if not text:
         return ""

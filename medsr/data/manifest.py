@@ -1,10 +1,10 @@
-"""The cohort manifest: which scans there are, of whom, and in which split.
+"""The cohort manifest: which scans there are, of which patients, and in which split.
 
 A manifest is a CSV file with one row a scan. This module checks its cells and picks rows from it
 (``table`` takes it apart); it opens no scan, and it imports neither torch nor MONAI, so that a leak
 is found before anything heavy starts. BIDS folders and lock files are read by ``bids`` and
-``cohort``; what is done with the scans lives in ``transforms`` (training) and
-``medsr.evaluate.cohort`` (scoring).
+``cohort``; ``transforms`` prepares scans for training and ``medsr.evaluate.cohort``
+for scoring.
 
 Messages name lines of the manifest, never a patient.
 """

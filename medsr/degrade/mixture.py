@@ -1,8 +1,8 @@
-"""Several degradations in one, for a model that is to know more than one kind of scan.
+"""Several degradations in one, for a model of more than one kind of scan.
 
-Nobody tells a model whether a scan's slices were excited by a Gaussian or a rectangular pulse, how
-thick they are beside their distance, or whether they are partitions of a 3D acquisition. What it
-has never seen it restores wrongly, so it is trained on all of them, each with its share.
+A model is not told whether a scan's slices were excited by a Gaussian or a rectangular pulse, how
+thick they are relative to their distance, or whether they are partitions of a 3D acquisition. It
+restores wrongly what it has never seen, so it is trained on all of them, each with its share.
 """
 
 from __future__ import annotations

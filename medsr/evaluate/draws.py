@@ -1,8 +1,7 @@
 """What a seeded evaluation draws about the nominal degradation: thickness of slices, and noise.
 
-Without a seed every scan is degraded alike and without noise. How parameters are drawn from these
-ranges is the degradation's business (``medsr.degrade``), for which scan with which seed that of
-``tasks``.
+Without a seed every scan is degraded alike and without noise. ``medsr.degrade`` draws
+parameters from these ranges, ``tasks`` chooses the seed of each scan.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the results of one run go, and how they appear: together, or none of them.
 
-Here are the checks that names of outputs must pass before any work is spent on them, and the
+The checks that names of outputs must pass before any work is spent on them, and the
 writing, with the words on how a result came to be. What a result holds is made in
 ``medsr.infer.upscaler``; formats are ``medsr.io``'s work.
 """

@@ -1,6 +1,6 @@
 """From what the user holds to what the engine takes, and the way back of axes.
 
-Here are: arrays and tensors made into volumes, checks that any input must pass, the canonical axis
+Arrays and tensors made into volumes, checks that any input must pass, the canonical axis
 order (in-plane, in-plane, slice), and small option parsers. Reading files is ``medsr.io``'s work.
 """
 

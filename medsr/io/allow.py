@@ -1,6 +1,6 @@
 """What a user may allow medsr to do with a scan that it refuses by default.
 
-Here are only the names; what each does is told where it is done (``dicom.read.choose``,
+Only the names; what each does is documented where it is done (``dicom.read.choose``,
 ``dicom_regular``, ``labels``).
 """
 

@@ -1,7 +1,7 @@
 """Writing so that a reader never meets half a result: temporary name first, then one rename.
 
-Every writer of medsr goes through here. It knows names and folders only; what is written into the
-temporary file or folder is the caller's business. Whatever ends the writing early, an interrupt
+Every writer of medsr goes through here. It knows names and folders only; the caller writes into the
+temporary file or folder. Whatever ends the writing early, an interrupt
 included, takes the temporary data with it and leaves an older result untouched.
 """
 

@@ -2,7 +2,7 @@
 
 A scan that is described by a JSON file hands on what stays true of its result. Of a sidecar only
 technical fields are kept: names, dates and places of people are not among them. Names and small
-JSON files alone are handled here; which results there are is ``medsr.infer``'s business.
+JSON files alone are handled here; ``medsr.infer`` knows which results there are.
 
 Source: BIDS specification 1.10, "Common principles" and "Derivatives".
 """

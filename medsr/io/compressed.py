@@ -1,7 +1,7 @@
 """Gzip and zlib streams, by Intel's ISA-L where it is installed, else by the standard library.
 
 ISA-L (package ``isal``) writes three times as fast as zlib at a like size, and reads faster too.
-Only streams of bytes are known here; what they hold is the business of the formats' modules.
+Only streams of bytes are known here; the formats' modules know what they hold.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
 
 
 def training_patients(recipe: Recipe, cohort: Cohort) -> TrainingPatients:
-    """Gather whom a run learns from: its own patients, its teachers' and those of its start.
+    """Gather the training patients of a run: its own, its teachers' and those of its start.
 
     Args:
         recipe: Names the teachers and the model that the weights start from.

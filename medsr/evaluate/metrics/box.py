@@ -1,6 +1,6 @@
 """Working on the part of a volume that counts, on all cores, with unchanged numbers.
 
-Here live the box around a mask and the cutting of local filters into slabs. No metric lives here.
+The box around a mask, and local filters cut into slabs. No metric is defined here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sharpness in millimetres: how far the truth's strong edges take to rise, in any result.
 
-Here live the gradients of a truth, the places where it has clean steps along an axis, and the fit
-of a rise at those places. Whether detail is true at all is the matter of ``resolution``.
+The gradients of a truth, the places where it has clean steps along an axis, and the fit of a rise
+at those places. ``resolution`` measures whether detail is true at all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables of the report as plain rows of text: summary, comparisons, scans, and the fine print.
 
-What a cell says is decided here; how it looks is the templates' business.
+What a cell says is decided here, how it looks in the templates.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Backends: the libraries that can run a network on tiles, torch first; one file each.
 
-The table of names lives here; it loads none of the libraries. Adding one takes a file with a
+The table of names loads none of the libraries. Adding one takes a file with a
 :class:`~medsr.infer.engine.backends.base.Backend` and a line in the table. Which one is fastest is
-measured in ``choose``; volumes and tiles are the engine's business.
+measured in ``choose``; the engine handles volumes and tiles.
 """
 
 from __future__ import annotations

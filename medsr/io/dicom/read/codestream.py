@@ -1,6 +1,6 @@
 """What the headers of compressed frames say: the size, and whether they were compressed with loss.
 
-Here live the markers of JPEG, JPEG-LS and JPEG 2000, read without decoding anything. Decoders
+The markers of JPEG, JPEG-LS and JPEG 2000, read without decoding anything. Decoders
 allocate what these headers ask for, so a damaged one is found here first. Decoding is in
 ``decode``.
 """

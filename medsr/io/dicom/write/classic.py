@@ -1,6 +1,6 @@
 """Writing a volume that came from DICOM as a derived CT or MR series: write_dicom.
 
-Here live the choice between one file per slice and one multi-frame file, the first of them, and
+The choice between one file per slice and one multi-frame file, the first of them, and
 the scaling of values. The second is in ``enhanced``, what both say of their origin in
 ``derived``; the caller renames the finished folder into place.
 """

@@ -1,6 +1,6 @@
 """A derived series as one multi-frame file of the Enhanced CT or MR class: EnhancedSeries.
 
-Here live the functional groups, the dimensions and the writing frame by frame, so that a result
+Functional groups, dimensions and writing frame by frame, so that a result
 larger than memory can be written. What passes from a single-frame source into groups is chosen in
 ``frames``, what every derived image says in ``derived``.
 """
