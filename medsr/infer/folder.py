@@ -118,6 +118,27 @@ def upscale_folder(
             can be written.
         ModelError: The device or a model that was named cannot be used.
         Interrupted: Ctrl-C. What was finished is kept, the report included.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> x, y, z = np.mgrid[-1:1:24j, -1:1:24j, -1:1:6j]
+        >>> ball = (800 * np.exp(-2 * (x**2 + y**2 + z**2))).astype(np.float32)
+        >>> grid = medsr.Geometry(ball.shape, np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> thick = medsr.Volume(ball, grid, "MR")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scans, results = Path(folder, "scans"), Path(folder, "results")
+        ...     scans.mkdir()
+        ...     for name in ("p1", "p2"):
+        ...         _ = medsr.save(thick, scans / f"{name}.nii.gz")
+        ...     _ = (scans / "p3.nii.gz").write_bytes(b"")  # a transfer that broke off
+        ...     summary = medsr.upscale_folder(scans, results, modality="mr")
+        >>> summary.counts
+        {'done': 2, 'skipped': 0, 'doubtful': 0, 'failed': 1}
+        >>> [(scan.name, scan.exit_code) for scan in summary.of_kind("failed")]
+        [('p3.nii.gz', 13)]
     """
     start = time.perf_counter()
     if overwrite and resume:

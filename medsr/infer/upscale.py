@@ -37,6 +37,17 @@ class UpscaleResult:
         report: What was done; the same that the JSON report holds.
         uncertainty: Where it was asked for, the standard deviation that the network expects of its
             error: float32 in native units on the grid of ``volume``.
+
+    Examples:
+        >>> import numpy as np
+        >>> import medsr
+        >>> x, y, z = np.mgrid[-1:1:24j, -1:1:24j, -1:1:6j]
+        >>> ball = (800 * np.exp(-2 * (x**2 + y**2 + z**2))).astype(np.float32)
+        >>> result = medsr.upscale(ball, modality="mr", array_spacing=(1.0, 1.0, 4.0))
+        >>> result.whole().spacing
+        (1.0, 1.0, 1.0)
+        >>> result.report["model"]["name"], result.uncertainty is None
+        ('mr-z4', True)
     """
 
     volume: Volume | None
@@ -132,6 +143,26 @@ def upscale(
     Raises:
         MedsrError: The scan, the options, the model or the output cannot be used; see the
             classes in ``medsr.errors``. Nothing is written then.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> x, y, z = np.mgrid[-1:1:24j, -1:1:24j, -1:1:6j]
+        >>> ball = (800 * np.exp(-2 * (x**2 + y**2 + z**2))).astype(np.float32)
+        >>> grid = medsr.Geometry(ball.shape, np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> thick = medsr.Volume(ball, grid, "MR")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = medsr.upscale(thick, Path(folder, "sharp.nii.gz"), model="mr-z4")
+        ...     sharp = medsr.load(Path(folder, "sharp.nii.gz"), modality="MR")
+        >>> sharp.shape, sharp.spacing
+        ((24, 24, 24), (1.0, 1.0, 1.0))
+        >>> sharp.geometry.same_grid(grid.refine((1, 1, 4)))
+        True
+        >>> coarser = medsr.upscale(thick, scale=(1, 1, 2))
+        >>> coarser.volume.spacing
+        (1.0, 1.0, 2.0)
     """
     sigma_file = None if isinstance(uncertainty, bool) else Path(uncertainty)
     upscaler = Upscaler(
