@@ -33,6 +33,12 @@ def inverse_error_weights(errors: Sequence[float], sharpness: float) -> tuple[fl
 
     Source: Bates and Granger, "The combination of forecasts", Operational Research Quarterly 1969,
         for the inverse error; the power is this implementation's.
+
+    Examples:
+        >>> from medsr.distill.pool import inverse_error_weights
+        >>> weights = inverse_error_weights([0.01, 0.03], sharpness=1.0)  # mean squared errors
+        >>> [round(weight, 3) for weight in weights]
+        [0.75, 0.25]
     """
     logarithms = [-sharpness * math.log(max(error, 1e-20)) for error in errors]
     highest = max(logarithms)
@@ -63,6 +69,18 @@ class TeacherPool(nn.Module):
     Source: the weighted mean of several teachers' answers as one target follows You et al.,
         "Learning from multiple teacher networks", KDD 2017; weights by domain are this
         implementation's choice.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.distill.pool import TeacherPool
+        >>> from medsr.networks import build_network
+        >>> teachers = [build_network("RepPlain3D", (1, 1, 4), width=16, depth=d) for d in (2, 3)]
+        >>> pool = TeacherPool(teachers)
+        >>> pool.weigh({"MR/T1w": [0.01, 0.03]}, sharpness=1.0)
+        >>> [round(weight, 3) for weight in pool.weights_for("MR/T1w")]
+        [0.75, 0.25]
+        >>> pool(torch.rand(1, 1, 8, 8, 4), domains=["MR/T1w"]).shape
+        torch.Size([1, 1, 8, 8, 16])
     """
 
     wants_domains = True

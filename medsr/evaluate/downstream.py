@@ -50,6 +50,17 @@ class Segmenter:
 
     Raises:
         ValueError: The truth is an MR scan in which nothing can be told apart.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.evaluate.downstream import Segmenter
+        >>> x, y, z = np.mgrid[-1:1:32j, -1:1:32j, -1:1:32j]
+        >>> radius = np.sqrt(x**2 + y**2 + z**2)
+        >>> head = np.select([radius < 0.4, radius < 0.6, radius < 0.8], [900.0, 600.0, 300.0], 0.0)
+        >>> segmenter = Segmenter(head, "MR", spacing_mm=(1.0, 1.0, 1.0))
+        >>> scores = segmenter.score(head)
+        >>> scores["dice@bright"], scores["volume_error@bright"]
+        (1.0, 0.0)
     """
 
     def __init__(

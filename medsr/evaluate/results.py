@@ -16,6 +16,8 @@ from typing import Any
 
 from medsr.evaluate.metrics.catalogue import describe
 
+__all__ = ["CaseResult", "DisturbedResult", "Results"]
+
 SCHEMA = 2
 REFERENCE_METHOD = "bspline"
 CLEAN = "clean"
@@ -38,6 +40,12 @@ class CaseResult:
             NaN where a metric means nothing for this scan.
         seconds: Wall time of the restoration alone; loading of scan and model left out.
         region: What of the body the manifest says the scan shows; empty where it does not.
+
+    Examples:
+        >>> from medsr.evaluate.results import CaseResult
+        >>> row = CaseResult("p1", "p1_T1w", "z", "mr-z4", {"psnr": 28.4}, 1.7, region="brain")
+        >>> row.metrics["psnr"]  # dB
+        28.4
     """
 
     patient_id: str
@@ -55,6 +63,12 @@ class DisturbedResult(CaseResult):
 
     Attributes:
         input: ``clean``, ``noise`` or ``pgd``; see :mod:`medsr.evaluate.robustness`.
+
+    Examples:
+        >>> from medsr.evaluate.results import DisturbedResult
+        >>> row = DisturbedResult("p1", "p1_T1w", "z", "mr-z4", {"psnr": 26.1}, 0.4, input="noise")
+        >>> row.input
+        'noise'
     """
 
     input: str
@@ -71,6 +85,18 @@ class Results:
         disturbed: Rows of parts of scans, clean and disturbed; empty unless asked for.
         found: Further parts of ``results.json`` by name: statistics, lesions, calibration.
         failed: What went wrong, one entry a scan, axis and method (None where the scan itself).
+
+    Examples:
+        >>> from medsr.evaluate.results import CaseResult, Results
+        >>> cases = tuple(
+        ...     CaseResult("p1", "p1_T1w", "z", method, {"psnr": psnr}, seconds=1.0)
+        ...     for method, psnr in (("bspline", 25.0), ("mr-z4", 27.5))
+        ... )
+        >>> results = Results(about={}, cases=cases)
+        >>> results.methods, results.gains("mr-z4")  # dB over cubic B-spline
+        (('bspline', 'mr-z4'), (2.5,))
+        >>> results.to_dict()["summary"]["mr-z4"]["psnr"]["mean_over_patients"]
+        27.5
     """
 
     about: dict[str, Any]

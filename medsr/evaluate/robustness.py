@@ -27,6 +27,8 @@ from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.model import SRModel
 from medsr.volume import Modality, Volume
 
+__all__ = ["Disturbances"]
+
 _THIN = 8  # low-resolution voxels that a part keeps along every axis, where the scan has them
 
 
@@ -47,6 +49,14 @@ class Disturbances:
 
     Raises:
         UsageError: A number is below zero, or ``part`` or ``steps`` below one.
+
+    Examples:
+        >>> from medsr.evaluate.plan import Plan
+        >>> from medsr.evaluate.robustness import Disturbances
+        >>> harder = Disturbances(part=32, ct_sigma_hu=40.0)
+        >>> plan = Plan("cohort.csv", "dev", scale=(1, 1, 4), models=["ct-z4"], robust=harder)
+        >>> plan.robust.describe("CT")["noise"]
+        'the same with Gaussian noise, sigma 40 HU, correlated in plane over 0.8 voxels'
     """
 
     part: int = 48

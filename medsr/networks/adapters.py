@@ -39,6 +39,16 @@ class LowRankUpdate(nn.Module):
             of rank asks for no other learning rate.
 
     Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.adapters import LowRankUpdate
+        >>> kernel = torch.rand(16, 16, 3, 3, 3)
+        >>> update = LowRankUpdate(kernel.shape, rank=4, alpha=4.0)
+        >>> torch.equal(update(kernel), kernel)  # a fresh one changes nothing
+        True
+        >>> sum(p.numel() for p in update.parameters()), kernel.numel()
+        (1792, 6912)
     """
 
     def __init__(self, shape: Sequence[int], rank: int, alpha: float):
@@ -74,6 +84,14 @@ def add_adapters(
     Raises:
         ValueError: If rank or alpha is out of range, no convolution fits, or a weight is
             parametrised already.
+
+    Examples:
+        >>> from medsr import SRModel
+        >>> from medsr.networks.adapters import add_adapters
+        >>> network = SRModel.load("mr-z4").module
+        >>> trained = add_adapters(network, rank=4, layers=("body.*",))
+        >>> trained == sum(p.numel() for p in network.parameters() if p.requires_grad)
+        True
     """
     if rank < 1 or not (math.isfinite(alpha) and alpha > 0):
         raise ValueError(f"rank is {rank} and alpha {alpha}; they must be at least 1 and above 0")
@@ -106,6 +124,16 @@ def merge_adapters(network: Network) -> Network:
     Returns:
         The plain network, with the names and shapes of parameters that it had before it was
         adapted; those that were frozen stay so.
+
+    Examples:
+        >>> import torch
+        >>> from medsr import SRModel
+        >>> from medsr.networks.adapters import add_adapters, merge_adapters
+        >>> network = SRModel.load("mr-z4").module
+        >>> names = set(network.state_dict())
+        >>> _ = add_adapters(network, rank=2)
+        >>> set(merge_adapters(network).state_dict()) == names  # an ordinary network again
+        True
     """
     plain = copy.deepcopy(network)
     for module in _adapted(plain):

@@ -30,6 +30,17 @@ def grow(small: RepPlain3D, large: RepPlain3D) -> None:
 
     Source: Chen, Goodfellow, Shlens 2016, "Net2Net: Accelerating Learning via Knowledge Transfer",
         with zero outgoing weights in place of copied channels.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import RepPlain3D
+        >>> from medsr.networks.grow import grow
+        >>> small = RepPlain3D((1, 1, 4), width=16, depth=2)
+        >>> large = RepPlain3D((1, 1, 4), width=32, depth=3)
+        >>> grow(small, large)
+        >>> lr = torch.rand(1, 1, 8, 8, 4)
+        >>> torch.allclose(small(lr), large(lr), atol=1e-5)
+        True
     """
     same = ("scale", "fold", "interpolation", "head_options")
     if any(getattr(small, name) != getattr(large, name) for name in same):

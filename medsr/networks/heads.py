@@ -23,6 +23,8 @@ from medsr.errors import NoUncertaintyError
 if TYPE_CHECKING:
     from medsr.networks.blocks import SRNetwork
 
+__all__ = ["MeanAndSigma", "build_readout", "readout_of", "with_head"]
+
 HEADS = ("value", "gaussian", "bins")
 """What a network's option ``head`` may name."""
 
@@ -232,6 +234,15 @@ class MeanAndSigma(nn.Module):
 
     Raises:
         NoUncertaintyError: If it has none.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks import build_network
+        >>> from medsr.networks.heads import MeanAndSigma
+        >>> network = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2, head="gaussian")
+        >>> both = MeanAndSigma(network.eval())
+        >>> both(torch.rand(1, 1, 8, 8, 4)).shape  # mean, and standard deviation of the error
+        torch.Size([1, 2, 8, 8, 16])
     """
 
     channels = 2
@@ -261,6 +272,12 @@ def build_readout(head: Head) -> Readout | None:
 
     Raises:
         ValueError: If the kind is unknown or an argument is wrong.
+
+    Examples:
+        >>> from medsr.networks.heads import build_readout
+        >>> readout = build_readout({"kind": "bins", "bins": 17})
+        >>> readout.channels, build_readout("value") is None
+        (17, True)
     """
     options = {"kind": head} if isinstance(head, str) else dict(head)
     kind = options.pop("kind", None)
@@ -281,6 +298,13 @@ def readout_of(network: nn.Module) -> Readout:
 
     Raises:
         NoUncertaintyError: If the network gives values only.
+
+    Examples:
+        >>> from medsr.networks import build_network
+        >>> from medsr.networks.heads import readout_of
+        >>> network = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2, head="gaussian")
+        >>> readout_of(network).options["sigma"]  # smallest and largest standard deviation
+        [0.001, 1.0]
     """
     readout = getattr(network, READOUT, None)
     if readout is None:
@@ -304,6 +328,18 @@ def with_head(network: SRNetwork, head: Head) -> SRNetwork:
 
     Raises:
         ValueError: If the network has a head already, or its last layer is another one.
+
+    Examples:
+        >>> import torch
+        >>> from medsr import SRModel
+        >>> from medsr.networks.heads import with_head
+        >>> trained = SRModel.load("mr-z4").module
+        >>> surer = with_head(trained, "gaussian")
+        >>> lr = torch.rand(1, 1, 12, 12, 4)
+        >>> with torch.no_grad():
+        ...     mean, sigma = surer.distribution(lr)
+        ...     torch.allclose(mean, trained(lr), atol=1e-5), sigma.shape
+        (True, torch.Size([1, 1, 12, 12, 16]))
     """
     readout = build_readout(head)
     tail = getattr(network, "tail", None)

@@ -26,6 +26,20 @@ class Case:
         results: Restored scans by method, each on the truth's grid; native units.
         consistency: What the result of a model, degraded again, differs by from ``lr``, on the
             grid of ``lr``; native units. None where it was not computed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.degrade import SliceProfile, degrade_volume
+        >>> from medsr.evaluate.baselines import resample
+        >>> from medsr.evaluate.report import Case
+        >>> data = np.random.default_rng(0).uniform(0, 800, (16, 16, 16)).astype(np.float32)
+        >>> truth = Volume(data, Geometry(data.shape, np.eye(4)), "MR")
+        >>> thick = degrade_volume(truth, SliceProfile(factor=(1, 1, 4)))
+        >>> plain = resample(thick, truth.geometry, "bspline")
+        >>> case = Case("median", "p1", "p1_T1w", "z", thick, truth, {"bspline": plain})
+        >>> sorted(case.results)
+        ['bspline']
     """
 
     label: str

@@ -96,6 +96,22 @@ def write_report(
     Raises:
         MissingExtraError: The extra ``report`` is not installed.
         OutputError: The file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.evaluate.report import write_report
+        >>> from medsr.evaluate.results import CaseResult, Results
+        >>> cases = tuple(
+        ...     CaseResult(f"p{n}", f"s{n}", "z", method, {"psnr": psnr + n}, seconds=1.0)
+        ...     for n in range(4)
+        ...     for method, psnr in (("bspline", 25.0), ("mr-z4", 27.5))
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = Results(about={}, cases=cases).to_dict()
+        ...     page = write_report(data, [], Path(folder, "report.html"))
+        ...     page.read_text(encoding="utf-8").startswith("<!doctype html>")
+        True
     """
     check_output(path, overwrite=overwrite)
     page = render(data, cases)
@@ -110,6 +126,10 @@ def check_report() -> None:
 
     Raises:
         MissingExtraError: The extra ``report`` is not installed.
+
+    Examples:
+        >>> from medsr.evaluate.report import check_report
+        >>> check_report()  # silent: the extra ``report`` is installed
     """
     _environment()
     require_matplotlib()
@@ -125,6 +145,14 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
 
     Raises:
         MissingExtraError: The extra ``report`` is not installed.
+
+    Examples:
+        >>> from medsr.evaluate.report import render
+        >>> from medsr.evaluate.results import CaseResult, Results
+        >>> row = CaseResult("p1", "s1", "z", "bspline", {"psnr": 25.0}, seconds=1.0)
+        >>> page = render(Results(about={}, cases=(row,)).to_dict(), [], static=True)
+        >>> "<script" in page  # for print: no scripts
+        False
     """
     environment = _environment()
     of = Evaluation(data)

@@ -55,6 +55,18 @@ def write_pdf(
     Raises:
         MissingExtraError: The extra ``report`` or ``pdf``, or the library Pango, is missing.
         OutputError: The file cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.errors import OutputNotWritableError
+        >>> from medsr.evaluate.report import write_pdf
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         write_pdf({}, [], Path(folder, "missing", "report.pdf"))
+        ...     except OutputNotWritableError:
+        ...         print("refused before any work is spent")
+        refused before any work is spent
     """
     check_output(path, overwrite=overwrite)
     check_pdf()

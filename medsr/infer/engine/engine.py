@@ -34,6 +34,8 @@ from medsr.infer.engine.speed import USUAL, Way, rates
 from medsr.infer.engine.stream import chain_of, subvoxels
 from medsr.infer.engine.tiles import Shape, Tile, choose_core, even_out, plan_tiles
 
+__all__ = ["Engine", "Plan"]
+
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
@@ -64,6 +66,14 @@ class Plan:
         backend: By which library.
         air_voxels: Voxels left to interpolation.
         air: Where they are, if any.
+
+    Examples:
+        >>> from medsr.infer.engine.engine import Engine
+        >>> from medsr.networks import build_network
+        >>> network = build_network("ResNet3D", (1, 1, 4), width=16, blocks=1).eval()
+        >>> plan = Engine(network, precision="fp32", core=16).plan((32, 32, 16))
+        >>> len(plan.tiles), plan.as_dict()["streamed"]
+        (4, False)
     """
 
     shape: Shape
@@ -121,10 +131,10 @@ class Engine:
     Args:
         network: In evaluation mode, with ``scale``, ``halo`` and ``multiple_of`` (all of
             ``medsr.networks`` have them), and ``channels`` where its output has more than one.
-        device: Where it runs; by default where its parameters are. precision: ``"auto"``,
-        ``"fp32"`` or ``"bf16"``. backend: Name in ``medsr.infer.engine.backends.BACKENDS``, or
-        ``"auto"``: torch for chains, which
-            it streams, else the one that is fastest on the first volume planned with
+        device: Where it runs; by default where its parameters are.
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
+        backend: Name in ``medsr.infer.engine.backends.BACKENDS``, or ``"auto"``: torch for chains,
+            which it streams, else the one that is fastest on the first volume planned with
             :meth:`plan_for`.
         max_memory_bytes: Limit for the output and what a block takes, together; by default a
             share of what is free.
@@ -139,6 +149,22 @@ class Engine:
         DeviceError: There is no such device.
         MissingExtraError: The backend's packages are not installed.
         UsageError: The network does not say its scale, halo and alignment, or a name is unknown.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from medsr.infer.engine.engine import Engine
+        >>> from medsr.networks import build_network
+        >>> network = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2).merged().eval()
+        >>> engine = Engine(network, precision="fp32")
+        >>> engine.streams  # a chain of plain convolutions, fed plane by plane
+        True
+        >>> lr = torch.rand(24, 24, 10)  # normalised, (X, Y, Z)
+        >>> sr = engine.run(lr)
+        >>> with torch.no_grad():
+        ...     whole = network(lr[None, None])
+        >>> np.allclose(sr, whole.numpy(), atol=1e-5)
+        True
     """
 
     def __init__(

@@ -16,6 +16,8 @@ from itertools import pairwise, product
 
 from medsr.errors import MemoryLimitError, UsageError
 
+__all__ = ["Tile", "plan_tiles"]
+
 Shape = tuple[int, int, int]
 
 
@@ -28,6 +30,14 @@ class Tile:
         core_stop: End of the core, per axis.
         start: First voxel of the padded block, per axis.
         stop: End of the padded block, per axis.
+
+    Examples:
+        >>> from medsr.infer.engine.tiles import Tile
+        >>> tile = Tile((8, 0, 0), (16, 8, 8), start=(4, 0, 0), stop=(20, 9, 8))
+        >>> tile.shape  # what the network reads
+        (16, 9, 8)
+        >>> tile.output_slices((1, 1, 4))  # where its core lies in the result
+        (slice(8, 16, None), slice(0, 8, None), slice(0, 32, None))
     """
 
     core_start: Shape
@@ -73,6 +83,12 @@ def plan_tiles(shape: Shape, halo: Shape, multiple_of: Shape, core: Shape) -> tu
 
     Raises:
         UsageError: An argument is out of its range.
+
+    Examples:
+        >>> from medsr.infer.engine.tiles import plan_tiles
+        >>> tiles = plan_tiles((100, 80, 30), halo=(9, 9, 9), multiple_of=(1, 1, 1), core=(64,) * 3)
+        >>> len(tiles), tiles[0].core_stop, tiles[0].stop
+        (4, (50, 40, 30), (59, 49, 30))
     """
     if min(shape) < 1 or min(halo) < 0 or min(multiple_of) < 1 or min(core) < 1:
         raise UsageError(

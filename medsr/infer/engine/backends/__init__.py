@@ -59,6 +59,11 @@ def resolve_backend(
         BackendError: It lacks the precision or the device.
         MissingExtraError: Its packages are not installed.
         UsageError: There is none of that name.
+
+    Examples:
+        >>> from medsr.infer.engine.backends import resolve_backend
+        >>> resolve_backend("torch").name
+        'torch'
     """
     if name not in BACKENDS:
         raise UsageError(f"backend {name!r} is unknown; use auto, {', '.join(BACKENDS)}")
@@ -77,6 +82,11 @@ def precision_for(name: str, precision: str, device: torch.device = CPU) -> Prec
 
     Raises:
         UsageError: The precision is none of the three.
+
+    Examples:
+        >>> from medsr.infer.engine.backends import precision_for
+        >>> precision_for("onnxruntime", "auto"), precision_for("torch", "fp32")
+        ('fp32', 'fp32')
     """
     found = resolve_precision(precision, device)
     if precision != "auto" or name not in BACKENDS:

@@ -19,7 +19,17 @@ CPU = torch.device("cpu")
 
 
 class Runner(Protocol):
-    """A network made ready for blocks of one size."""
+    """A network made ready for blocks of one size.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.infer.engine.backends import BACKENDS, Runner
+        >>> from medsr.networks import build_network
+        >>> network = build_network("RepPlain3D", (1, 1, 4), width=16, depth=2).eval()
+        >>> run: Runner = BACKENDS["torch"].prepare(network, (8, 8, 4))
+        >>> run(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 1, 8, 8, 16])
+    """
 
     def __call__(self, block: Tensor) -> Tensor:
         """Enlarge one block.
@@ -46,6 +56,12 @@ class Backend(Protocol):
         packages: Modules that must be importable.
         extra: The extra of medsr that installs them; empty where nothing is to be installed.
         precisions: In which it can compute, given the right machine.
+
+    Examples:
+        >>> from medsr.infer.engine.backends import BACKENDS, Backend
+        >>> backend: Backend = BACKENDS["openvino"]
+        >>> backend.extra, "bf16" in backend.precisions
+        ('openvino', True)
     """
 
     name: str
@@ -87,14 +103,28 @@ class Backend(Protocol):
 
 
 def missing_packages(backend: Backend) -> list[str]:
-    """Return the packages of a backend that are not installed."""
+    """Return the packages of a backend that are not installed.
+
+    Examples:
+        >>> from medsr.infer.engine.backends import BACKENDS, missing_packages
+        >>> missing_packages(BACKENDS["torch"])
+        []
+    """
     return [package for package in backend.packages if find_spec(package) is None]
 
 
 def why_not(
     backend: Backend, precision: Precision = "fp32", device: torch.device = CPU
 ) -> str | None:
-    """Say in one line why a backend cannot be used here; None where it can."""
+    """Say in one line why a backend cannot be used here; None where it can.
+
+    Examples:
+        >>> from medsr.infer.engine.backends import BACKENDS, why_not
+        >>> why_not(BACKENDS["torch"]) is None
+        True
+        >>> why_not(BACKENDS["onnxruntime"], precision="bf16") is None
+        False
+    """
     missing = missing_packages(backend)
     if missing:
         return (
@@ -110,6 +140,15 @@ def require(backend: Backend, precision: Precision = "fp32", device: torch.devic
     Raises:
         BackendError: It lacks the precision or the device.
         MissingExtraError: Its packages are not installed.
+
+    Examples:
+        >>> from medsr.errors import MedsrError
+        >>> from medsr.infer.engine.backends import BACKENDS, require
+        >>> try:
+        ...     require(BACKENDS["onnxruntime"], precision="bf16")
+        ... except MedsrError:
+        ...     print("ONNX Runtime computes in fp32 only")
+        ONNX Runtime computes in fp32 only
     """
     reason = why_not(backend, precision, device)
     if reason is not None:

@@ -29,6 +29,11 @@ def load_model(
         MissingExtraError: The library that computes int8 is not installed.
         ModelFileError: The folder is incomplete or damaged.
         UnknownModelError: Neither a shipped name nor a folder.
+
+    Examples:
+        >>> from medsr.infer.engine.backends.load import load_model
+        >>> load_model("ct-z4").spec.role  # or a folder, of floats or of int8
+        'student'
     """
     folder = zoo.resolve(name_or_folder, root)
     if (folder / DETAILS_FILE).is_file():
