@@ -28,7 +28,7 @@ from medsr import __version__
 from medsr.errors import UsageError
 from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.io.atomic import atomic_file, check_output
-from medsr.networks import SRNetwork, build_network
+from medsr.networks import NETWORKS, SRNetwork, build_network
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +40,9 @@ SCHEMA = 1
 REFERENCE = "RepPlain3D"
 """The network that the others are compared with: the shipped students'."""
 
+_COMPARED = {e.name: e.compared for e in NETWORKS.entries() if e.compared is not None}
 STUDENTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        REFERENCE: {"width": 32, "depth": 8, "branches": ["identity"]},
-        "FSRCNN3D": {"width": 64, "shrink": 32, "maps": 7},
-        "Span3D": {"width": 32, "blocks": 2, "branches": ["identity"]},
-        "Plain25D": {"width": 48, "depth": 10},
-        "MobileNet3D": {"width": 48, "blocks": 9, "expansion": 4},
-        "ShuffleNet3D": {"width": 192, "blocks": 8},
-    }
+    {REFERENCE: _COMPARED[REFERENCE], **_COMPARED}
 )
 """Every student network with the options of its recipe, all of about 226 K parameters."""
 

@@ -39,7 +39,11 @@ def degrade_command(
     ],
     kind: Annotated[
         str,
-        typer.Option("--kind", metavar="KIND", help="Physics: slice_profile, kspace or ct_slab."),
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Physics, such as slice_profile; medsr methods lists all.",
+        ),
     ],
     axis: Annotated[
         AxisOption,

@@ -1,4 +1,4 @@
-"""``medsr methods``: every method of distillation and every network, with source and recipe."""
+"""``medsr methods``: every method of distillation, network and degradation, with its source."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from rich.table import Table
 
 from medsr.cli.options import write_json
 
-_HEADINGS = {"term": "term", "way": "another way", "network": "network"}
+_HEADINGS = {
+    "term": "term",
+    "way": "another way",
+    "network": "network",
+    "degradation": "degradation",
+}
 
 
 def methods_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the methods of distillation and the networks, with sources and recipes."""
+    """List the methods of distillation, networks and degradations, with sources and recipes."""
     from dataclasses import asdict
 
     from medsr.distill.catalogue import catalogue

@@ -1,7 +1,7 @@
 """The physics of low resolution: how scanners lose detail, as deterministic operators.
 
-The table of names, and :func:`degrade_volume` which carries the geometry along. Third parties add
-degradations by an entry point in the group ``medsr.degradations``.
+Each registers itself; :func:`degrade_volume` carries the geometry along. Third parties add
+degradations by an entry point in the group ``medsr.degradations``, or register them themselves.
 """
 
 from __future__ import annotations
@@ -13,37 +13,27 @@ import numpy as np
 import torch
 
 from medsr.degrade.base import Degradation, Separable, Triple
-from medsr.degrade.ct_slab import CTSlab, CTSlabParams
-from medsr.degrade.kspace import KSpaceCrop, KSpaceParams
-from medsr.degrade.mixture import Mixture, MixtureParams
-from medsr.degrade.slice_profile import SliceProfile, SliceProfileParams
 from medsr.errors import UsageError
-from medsr.plugins import check_options, look_up
+from medsr.plugins import Registry, check_options
 from medsr.volume import Volume
-
-DEGRADATIONS: dict[str, type[Any]] = {
-    "slice_profile": SliceProfile,
-    "kspace": KSpaceCrop,
-    "ct_slab": CTSlab,
-    "mixture": Mixture,
-}
 
 __all__ = [
     "DEGRADATIONS",
-    "CTSlab",
-    "CTSlabParams",
     "Degradation",
-    "KSpaceCrop",
-    "KSpaceParams",
-    "Mixture",
-    "MixtureParams",
     "Separable",
-    "SliceProfile",
-    "SliceProfileParams",
     "build_degradation",
     "degrade_volume",
     "for_domain",
 ]
+
+DEGRADATIONS: Registry[type[Any]] = Registry(
+    "degradation", __name__, UsageError, group="medsr.degradations"
+)
+"""Every degradation by the name that recipes use."""
+
+
+def __getattr__(name: str) -> Any:
+    return DEGRADATIONS.attribute(name)
 
 
 def build_degradation(kind: str, factor: Triple, **options: Any) -> Degradation[Any]:
@@ -63,9 +53,7 @@ def build_degradation(kind: str, factor: Triple, **options: Any) -> Degradation[
         >>> slab.factor, slab.margin  # overlapping slabs reach beyond their slice
         ((1, 1, 5), (0, 0, 5))
     """
-    cls = look_up(
-        kind, DEGRADATIONS, group="medsr.degradations", what="degradation", error=UsageError
-    )
+    cls = DEGRADATIONS.find(kind).factory
     try:
         check_options(cls, options)
         built: Degradation[Any] = cls(factor=factor, **options)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medsr.degrade import DEGRADATIONS
 from medsr.degrade.base import (
     Operators,
     Triple,
@@ -25,6 +26,8 @@ from medsr.degrade.base import (
 )
 from medsr.degrade.noise import add_correlated, gaussian_matrix, smooth_in_plane
 from medsr.degrade.slice_profile import FWHM_PER_SIGMA
+
+__all__ = ["CTSlab", "CTSlabParams"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ def slab_rows(size: int, centres: Tensor, thickness_voxels: float) -> Tensor:
     return normalise_rows((upper - lower).clamp_min(0))
 
 
+@DEGRADATIONS.register(
+    "ct_slab",
+    recipe="configs/students/ct-z4-start.yaml",
+    draws=("thickness", "noise"),
+)
 class CTSlab:
     """Slab mean along one or more axes, in-plane PSF, correlated noise.
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from medsr.degrade import DEGRADATIONS
 from medsr.degrade.base import (
     Operators,
     Triple,
@@ -26,6 +27,8 @@ from medsr.degrade.base import (
     uniform,
 )
 from medsr.degrade.noise import add_rician
+
+__all__ = ["KSpaceCrop", "KSpaceParams"]
 
 WINDOWS = ("none", "hamming", "tukey")
 TUKEY_TAPER = 0.5
@@ -112,6 +115,11 @@ def crop_rows(size: int, kept: int, window: str, mirror: bool) -> Tensor:
     return normalise_rows(matrix)
 
 
+@DEGRADATIONS.register(
+    "kspace",
+    recipe="configs/students/mr-iso2-start.yaml",
+    draws=("noise",),
+)
 class KSpaceCrop:
     """Crop k-space to the coarse grid, then Rician noise.
 

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medsr.degrade import DEGRADATIONS
 from medsr.degrade.base import Degradation, Operators, Separable, Triple, as_triple, uniform
+
+__all__ = ["Mixture", "MixtureParams"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class MixtureParams:
         return float(getattr(self.params, "sigma", 0.0))
 
 
+@DEGRADATIONS.register(
+    "mixture",
+    small={"of": [{"kind": "slice_profile"}, {"kind": "ct_slab"}]},
+    recipe="configs/students/mr-z4-broad.yaml",
+)
 class Mixture:
     """One of several degradations, drawn anew for every patch or scan.
 

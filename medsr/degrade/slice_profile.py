@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medsr.degrade import DEGRADATIONS
 from medsr.degrade.base import (
     Operators,
     Triple,
@@ -25,6 +26,8 @@ from medsr.degrade.base import (
     uniform,
 )
 from medsr.degrade.noise import add_rician
+
+__all__ = ["SliceProfile", "SliceProfileParams"]
 
 FWHM_PER_SIGMA = 2.354820045
 REACH_SIGMAS = 3.0
@@ -72,6 +75,11 @@ def profile_rows(size: int, centres: Tensor, thickness_voxels: float) -> Tensor:
     return normalise_rows(weights)
 
 
+@DEGRADATIONS.register(
+    "slice_profile",
+    recipe="configs/students/mr-z4-start.yaml",
+    draws=("thickness", "noise"),
+)
 class SliceProfile:
     """Gaussian slice profile along one or more axes, then Rician noise.
 

@@ -6,19 +6,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from medsr.distill.distiller import Distilled, Distiller
-from medsr.distill.taps import Activations, DistillTerm, FeatureTaps, Tap
-from medsr.distill.terms import TERMS, FeatureTerm, OutputTerm, build_term
+from medsr.distill.taps import Activations, FeatureTaps, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS, build_term
 
 __all__ = [
     "TERMS",
     "Activations",
-    "DistillTerm",
     "Distilled",
     "Distiller",
     "FeatureTaps",
-    "FeatureTerm",
-    "OutputTerm",
     "Tap",
+    "Term",
     "build_term",
 ]
+
+DistillTerm = Term  # its name until 0.1
+
+
+def __getattr__(name: str) -> Any:
+    return TERMS.attribute(name)

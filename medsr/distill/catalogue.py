@@ -1,64 +1,43 @@
-"""The catalogue: every method and network with one sentence, its source, and a recipe that runs.
+"""The catalogue: methods, networks and degradations, each with one sentence and a recipe that runs.
 
-Terms and networks speak for themselves: sentence and source are those of their docstrings. Ways to
-distil that are no term (who teaches, what is trained, how weights move) are listed here. Recipes
-are files of the repository and are not installed with the package.
+Terms, networks and degradations say theirs where they register. Ways to distil that are no term
+(who teaches, what is trained, how weights move) are listed here. Recipes are files of the
+repository and are not installed with the package.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from medsr.degrade import DEGRADATIONS
 from medsr.distill.terms import TERMS
 from medsr.networks import NETWORKS
+from medsr.plugins import Entry
 
 _DISTILL = "configs/distill"
 _STUDENTS = "configs/students"
 _TEACHERS = "configs/teachers"
 
-TERM_RECIPES: dict[str, str] = {
-    "output": f"{_DISTILL}/mr-z4.yaml",
-    "soft_label": f"{_DISTILL}/soft-label.yaml",
-    "student_branches": f"{_TEACHERS}/mr-z4-friendly.yaml",
-    "nll": f"{_DISTILL}/gaussian.yaml",
-}
-"""Recipes of terms that are not called after the term."""
 
-NETWORK_RECIPES: dict[str, str] = {
-    "DAM3D": f"{_DISTILL}/dam-pair.yaml",
-    "FSRCNN3D": f"{_STUDENTS}/mr-z4-fsrcnn.yaml",
-    "MobileNet3D": f"{_STUDENTS}/mr-z4-mobilenet.yaml",
-    "Plain25D": f"{_STUDENTS}/mr-z4-plain25d.yaml",
-    "RCAN3D": f"{_TEACHERS}/mr-z4-rcan.yaml",
-    "RepPlain3D": f"{_STUDENTS}/mr-z4-start.yaml",
-    "ResNet3D": f"{_TEACHERS}/mr-z4-resnet.yaml",
-    "RRDBNet3D": f"{_TEACHERS}/mr-z4-rrdb.yaml",
-    "ShuffleNet3D": f"{_STUDENTS}/mr-z4-shufflenet.yaml",
-    "Span3D": f"{_STUDENTS}/mr-z4-span.yaml",
-    "SRResNet3D": f"{_TEACHERS}/mr-z4-srresnet.yaml",
-    "UNet3D": f"{_TEACHERS}/mr-z4-unet.yaml",
-}
-"""A recipe that trains each network."""
+Kind = Literal["term", "way", "network", "degradation"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class Line:
     """One line of the catalogue.
 
     Attributes:
         kind: ``term`` (a loss between student and teacher), ``way`` (another way to distil or to
-            compress) or ``network``.
+            compress), ``network`` or ``degradation``.
         name: What recipes call it, or its name in words.
         description: One sentence.
         source: Where it comes from.
-        recipe: Path in the repository of a recipe that uses it.
-        command: How it is run.
+        recipe: Path in the repository of a recipe that uses it; empty for one of another package.
+        command: How it is run; empty likewise.
     """
 
-    kind: Literal["term", "way", "network"]
+    kind: Kind
     name: str
     description: str
     source: str
@@ -66,35 +45,19 @@ class Entry:
     command: str
 
 
-def catalogue() -> list[Entry]:
-    """Return all terms, other ways and networks, in this order, each sorted by name."""
-    terms = [
-        _entry("term", name, cls, TERM_RECIPES.get(name, f"{_DISTILL}/{name}.yaml"))
-        for name, cls in sorted(TERMS.items())
-    ]
-    networks = [
-        _entry("network", name, cls, NETWORK_RECIPES.get(name, ""))
-        for name, cls in sorted(NETWORKS.items(), key=lambda item: item[0].lower())
-    ]
-    return [*terms, *sorted(WAYS, key=lambda way: way.name), *networks]
+def catalogue() -> list[Line]:
+    """Return all terms, other ways, networks and degradations, each kind sorted by name."""
+    terms = [_line("term", entry) for entry in TERMS.entries()]
+    networks = [_line("network", entry) for entry in NETWORKS.entries()]
+    degradations = [_line("degradation", entry) for entry in DEGRADATIONS.entries()]
+    return [*terms, *sorted(WAYS, key=lambda way: way.name), *networks, *degradations]
 
 
-def first_sentence(documented: object) -> str:
-    """Return the first paragraph of a docstring as one line."""
-    return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
-
-
-def source_of(documented: object) -> str:
-    """Return the ``Source:`` section of a docstring as one line; empty where there is none."""
-    text = inspect.getdoc(documented) or ""
-    found = re.search(r"^Source: (.+?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-    return " ".join(found[1].split()) if found else ""
-
-
-def _entry(kind: Literal["term", "network"], name: str, documented: object, recipe: str) -> Entry:
-    return Entry(
-        kind, name, first_sentence(documented), source_of(documented), recipe, _command(recipe)
-    )
+def _line(kind: Kind, entry: Entry[Any]) -> Line:
+    command = _command(entry.recipe) if entry.recipe else ""
+    if kind == "degradation":
+        command = f"medsr degrade INPUT OUTPUT --scale X,Y,Z --kind {entry.name}"
+    return Line(kind, entry.name, entry.description, entry.source, entry.recipe, command)
 
 
 def _command(recipe: str) -> str:
@@ -103,14 +66,12 @@ def _command(recipe: str) -> str:
     return f"medsr {'train' if trains else 'distill'} {recipe}"
 
 
-def _way(
-    name: str, description: str, source: str, recipe: str, command: str | None = None
-) -> Entry:
+def _way(name: str, description: str, source: str, recipe: str, command: str | None = None) -> Line:
     path = f"{_DISTILL}/{recipe}.yaml"
-    return Entry("way", name, description, source, path, command or _command(path))
+    return Line("way", name, description, source, path, command or _command(path))
 
 
-WAYS: tuple[Entry, ...] = (
+WAYS: tuple[Line, ...] = (
     _way(
         "adapters",
         "Low-rank additions to the convolutions of a trained model are all that is trained, and "

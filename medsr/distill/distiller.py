@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from medsr.batch import Batch
-from medsr.distill.taps import Activations, DistillTerm, FeatureTaps
+from medsr.distill.taps import Activations, FeatureTaps
+from medsr.distill.term import Term
 from medsr.distill.views import View, views_for
 from medsr.errors import UsageError
 
@@ -83,7 +84,7 @@ class Distiller(nn.Module):
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module | None, terms: Sequence[DistillTerm]
+        self, student: nn.Module, teacher: nn.Module | None, terms: Sequence[Term]
     ) -> None:
         super().__init__()
         if teacher is not None:
@@ -91,21 +92,22 @@ class Distiller(nn.Module):
         self.student = student
         self.terms = nn.ModuleDict()
         for term in terms:
-            if not isinstance(term, nn.Module) or not isinstance(term, DistillTerm):
+            if not isinstance(term, Term):
                 raise UsageError(f"{type(term).__name__} is no distillation term")
-            if teacher is None and _needs_teacher(term):
+            if teacher is None and term.needs_teacher:
                 raise UsageError(f"distillation term {term.name!r} needs a teacher; name one")
             self.terms[self._unused_name(term.name)] = term
         # A tuple hides the teacher from nn.Module's registry of children.
         self._teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
         self._views = views_for(getattr(student, "scale", (1, 2, 3)))
         for term in terms:
-            if _views(term) > len(self._views):
+            if term.teacher_views > len(self._views):
                 raise UsageError(
-                    f"distillation term {term.name!r}: {_views(term)} views of the scan; "
+                    f"distillation term {term.name!r}: {term.teacher_views} views of the scan; "
                     f"networks of this scale have {len(self._views)}"
                 )
-        self._bind_terms()
+        for term in terms:
+            term.bind(student, teacher)
         taps = [tap for term in terms for tap in term.needs]
         ours = (tap.student for tap in taps if tap.student)
         self._student_taps = FeatureTaps(student, ours, "student")
@@ -123,8 +125,12 @@ class Distiller(nn.Module):
     @property
     def adversaries(self) -> dict[str, nn.Module]:
         """The networks of the terms that learn against the student, by the terms' names."""
-        found = {name: getattr(term, "adversary", None) for name, term in self.terms.items()}
+        found = {name: self.term(name).adversary for name in self.terms}
         return {name: network for name, network in found.items() if network is not None}
+
+    def term(self, name: str) -> Term:
+        """Return the term of this name, of ``terms``."""
+        return cast("Term", self.terms[name])
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters for the student's optimiser: its own and those of the terms' projections."""
@@ -149,12 +155,13 @@ class Distiller(nn.Module):
         with self._student_taps.record() as features:
             output: Tensor = self.student(batch.lr)
         student = Activations(output, features)
-        teachers = self._ask_teacher(batch, {_views(self.terms[name]) for name in names}, student)
+        counts = {self.term(name).teacher_views for name in names}
+        teachers = self._ask_teacher(batch, counts, student)
         result = Distilled(output)
         for name in names:
-            term: Any = self.terms[name]
-            teacher = teachers[_views(term)]
-            adversary = getattr(term, "adversary", None)
+            term = self.term(name)
+            teacher = teachers[term.teacher_views]
+            adversary = term.adversary
             if adversary is None:
                 result.losses[name] = term(student, teacher, batch).float()
                 continue
@@ -200,20 +207,13 @@ class Distiller(nn.Module):
                 answers[count] = Activations(first + mean, features, spread)
         return answers
 
-    def _bind_terms(self) -> None:
-        """Show both networks to the terms that look at weights or run networks."""
-        for term in self.terms.values():
-            bind = getattr(term, "bind", None)
-            if callable(bind):
-                bind(self.student, self.teacher)
-
     @torch.no_grad()
     def _setup_terms(self) -> None:
         """Show the terms what both networks give for a tiny scan, on the student's device.
 
         Taps that give nothing are found here, before the first step.
         """
-        waiting = [term for term in self.terms.values() if callable(getattr(term, "setup", None))]
+        waiting = [term for term in map(self.term, self.terms) if type(term).setup != Term.setup]
         theirs = () if self._teacher_taps is None else self._teacher_taps.names
         if not (waiting or self._student_taps.names or theirs):
             return
@@ -221,7 +221,7 @@ class Distiller(nn.Module):
         if self.teacher is not None and self._teacher_taps is not None:
             teacher = _probe(self.teacher, self._teacher_taps)
         for term in waiting:
-            cast("Callable[[Activations, Activations], None]", term.setup)(student, teacher)
+            term.setup(student, teacher)
 
     def _unused_name(self, name: str) -> str:
         number = 2
@@ -236,14 +236,6 @@ class Distiller(nn.Module):
         if self.teacher is not None:
             self.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
-
-
-def _views(term: object) -> int:
-    return int(getattr(term, "teacher_views", 1))
-
-
-def _needs_teacher(term: object) -> bool:
-    return bool(getattr(term, "needs_teacher", True))
 
 
 def _check_networks(student: nn.Module, teacher: nn.Module) -> None:

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from medsr.batch import Batch
 from medsr.errors import UsageError
 
 
@@ -72,66 +70,6 @@ class Activations:
         features = {name: value.detach() for name, value in self.features.items()}
         spread = None if self.spread is None else self.spread.detach()
         return Activations(self.output.detach(), features, spread)
-
-
-@runtime_checkable
-class DistillTerm(Protocol):
-    """One method of distillation: an ``nn.Module`` with these members.
-
-    A term may have more members:
-
-    - ``teacher_views`` (int, default 1): about how many views of the scan the teacher is asked (see
-      :mod:`medsr.distill.views`); the term then receives the mean of the un-flipped answers as the
-      teacher's output, and their standard deviation. Features are those of the scan itself.
-    - ``needs_teacher`` (bool, default True): ``False`` lets the term work without a teacher; it
-      then receives the student's own detached activations in the teacher's place.
-    - ``bind(student, teacher)``: called once, before ``needs`` is read, with both networks (the
-      teacher is None where there is none), for terms that look at weights or run a network
-      themselves. They must not become children of the term: keep them in a tuple.
-    - ``setup(student, teacher)``: called once, when the distiller is built, with the
-      :class:`Activations` of a tiny scan, so that projections whose widths depend on the
-      networks exist before an optimiser asks for parameters.
-    - ``adversary`` (an ``nn.Module``) with ``adversary_loss(student, teacher, batch)`` and
-      ``adversary_learning_rate``: a network that learns against the student. It has an optimiser of
-      its own; its loss is asked for with the student's activations detached, and the term's own
-      call sees it frozen.
-
-    Attributes:
-        name: Under which the loss is logged.
-        needs: The taps whose features the term reads.
-
-    Examples:
-        >>> import torch
-        >>> from torch import nn
-        >>> from medsr.batch import Batch
-        >>> from medsr.distill import Distiller, DistillTerm
-        >>> from medsr.networks import build_network
-        >>> class EdgeTerm(nn.Module):
-        ...     name = "edges"
-        ...     needs = ()  # outputs are enough
-        ...
-        ...     def forward(self, student, teacher, batch):
-        ...         error = student.output - teacher.output
-        ...         return error.diff(dim=-1).abs().mean()
-        >>> isinstance(EdgeTerm(), DistillTerm)
-        True
-        >>> networks = [build_network("RepPlain3D", (1, 1, 4), width=w, depth=2) for w in (16, 32)]
-        >>> distiller = Distiller(*networks, [EdgeTerm()])
-        >>> step = distiller(Batch(torch.rand(1, 1, 8, 8, 4), torch.rand(1, 1, 8, 8, 16)))
-        >>> sorted(step.losses)
-        ['edges']
-    """
-
-    name: str
-
-    @property
-    def needs(self) -> tuple[Tap, ...]:
-        """The taps whose features the term reads; empty if it reads outputs only."""
-        ...
-
-    def __call__(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        """Return a float32 scalar; the teacher's tensors carry no gradient."""
-        ...
 
 
 class FeatureTaps:

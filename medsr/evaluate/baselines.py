@@ -147,7 +147,7 @@ def resample(volume: Volume, grid: Geometry, method: Interpolation) -> Volume:
 
 def _total_variation(lr: Volume, grid: Geometry, degradation: Degradation[Any] | None) -> Volume:
     """Total variation on ``grid``, or beside it and resampled where nothing leads from it to lr."""
-    from medsr.degrade import SliceProfile
+    from medsr.degrade.slice_profile import SliceProfile
     from medsr.evaluate.total_variation import total_variation
 
     fine = grid

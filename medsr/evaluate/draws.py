@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from medsr.degrade import Degradation, build_degradation
+from medsr.degrade import DEGRADATIONS, Degradation, build_degradation
 from medsr.volume import Modality
 
 THICKNESS = (0.8, 1.2)
@@ -17,15 +17,9 @@ THICKNESS = (0.8, 1.2)
 NOISE: dict[Modality, tuple[float, float]] = {"MR": (0.0, 0.03), "CT": (0.0, 0.01)}
 """Standard deviation over the data range of the metrics; 0.01 of it is 20 HU."""
 
-_OPTIONS = {
-    "slice_profile": ("thickness", "noise"),
-    "ct_slab": ("thickness", "noise"),
-    "kspace": ("noise",),
-}
-
 
 def ranges(kind: str, modality: Modality) -> dict[str, tuple[float, float]]:
-    """Options of a degradation to draw from; none for one of a plugin, which has its own.
+    """Options of a degradation to draw from: those of its entry's ``draws``.
 
     Args:
         kind: As for :func:`medsr.degrade.build_degradation`.
@@ -35,7 +29,7 @@ def ranges(kind: str, modality: Modality) -> dict[str, tuple[float, float]]:
         Such as ``{"thickness": (0.8, 1.2), "noise": (0.0, 0.03)}``, noise over the data range.
     """
     known = {"thickness": THICKNESS, "noise": NOISE[modality]}
-    return {name: known[name] for name in _OPTIONS.get(kind, ())}
+    return {name: known[name] for name in DEGRADATIONS.find(kind).draws}
 
 
 def build_drawn(

@@ -1,4 +1,4 @@
-"""Losses between a restored and a true volume, and the table that names them.
+"""Losses between a restored and a true volume, which register themselves.
 
 Each is an ``nn.Module`` called as ``loss(sr, hr)`` that returns a float32 scalar. Losses that need
 a teacher live in :mod:`medsr.distill`; figures of merit for reports in ``medsr.evaluate``.
@@ -11,35 +11,16 @@ from typing import Any
 from torch import nn
 
 from medsr.errors import UsageError
-from medsr.losses.frequency import FrequencyLoss
-from medsr.losses.gradient import GradientLoss
-from medsr.losses.pixel import CharbonnierLoss, L1Loss, L2Loss
-from medsr.losses.ssim import SSIMLoss3D
-from medsr.losses.wavelet import WaveletLoss
-from medsr.plugins import check_options
+from medsr.plugins import Registry, check_options
 
-__all__ = [
-    "LOSSES",
-    "CharbonnierLoss",
-    "FrequencyLoss",
-    "GradientLoss",
-    "L1Loss",
-    "L2Loss",
-    "SSIMLoss3D",
-    "WaveletLoss",
-    "build_loss",
-]
+__all__ = ["LOSSES", "build_loss"]
 
-LOSSES: dict[str, type[nn.Module]] = {
-    "l1": L1Loss,
-    "l2": L2Loss,
-    "charbonnier": CharbonnierLoss,
-    "ssim": SSIMLoss3D,
-    "gradient": GradientLoss,
-    "frequency": FrequencyLoss,
-    "wavelet": WaveletLoss,
-}
+LOSSES: Registry[type[nn.Module]] = Registry("loss", __name__, UsageError)
 """Every loss by the name that recipes use."""
+
+
+def __getattr__(name: str) -> Any:
+    return LOSSES.attribute(name)
 
 
 def build_loss(name: str, **options: Any) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import UsageError
+from medsr.losses import LOSSES
 
 FORMS = ("complex", "polar")
 
@@ -18,6 +19,7 @@ _SPATIAL_AXES = (-3, -2, -1)
 _QUIET = 1e-2
 
 
+@LOSSES.register("frequency")
 class FrequencyLoss(nn.Module):
     """Mean absolute error between the orthonormal 3D spectra of two volumes.
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import UsageError
+from medsr.losses import LOSSES
 
 _SPATIAL_AXES = (-3, -2, -1)
 
 
+@LOSSES.register("gradient")
 class GradientLoss(nn.Module):
     """Mean absolute error between the forward differences of two volumes.
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import UsageError
+from medsr.losses import LOSSES
 
 
+@LOSSES.register("l1")
 class L1Loss(nn.Module):
     """Mean absolute error.
 
@@ -36,6 +38,7 @@ class L1Loss(nn.Module):
         return (sr.float() - hr.float()).abs().mean()
 
 
+@LOSSES.register("l2")
 class L2Loss(nn.Module):
     """Mean squared error.
 
@@ -60,6 +63,7 @@ class L2Loss(nn.Module):
         return (sr.float() - hr.float()).square().mean()
 
 
+@LOSSES.register("charbonnier")
 class CharbonnierLoss(nn.Module):
     """Smooth absolute error, ``mean(sqrt(d² + ε²) − ε)``.
 

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import UsageError
+from medsr.losses import LOSSES
 
 _K1 = 0.01
 _K2 = 0.03
 _SPATIAL_AXES = (-3, -2, -1)
 
 
+@LOSSES.register("ssim")
 class SSIMLoss3D(nn.Module):
     """One minus the mean structural similarity under a Gaussian window.
 

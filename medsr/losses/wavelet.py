@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medsr.errors import UsageError
+from medsr.losses import LOSSES
 
 BANDS: tuple[str, ...] = tuple("".join(letters) for letters in product("lh", repeat=3))
 """Sub-bands of one level: low (``l``) or high (``h``) along X, Y and Z; ``llh`` is detail in Z."""
@@ -46,6 +47,7 @@ def haar(volume: Tensor) -> dict[str, Tensor]:
     return bands
 
 
+@LOSSES.register("wavelet")
 class WaveletLoss(nn.Module):
     """Weighted mean of the absolute errors in the sub-bands of a 3D Haar transform.
 

@@ -1,9 +1,9 @@
-"""The networks: one file each, and the table of their names.
+"""The networks: one file each, which registers it.
 
 A network maps a normalised low-resolution tensor ``(B, 1, X, Y, Z)`` to
 ``(B, 1, X·sx, Y·sy, Z·sz)`` and says what an engine must know: ``scale``, ``halo``,
 ``multiple_of`` and ``taps``. Third parties add theirs by an entry point in the group
-``medsr.networks``, which is asked only when a name misses this table.
+``medsr.networks``, or register it themselves. The classes are attributes of this package, too.
 """
 
 from __future__ import annotations
@@ -12,52 +12,18 @@ from typing import Any
 
 from medsr.errors import ModelError
 from medsr.networks.blocks import SRNetwork, Triple
-from medsr.networks.dam import DAM3D
-from medsr.networks.fsrcnn import FSRCNN3D
-from medsr.networks.mobilenet import MobileNet3D
-from medsr.networks.plain25d import Plain25D
-from medsr.networks.rcan import RCAN3D
-from medsr.networks.repplain import RepPlain3D
-from medsr.networks.resnet import ResNet3D
-from medsr.networks.rrdb import RRDBNet3D
-from medsr.networks.shufflenet import ShuffleNet3D
-from medsr.networks.span import Span3D
-from medsr.networks.srresnet import SRResNet3D
-from medsr.networks.unet import UNet3D
-from medsr.plugins import check_options, look_up
+from medsr.plugins import Registry, check_options
 
-NETWORKS: dict[str, type[SRNetwork]] = {
-    "DAM3D": DAM3D,
-    "FSRCNN3D": FSRCNN3D,
-    "MobileNet3D": MobileNet3D,
-    "Plain25D": Plain25D,
-    "RCAN3D": RCAN3D,
-    "RepPlain3D": RepPlain3D,
-    "ResNet3D": ResNet3D,
-    "RRDBNet3D": RRDBNet3D,
-    "ShuffleNet3D": ShuffleNet3D,
-    "Span3D": Span3D,
-    "SRResNet3D": SRResNet3D,
-    "UNet3D": UNet3D,
-}
+__all__ = ["NETWORKS", "SRNetwork", "build_network"]
 
-__all__ = [
-    "DAM3D",
-    "FSRCNN3D",
-    "MobileNet3D",
-    "NETWORKS",
-    "Plain25D",
-    "RCAN3D",
-    "RRDBNet3D",
-    "RepPlain3D",
-    "ResNet3D",
-    "SRNetwork",
-    "SRResNet3D",
-    "ShuffleNet3D",
-    "Span3D",
-    "UNet3D",
-    "build_network",
-]
+NETWORKS: Registry[type[SRNetwork]] = Registry(
+    "network", __name__, ModelError, group="medsr.networks"
+)
+"""Every network by the name that recipes use."""
+
+
+def __getattr__(name: str) -> Any:
+    return NETWORKS.attribute(name)
 
 
 def build_network(name: str, scale: Triple, **options: Any) -> SRNetwork:
@@ -82,7 +48,7 @@ def build_network(name: str, scale: Triple, **options: Any) -> SRNetwork:
         >>> student.scale, student.values_per_voxel  # mean and standard deviation of every voxel
         ((1, 1, 4), 2)
     """
-    cls = look_up(name, NETWORKS, group="medsr.networks", what="network", error=ModelError)
+    cls = NETWORKS.find(name).factory
     try:
         check_options(cls, options)
         return cls(scale, **options)

@@ -12,10 +12,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import SRNetwork, Triple, check_count, check_width, conv3, zero_conv3
 from medsr.networks.repplain import RepConv3d, RepPlain3D, check_branches, merge_into, plain_options
 
 
+@NETWORKS.register(
+    "DAM3D",
+    small={"width": 16, "depth": 2, "student_width": 16, "student_depth": 2, "shared": 1},
+    recipe="configs/distill/dam-pair.yaml",
+)
 class DAM3D(SRNetwork):
     """A plain student, and a wider trunk that goes on from the student's first layers.
 

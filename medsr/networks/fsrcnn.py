@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     SRNetwork,
     Triple,
@@ -41,6 +42,12 @@ class RectifiedConv(nn.Module):
         return out
 
 
+@NETWORKS.register(
+    "FSRCNN3D",
+    small={"width": 16, "shrink": 16, "maps": 2},
+    recipe="configs/students/mr-z4-fsrcnn.yaml",
+    compared={"width": 64, "shrink": 32, "maps": 7},
+)
 class FSRCNN3D(SRNetwork):
     """FSRCNN in three dimensions, with a voxel shuffle in place of the deconvolution.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     ResidualTrunk,
     Triple,
@@ -47,6 +48,12 @@ class InvertedResidual(nn.Module):
         return out
 
 
+@NETWORKS.register(
+    "MobileNet3D",
+    small={"width": 16, "blocks": 2, "expansion": 2},
+    recipe="configs/students/mr-z4-mobilenet.yaml",
+    compared={"width": 48, "blocks": 9, "expansion": 4},
+)
 class MobileNet3D(ResidualTrunk):
     """MobileNetV2's inverted residuals in three dimensions, without batch norm.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import SRNetwork, Triple, check_width, conv1, he_normal, zero_conv3
 from medsr.networks.heads import Head
 
@@ -16,6 +17,12 @@ def plane_convolution(in_channels: int, out_channels: int) -> nn.Conv3d:
     return he_normal(convolution)
 
 
+@NETWORKS.register(
+    "Plain25D",
+    small={"width": 16, "depth": 2},
+    recipe="configs/students/mr-z4-plain25d.yaml",
+    compared={"width": 48, "depth": 10},
+)
 class Plain25D(SRNetwork):
     """One 2D network for the x–z and the y–z planes, whose two views are fused.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import ResidualTrunk, Triple, check_count, check_width, conv3
 from medsr.networks.heads import Head
 
@@ -109,6 +110,11 @@ class ResidualGroup(nn.Module):
         return out
 
 
+@NETWORKS.register(
+    "RCAN3D",
+    small={"width": 16, "groups": 1, "blocks": 1, "window": 3},
+    recipe="configs/teachers/mr-z4-rcan.yaml",
+)
 class RCAN3D(ResidualTrunk):
     """Residual groups of local channel-attention blocks, residual in residual.
 

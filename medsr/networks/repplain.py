@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3, zero_conv3
 from medsr.networks.heads import Head
 
@@ -213,6 +214,12 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k not in dropped} | {"branches": False}
 
 
+@NETWORKS.register(
+    "RepPlain3D",
+    small={"width": 16, "depth": 2},
+    recipe="configs/students/mr-z4-start.yaml",
+    compared={"width": 32, "depth": 8, "branches": ["identity"]},
+)
 class RepPlain3D(SRNetwork):
     """The student: ``depth`` dense 3³ convolutions with ReLU between them.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import ResidualTrunk, Triple, check_width, conv3
 from medsr.networks.heads import Head
 
@@ -32,6 +33,11 @@ class ResidualBlock(nn.Module):
         return out
 
 
+@NETWORKS.register(
+    "ResNet3D",
+    small={"width": 16, "blocks": 1},
+    recipe="configs/teachers/mr-z4-resnet.yaml",
+)
 class ResNet3D(ResidualTrunk):
     """Residual blocks between a head and a voxel-shuffle tail, one long skip around them.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import ResidualTrunk, Triple, check_width, conv3
 from medsr.networks.heads import Head
 
@@ -54,6 +55,11 @@ class RRDB(nn.Module):
         return x + RESIDUAL_SCALE * out
 
 
+@NETWORKS.register(
+    "RRDBNet3D",
+    small={"width": 16, "growth": 16, "blocks": 1},
+    recipe="configs/teachers/mr-z4-rrdb.yaml",
+)
 class RRDBNet3D(ResidualTrunk):
     """ESRGAN's generator in three dimensions, with a voxel-shuffle tail.
 

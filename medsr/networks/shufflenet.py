@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     ResidualTrunk,
     Triple,
@@ -56,6 +57,12 @@ class ShuffleUnit(nn.Module):
         return interleave(kept, functional.relu(self.second(taken)))
 
 
+@NETWORKS.register(
+    "ShuffleNet3D",
+    small={"width": 32, "blocks": 2},
+    recipe="configs/students/mr-z4-shufflenet.yaml",
+    compared={"width": 192, "blocks": 8},
+)
 class ShuffleNet3D(ResidualTrunk):
     """ShuffleNetV2's units in three dimensions, without batch norm.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     SRNetwork,
     Triple,
@@ -63,6 +64,12 @@ class AttentionBlock(nn.Module):
         return result
 
 
+@NETWORKS.register(
+    "Span3D",
+    small={"width": 16, "blocks": 1},
+    recipe="configs/students/mr-z4-span.yaml",
+    compared={"width": 32, "blocks": 2, "branches": ["identity"]},
+)
 class Span3D(SRNetwork):
     """SPAN in three dimensions: attention without parameters, and dense convolutions only.
 

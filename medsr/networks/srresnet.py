@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     SRNetwork,
     Triple,
@@ -79,6 +80,11 @@ class NormBlock(nn.Module):
         return out
 
 
+@NETWORKS.register(
+    "SRResNet3D",
+    small={"width": 16, "blocks": 1},
+    recipe="configs/teachers/mr-z4-srresnet.yaml",
+)
 class SRResNet3D(SRNetwork):
     """SRGAN's generator in three dimensions, with a voxel-shuffle tail.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     SRNetwork,
     Triple,
@@ -50,6 +51,11 @@ class Join(nn.Module):
         return out
 
 
+@NETWORKS.register(
+    "UNet3D",
+    small={"width": 16, "levels": 2, "blocks": 1},
+    recipe="configs/teachers/mr-z4-unet.yaml",
+)
 class UNet3D(SRNetwork):
     """A U-Net of residual blocks: wide view at little cost, since deep levels are coarse.
 

@@ -198,12 +198,16 @@ def apply_override(plain: dict[str, Any], override: str) -> None:
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Lay changes over plain data: mappings are merged key by key, everything else is replaced.
 
+    Options belong to the ``name`` or ``kind`` beside them: where that changes, none are kept.
+
     Examples:
         >>> from medsr.recipe import merge
         >>> merge({"loop": {"steps": 1000, "log_every": 50}}, {"loop": {"steps": 20}})
         {'loop': {'steps': 20, 'log_every': 50}}
     """
     merged = deepcopy(dict(base))
+    if any(label in changes and changes[label] != base.get(label) for label in ("name", "kind")):
+        merged.pop("options", None)
     for key, value in changes.items():
         own = merged.get(key)
         both = isinstance(own, dict) and isinstance(value, Mapping)

@@ -13,7 +13,8 @@ from medsr import zoo
 from medsr.errors import ModelError
 from medsr.intensity import Intensity
 from medsr.model import ModelSpec, SpacingRange, SRModel
-from medsr.networks import DAM3D, SRNetwork
+from medsr.networks import SRNetwork
+from medsr.networks.dam import DAM3D
 from medsr.patients import TrainingPatients
 from medsr.recipe import Recipe
 from medsr.train.cohort import Cohort

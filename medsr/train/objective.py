@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from medsr.batch import Batch
-from medsr.distill import Distiller, DistillTerm, build_term
+from medsr.distill import Distiller, Term, build_term
 from medsr.distill.pool import TeacherPool
 from medsr.errors import CheckpointError, RecipeError
 from medsr.losses import build_loss
-from medsr.networks import DAM3D, RepPlain3D, SRNetwork, build_network
+from medsr.networks import SRNetwork, build_network
 from medsr.networks.adapters import add_adapters
+from medsr.networks.dam import DAM3D
 from medsr.networks.grow import grow
 from medsr.networks.heads import READOUT, with_head
+from medsr.networks.repplain import RepPlain3D
 from medsr.recipe import Recipe, Weight, at_key
 from medsr.train.conflicts import gradient_cosines
 from medsr.train.teachers import load_named, load_teacher
@@ -66,7 +68,7 @@ class Objective(nn.Module):
         if self.distiller is None:
             return []
         return [
-            (network, float(cast("float", self.distiller.terms[name].adversary_learning_rate)))
+            (network, self.distiller.term(name).adversary_learning_rate)
             for name, network in self.distiller.adversaries.items()
         ]
 
@@ -193,7 +195,7 @@ def build_student(recipe: Recipe, *, start: str | None) -> SRNetwork:
     return student
 
 
-def _check_head(student: SRNetwork, recipe: Recipe, terms: Sequence[DistillTerm]) -> None:
+def _check_head(student: SRNetwork, recipe: Recipe, terms: Sequence[Term]) -> None:
     """Refuse a head whose sigma nothing teaches; adapters start from one that was taught."""
     taught = any(tap.student == READOUT for term in terms for tap in term.needs)
     if student.readout is not None and recipe.network.adapters is None and not taught:

@@ -1,7 +1,8 @@
 """The Python API: every public class and function has examples, and they run as they stand.
 
 Public is what the pages of ``docs/reference/api`` show: of the modules that they name by ``:::``
-the names in ``__all__``, or, of a module without it, all that it defines under a public name. An
+the names in ``__all__``, or, of a module without it, all that it defines under a public name; and
+the classes that register themselves in one of those names (``tools/registered.py``). An
 example imports what it uses, so that a reader can paste it; it needs no network, no GPU and no
 scan, and writes into temporary folders only.
 
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from medsr.plugins import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "docs" / "reference" / "api"
@@ -47,6 +50,9 @@ def members(module: str) -> dict[str, Any]:
         if not name.startswith("_") and getattr(each, "__module__", "") == module
     ]
     objects = {name: getattr(import_module(module), name) for name in names}
+    for each in tuple(objects.values()):
+        if isinstance(each, Registry) and each.package == module:
+            objects |= each.public()
     return {name: each for name, each in objects.items() if _is_documented(each)}
 
 

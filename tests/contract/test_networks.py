@@ -17,21 +17,6 @@ from medsr.networks.repplain import RepConv3d
 
 Triple = tuple[int, int, int]
 
-# The smallest of each kind; a network that is not named here is tested as it is by default.
-SMALL: dict[str, dict[str, Any]] = {
-    "DAM3D": {"width": 16, "depth": 2, "student_width": 16, "student_depth": 2, "shared": 1},
-    "FSRCNN3D": {"width": 16, "shrink": 16, "maps": 2},
-    "MobileNet3D": {"width": 16, "blocks": 2, "expansion": 2},
-    "Plain25D": {"width": 16, "depth": 2},
-    "RCAN3D": {"width": 16, "groups": 1, "blocks": 1, "window": 3},
-    "RepPlain3D": {"width": 16, "depth": 2},
-    "ResNet3D": {"width": 16, "blocks": 1},
-    "RRDBNet3D": {"width": 16, "growth": 16, "blocks": 1},
-    "ShuffleNet3D": {"width": 32, "blocks": 2},
-    "Span3D": {"width": 16, "blocks": 1},
-    "SRResNet3D": {"width": 16, "blocks": 1},
-    "UNet3D": {"width": 16, "levels": 2, "blocks": 1},
-}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "folded": {"fold": (2, 2, 1)},
@@ -46,7 +31,7 @@ every_variant = pytest.mark.parametrize("variant", sorted(VARIANTS))
 
 def _fresh(name: str, variant: str, scale: Triple = (1, 1, 4), seed: int = 0) -> SRNetwork:
     torch.manual_seed(seed)
-    return build_network(name, scale, **SMALL.get(name, {}), **VARIANTS[variant])
+    return build_network(name, scale, **NETWORKS.find(name).small, **VARIANTS[variant])
 
 
 def _rousing(name: str, variant: str, scale: Triple = (1, 1, 4), seed: int = 0) -> SRNetwork:

@@ -16,26 +16,10 @@ from medsr.networks import SRNetwork, build_network
 
 SCALE = (1, 1, 2)
 TAPS = {"student": "body.1", "teacher": "body.2"}
-PLAIN = {"name": "RepPlain3D", "options": {"width": 16, "depth": 2, "branches": False}}
 
-# Options of terms that need any, and of variants that take another path through the code.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "adversarial": {"width": 4, "strides": 1},
-    "affinity": TAPS,
-    "attention": TAPS,
-    "contrastive": {"negatives": "patches", "dimension": 8, **TAPS},
-    "dam": {"adversarial": 0.1, "hidden": 8, "domains": ["MR/T1w"], **TAPS},
-    "entropy": {"sigma": "error", "window": 3},
-    "feature": TAPS,
-    "mutual": {"peer": PLAIN},
-    "soft_label": {"spread": 0.1},
-    "spectral": {"grid": (4, 4, 4)},
-    "ssim": {"window": 3, "sigma": 0.8},
-    "student_branches": {"student": PLAIN, "taps": {"body.1": "body.0"}},
-    "vid": TAPS,
-}
+# Every term, and variants that take another path through the code.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, OPTIONS.get(name, {})) for name in TERMS},
+    **{name: (name, dict(TERMS.find(name).small)) for name in TERMS},
     "adversarial-r1": ("adversarial", {"width": 4, "strides": 1, "real": "both", "r1": 0.1}),
     "affinity-softmax": ("affinity", {"temperature": 0.5, **TAPS}),
     "confidence-views": ("confidence", {"sigma": "views", "views": 4}),
@@ -44,9 +28,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "robust-noise": ("robust", {"attack": "noise", "noise": "rician"}),
     "vid-laplace": ("vid", {"distribution": "laplace", "hidden": 8, **TAPS}),
 }
-# Terms that teach a distribution need a student that says one.
-HEADS = {"nll": "gaussian", "entropy": "gaussian", "soft_label": "bins"}
-
 every_variant = pytest.mark.parametrize("variant", sorted(VARIANTS))
 
 
@@ -60,7 +41,7 @@ def _rouse(network: nn.Module, size: float) -> None:
 def _distiller(variant: str) -> Distiller:
     name, options = VARIANTS[variant]
     torch.manual_seed(0)
-    head = HEADS.get(name, "value")
+    head = TERMS.find(name).head
     student = build_network(
         "RepPlain3D", SCALE, width=16, depth=2, branches=["identity"], head=head
     )
@@ -117,7 +98,7 @@ def test_the_students_state_holds_the_student_alone(variant: str) -> None:
     distiller = _distiller(variant)
     student = distiller.student
     assert isinstance(student, SRNetwork)
-    head = HEADS.get(VARIANTS[variant][0], "value")
+    head = TERMS.find(VARIANTS[variant][0]).head
     bare = build_network("RepPlain3D", SCALE, width=16, depth=2, branches=["identity"], head=head)
     assert student.state_dict().keys() == bare.state_dict().keys()
     own = {id(p) for p in student.parameters()}

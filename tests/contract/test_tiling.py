@@ -6,29 +6,15 @@ import pytest
 import torch
 
 from medsr.infer.monai_inferer import TiledInferer
-from medsr.networks import SRNetwork, build_network
+from medsr.networks import NETWORKS, SRNetwork, build_network
 
-SMALL = {
-    "DAM3D": {"width": 16, "depth": 2, "student_width": 16, "student_depth": 2, "shared": 1},
-    "FSRCNN3D": {"width": 16, "shrink": 16, "maps": 1},
-    "MobileNet3D": {"width": 16, "blocks": 1, "expansion": 2},
-    "Plain25D": {"width": 16, "depth": 1},
-    "RCAN3D": {"width": 16, "groups": 1, "blocks": 1, "window": 3},
-    "RepPlain3D": {"width": 16, "depth": 1},
-    "ResNet3D": {"width": 16, "blocks": 1},
-    "RRDBNet3D": {"width": 16, "growth": 16, "blocks": 1},
-    "ShuffleNet3D": {"width": 32, "blocks": 1},
-    "Span3D": {"width": 16, "blocks": 1},
-    "SRResNet3D": {"width": 16, "blocks": 1},
-    "UNet3D": {"width": 16, "levels": 2, "blocks": 1},
-}
 FOLDS = [(1, 1, 1), (2, 2, 1)]
 
 
 def randomised(name: str, scale: tuple[int, int, int], **options: object) -> SRNetwork:
     """A small network whose tail is not zero, so that its detail shows."""
     torch.manual_seed(3)
-    network = build_network(name, scale, **SMALL[name], **options)
+    network = build_network(name, scale, **NETWORKS.find(name).small, **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -37,7 +23,7 @@ def randomised(name: str, scale: tuple[int, int, int], **options: object) -> SRN
 
 @pytest.mark.parametrize("interpolation", ["nearest", "linear"])
 @pytest.mark.parametrize("fold", FOLDS)
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_tile_size_gives_the_whole_volume_result(
     name: str, fold: tuple[int, int, int], interpolation: str
 ) -> None:
@@ -52,7 +38,7 @@ def test_every_tile_size_gives_the_whole_volume_result(
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 7), (5, 1, 2), (17, 3, 1)])
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_thin_volumes(name: str, shape: tuple[int, int, int]) -> None:
     network = randomised(name, (2, 2, 2), fold=(2, 2, 2))
     lr = torch.rand(1, 1, *shape)
@@ -62,7 +48,7 @@ def test_thin_volumes(name: str, shape: tuple[int, int, int]) -> None:
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_the_stated_halo_is_needed_and_enough(name: str) -> None:
     network = randomised(name, (1, 1, 1))
     halo = network.halo[0]

@@ -209,6 +209,14 @@ class TestBase:
         assert recipe.network.options == {"width": 32, "depth": 9, "fold": [2, 2, 1]}
         assert recipe.data.manifest == PLAIN["data"]["manifest"]
 
+    def test_options_go_with_the_name_that_they_belong_to(self, long: Path) -> None:
+        other = long.with_name("other.yaml")
+        other.write_text("base: long.yaml\nnetwork: {name: Span3D, options: {blocks: 2}}\n")
+        assert read_recipe(other).network.options == {"blocks": 2}
+        other.write_text("base: long.yaml\ndegradation: {kind: kspace}\n")
+        assert read_recipe(other).degradation.options == {}
+        assert read_recipe(other).network.options == {"width": 32, "depth": 9}
+
     def test_what_a_run_keeps_is_whole(self, long: Path, tmp_path: Path) -> None:
         recipe = read_recipe(long)
         assert "base" not in recipe.to_dict()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
 from medsr.errors import UsageError
 
 # Channels quieter than this fraction of the mean variance are not amplified any further.
@@ -20,7 +21,7 @@ _VARIANCE_FLOOR = 1e-2
 _TINY = 1e-8
 
 
-class ProjectedTerm(nn.Module):
+class ProjectedTerm(Term):
     """A term that maps the student's features at a tap onto the teacher's channels.
 
     Subclasses say by :meth:`_create` what maps them; it happens as soon as both channel counts are
@@ -30,8 +31,6 @@ class ProjectedTerm(nn.Module):
         student: Submodule of the student whose output is taken.
         teacher: Submodule of the teacher.
     """
-
-    name: str
 
     def __init__(self, student: str, teacher: str) -> None:
         super().__init__()

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.batch import Batch
-from medsr.distill.taps import Activations, Tap
+from medsr.distill.taps import Activations
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.errors import UsageError
 from medsr.networks.discriminator import PatchDiscriminator3D
 
@@ -15,7 +17,12 @@ REALS = ("teacher", "hr", "both")
 GAMES = ("hinge", "least_squares")
 
 
-class AdversarialTerm(nn.Module):
+@TERMS.register(
+    "adversarial",
+    small={"width": 4, "strides": 1},
+    recipe="configs/distill/adversarial.yaml",
+)
+class AdversarialTerm(Term):
     """The student is to fool a discriminator of 3D patches that learns beside it.
 
     Sharper texture comes with it, and texture that was not in the patient: expect PSNR to fall.
@@ -56,6 +63,7 @@ class AdversarialTerm(nn.Module):
     """
 
     name = "adversarial"
+    adversary: nn.Module
 
     def __init__(
         self,
@@ -87,18 +95,8 @@ class AdversarialTerm(nn.Module):
         self.adversary_learning_rate = float(learning_rate)
         self.needs_teacher = real != "hr"
 
-    @property
-    def needs(self) -> tuple[Tap, ...]:
-        """No taps: outputs are enough."""
-        return ()
-
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Return how far the student is from fooling the discriminator.
-
-        Args:
-            student: The student's activations.
-            teacher: The teacher's activations; not used.
-            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar: for ``hinge`` the mean judgement with its sign turned, which may be

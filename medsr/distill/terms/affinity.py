@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._features import paired, pool_to
 from medsr.errors import UsageError
 
@@ -17,7 +19,12 @@ from medsr.errors import UsageError
 _FLOOR = 0.05
 
 
-class AffinityTerm(nn.Module):
+@TERMS.register(
+    "affinity",
+    small={"student": "body.1", "teacher": "body.2"},
+    recipe="configs/distill/affinity.yaml",
+)
+class AffinityTerm(Term):
     """Distance between the affinities of all pairs of places, student against teacher.
 
     The affinity of two places is the cosine between their feature vectors, so that networks of
@@ -79,11 +86,6 @@ class AffinityTerm(nn.Module):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the affinities at the tap.
-
-        Args:
-            student: The student's activations.
-            teacher: The teacher's activations, without gradient.
-            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar, zero when all affinities are equal.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._features import paired
 from medsr.errors import UsageError
 
@@ -15,7 +17,12 @@ from medsr.errors import UsageError
 _FLOOR = 1e-2
 
 
-class AttentionTerm(nn.Module):
+@TERMS.register(
+    "attention",
+    small={"student": "body.1", "teacher": "body.2"},
+    recipe="configs/distill/attention.yaml",
+)
+class AttentionTerm(Term):
     """Squared distance between the attention maps of student and teacher.
 
     The map of a sample is the sum of its squared features over the channels, divided by its norm
@@ -68,11 +75,6 @@ class AttentionTerm(nn.Module):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the maps at the tap.
-
-        Args:
-            student: The student's activations.
-            teacher: The teacher's activations, without gradient.
-            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar, zero when the maps are proportional in every sample.

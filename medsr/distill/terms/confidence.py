@@ -6,11 +6,17 @@ from torch import Tensor, nn
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._confidence import TeacherSigma
 from medsr.errors import UsageError
 
 
-class ConfidenceTerm(nn.Module):
+@TERMS.register(
+    "confidence",
+    recipe="configs/distill/confidence.yaml",
+)
+class ConfidenceTerm(Term):
     """Mean absolute difference to the teacher's output, weighted by its confidence in each voxel.
 
     The weight is ``exp(-sharpness · sigma / mean sigma)``, divided by its own mean, so that the

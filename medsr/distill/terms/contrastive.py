@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._features import paired, pool_to, standardise
 from medsr.errors import UsageError
 
@@ -20,7 +22,12 @@ NEGATIVES = ("patches", "input")
 _TINY = 1e-8
 
 
-class ContrastiveTerm(nn.Module):
+@TERMS.register(
+    "contrastive",
+    small={"negatives": "patches", "dimension": 8, "student": "body.1", "teacher": "body.2"},
+    recipe="configs/distill/contrastive.yaml",
+)
+class ContrastiveTerm(Term):
     """Contrast between the teacher's answer for the same place and the negatives.
 
     With ``negatives="patches"`` features are averaged over small blocks of the training patches

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._features import paired, projection, standardise
 from medsr.errors import UsageError
 from medsr.losses import build_loss
@@ -66,7 +68,18 @@ class DomainAttention(nn.Module):
         return self.floor + (1 - self.floor) * relative
 
 
-class DAMTerm(nn.Module):
+@TERMS.register(
+    "dam",
+    small={
+        "adversarial": 0.1,
+        "hidden": 8,
+        "domains": ["MR/T1w"],
+        "student": "body.1",
+        "teacher": "body.2",
+    },
+    recipe="configs/distill/dam.yaml",
+)
+class DAMTerm(Term):
     """Imitation of the teacher's features, weighted by attention that knows the domain.
 
     ``mean(A ⊙ |r(F_S) − F_T|) + λ · adversarial``, with standardised features, a 1³ convolution r
@@ -161,7 +174,6 @@ class DAMTerm(nn.Module):
         self.loss = build_loss(loss, **options)
         self.projection: nn.Conv3d | None = None
         self.attention: DomainAttention | None = None
-        self.adversary: nn.Module | None = None
         self._pupil: tuple[nn.Module, ...] = ()
 
     @property

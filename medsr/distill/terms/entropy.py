@@ -8,11 +8,19 @@ from torch import Tensor, nn
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._confidence import TeacherSigma, student_head
 from medsr.networks.heads import READOUT, Readout
 
 
-class EntropyTerm(nn.Module):
+@TERMS.register(
+    "entropy",
+    small={"sigma": "error", "window": 3},
+    head="gaussian",
+    recipe="configs/distill/entropy.yaml",
+)
+class EntropyTerm(Term):
     """Mean excess of the student's predictive entropy over the teacher's.
 
     The student's is that of its distribution, ``½ log(2πe σ²)`` for the head ``gaussian``; the

@@ -6,9 +6,15 @@ from torch import Tensor
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._features import ProjectedTerm, paired, projection, standardise
 
 
+@TERMS.register(
+    "feature",
+    small={"student": "body.1", "teacher": "body.2"},
+    recipe="configs/distill/feature.yaml",
+)
 class FeatureTerm(ProjectedTerm):
     """Mean squared error between projected student features and the teacher's.
 
@@ -60,11 +66,6 @@ class FeatureTerm(ProjectedTerm):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the features at the tap.
-
-        Args:
-            student: The student's activations.
-            teacher: The teacher's activations, without gradient.
-            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar, zero when the projected features equal the teacher's.

@@ -9,14 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from medsr.batch import Batch
-from medsr.distill.taps import Activations, Tap
+from medsr.distill.taps import Activations
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._networks import build_own, check_network
 from medsr.errors import UsageError
 from medsr.losses import build_loss
 from medsr.networks import SRNetwork
 
 
-class MutualTerm(nn.Module):
+@TERMS.register(
+    "mutual",
+    small={"peer": {"name": "RepPlain3D", "options": {"width": 16, "depth": 2, "branches": False}}},
+    recipe="configs/distill/mutual.yaml",
+)
+class MutualTerm(Term):
     """Loss between the student and a peer that learns beside it, both ways; no teacher is needed.
 
     The peer belongs to the term: the student's optimiser moves it too, checkpoints hold it, the
@@ -67,11 +74,6 @@ class MutualTerm(nn.Module):
         self.truth = float(truth)
         self.loss = build_loss(loss, **options)
         self.peer: nn.Module | None = None
-
-    @property
-    def needs(self) -> tuple[Tap, ...]:
-        """No taps: outputs are enough."""
-        return ()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Build the peer, unless it is there already.

@@ -6,12 +6,19 @@ from torch import Tensor, nn
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._confidence import student_head
 from medsr.errors import UsageError
 from medsr.networks.heads import READOUT, GaussianReadout, Readout
 
 
-class LikelihoodTerm(nn.Module):
+@TERMS.register(
+    "nll",
+    head="gaussian",
+    recipe="configs/distill/gaussian.yaml",
+)
+class LikelihoodTerm(Term):
     """Negative log likelihood of the truth under the student's distribution.
 
     For the head ``gaussian`` it is the Gaussian's, weighted by ``sigma**(2 beta)`` held constant:
@@ -71,11 +78,6 @@ class LikelihoodTerm(nn.Module):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the student's distribution with the truth.
-
-        Args:
-            student: The student's activations.
-            teacher: Not used.
-            batch: The training pairs.
 
         Returns:
             A float32 scalar in nats per voxel (weighted, see above); below zero where densities

@@ -11,7 +11,9 @@ from medsr.batch import Batch
 from medsr.degrade.base import as_range, draw_seed, uniform
 from medsr.degrade.noise import add_correlated, add_rician
 from medsr.distill.attack import at_inference, pgd
-from medsr.distill.taps import Activations, Tap
+from medsr.distill.taps import Activations
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.errors import UsageError
 from medsr.losses import build_loss
 
@@ -19,7 +21,11 @@ ATTACKS = ("pgd", "noise")
 NOISES = ("gaussian", "rician")
 
 
-class RobustTerm(nn.Module):
+@TERMS.register(
+    "robust",
+    recipe="configs/distill/robust.yaml",
+)
+class RobustTerm(Term):
     """Loss between the student's output for a disturbed scan and the teacher's for the scan itself.
 
     The disturbance is either the worst one within a box, which the student's own gradient finds, or
@@ -96,11 +102,6 @@ class RobustTerm(nn.Module):
         self.correlation_voxels = float(correlation_voxels)
         self.loss = build_loss(loss, **options)
         self._student: tuple[nn.Module, ...] = ()
-
-    @property
-    def needs(self) -> tuple[Tap, ...]:
-        """No taps: outputs are enough."""
-        return ()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Take note of the student, which this term runs itself.

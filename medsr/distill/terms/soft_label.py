@@ -8,12 +8,20 @@ from torch.nn import functional
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._confidence import head_of, student_head
 from medsr.errors import UsageError
 from medsr.networks.heads import READOUT, BinnedReadout, Readout
 
 
-class SoftLabelTerm(nn.Module):
+@TERMS.register(
+    "soft_label",
+    small={"spread": 0.1},
+    head="bins",
+    recipe="configs/distill/soft-label.yaml",
+)
+class SoftLabelTerm(Term):
     """Divergence of the student's histogram from the teacher's, ``KL(t || s)``.
 
     What the teacher's soft label is depends on its head:
@@ -92,11 +100,6 @@ class SoftLabelTerm(nn.Module):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the distributions.
-
-        Args:
-            student: The student's activations.
-            teacher: The teacher's activations, without gradient.
-            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar in nats per voxel, zero when the distributions are equal.

@@ -13,7 +13,9 @@ from torch.nn import functional
 from torch.nn.grad import conv3d_input
 
 from medsr.batch import Batch
-from medsr.distill.taps import Activations, Tap
+from medsr.distill.taps import Activations
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.errors import UsageError
 from medsr.networks.repplain import RepConv3d
 
@@ -101,7 +103,12 @@ def power_iteration(
     return (u * layer.apply(v, kernel).flatten()).sum(), v
 
 
-class SpectralTerm(nn.Module):
+@TERMS.register(
+    "spectral",
+    small={"grid": [4, 4, 4]},
+    recipe="configs/distill/spectral.yaml",
+)
+class SpectralTerm(Term):
     """Squared difference between corresponding convolutions' spectral norms, over their sum.
 
     A layer's norm is the largest gain of its convolution, zero-padded as in the network, on
@@ -169,12 +176,7 @@ class SpectralTerm(nn.Module):
         self.pairs: tuple[tuple[str, str], ...] = ()
         self._layers: tuple[Layer, ...] = ()
 
-    @property
-    def needs(self) -> tuple[Tap, ...]:
-        """No taps: weights are enough."""
-        return ()
-
-    def bind(self, student: nn.Module, teacher: nn.Module) -> None:
+    def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Pair the layers, find the teacher's norms and bring the student's vectors near.
 
         Args:
@@ -184,7 +186,7 @@ class SpectralTerm(nn.Module):
         Raises:
             UsageError: If a named layer does not exist or a network has no convolution.
         """
-        ours, theirs = _layers(student, "student"), _layers(teacher, "teacher")
+        ours, theirs = _layers(student, "student"), _layers(cast("nn.Module", teacher), "teacher")
         self.pairs = tuple(self._named or _by_depth(list(ours), list(theirs)))
         for (name, other), role in [(pair, "student") for pair in self.pairs]:
             _check_name(name, ours, role)
@@ -202,11 +204,6 @@ class SpectralTerm(nn.Module):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the norms of this moment.
-
-        Args:
-            student: The student's activations; not used.
-            teacher: The teacher's activations; not used.
-            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar from 0, when all norms agree, to 1, when one network's are all zero.

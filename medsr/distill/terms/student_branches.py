@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations, Tap
+from medsr.distill.term import Term
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._features import projection
 from medsr.distill.terms._networks import build_own, check_network
 from medsr.errors import UsageError
@@ -21,7 +23,15 @@ from medsr.losses import build_loss
 from medsr.networks import SRNetwork
 
 
-class StudentBranchesTerm(nn.Module):
+@TERMS.register(
+    "student_branches",
+    small={
+        "student": {"name": "RepPlain3D", "options": {"width": 16, "depth": 2, "branches": False}},
+        "taps": {"body.1": "body.0"},
+    },
+    recipe="configs/teachers/mr-z4-friendly.yaml",
+)
+class StudentBranchesTerm(Term):
     """Loss of student-shaped branches that grow out of the network's features.
 
     At each tap the network's features go through a 1³ convolution into a copy of the student, in

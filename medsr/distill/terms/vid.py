@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from medsr.batch import Batch
 from medsr.distill.taps import Activations
+from medsr.distill.terms import TERMS
 from medsr.distill.terms._features import ProjectedTerm, paired, projection, standardise
 from medsr.errors import UsageError
 
@@ -17,6 +18,11 @@ DISTRIBUTIONS = ("gaussian", "laplace")
 """Of the teacher's features, given the student's."""
 
 
+@TERMS.register(
+    "vid",
+    small={"student": "body.1", "teacher": "body.2"},
+    recipe="configs/distill/vid.yaml",
+)
 class VariationalTerm(ProjectedTerm):
     """Negative log-likelihood of the teacher's features under a prediction from the student's.
 
@@ -92,11 +98,6 @@ class VariationalTerm(ProjectedTerm):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Predict the teacher's features at the tap from the student's.
-
-        Args:
-            student: The student's activations.
-            teacher: The teacher's activations, without gradient.
-            batch: The training pairs; not used.
 
         Returns:
             A float32 scalar from 0, least for the same spreads when the prediction is exact.

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsr.degrade import Degradation, Mixture, build_degradation
+from medsr.degrade import Degradation, build_degradation
+from medsr.degrade.mixture import Mixture
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.consistency.projection import BoolArray, Projection, Residual, Shape, residual_of
 from medsr.infer.decide import Decision

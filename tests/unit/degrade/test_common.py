@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medsr.degrade import build_degradation, degrade_volume
+from medsr.degrade import DEGRADATIONS, build_degradation, degrade_volume
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
 from medsr.volume import Volume
@@ -26,6 +26,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ct_slab", {"factor": (2, 1, 4), "thickness": 0.5}),
     ("mixture", {"factor": (1, 1, 4), "of": [{"kind": "ct_slab"}, {"kind": "slice_profile"}]}),
 ]
+CASES += [(e.name, {"factor": (1, 1, 4), **e.small}) for e in DEGRADATIONS.entries()]
 IDS = [f"{kind}-{index}" for index, (kind, _) in enumerate(CASES)]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medsr.batch import Batch
-from medsr.distill import Activations, Distiller, DistillTerm, Tap, build_term
+from medsr.distill import Activations, Distiller, Tap, Term, build_term
 from medsr.distill.views import View, views_for
 from medsr.errors import UsageError
 from medsr.networks import RepPlain3D, ResNet3D
@@ -295,7 +295,7 @@ def test_refuses_what_cannot_be_distilled() -> None:
         Distiller(student, _teacher(), [nn.Identity()])  # type: ignore[list-item]
 
 
-class _Custom(nn.Module):
+class _Custom(Term):
     """A term as a third party would write it, with none of the members that are optional."""
 
     name = "custom"
@@ -313,17 +313,15 @@ class _Custom(nn.Module):
 
 def test_a_term_of_another_package_works() -> None:
     term = _Custom()
-    assert isinstance(term, DistillTerm)
     distiller = Distiller(_student(), _teacher(), [term])
     losses = distiller(_batch()).losses
     assert losses["custom"].item() > 0
 
 
-class _Judged(nn.Module):
+class _Judged(Term):
     """A term with an adversary that tells the student's output from the teacher's."""
 
     name = "judged"
-    needs: tuple[Tap, ...] = ()
     adversary_learning_rate = 1e-3
 
     def __init__(self) -> None:
@@ -362,11 +360,10 @@ def test_an_adversary_learns_apart_from_the_student() -> None:
     assert term.adversary.weight.requires_grad
 
 
-class _Alone(nn.Module):
+class _Alone(Term):
     """A term that needs no teacher and looks at the networks itself."""
 
     name = "alone"
-    needs: tuple[Tap, ...] = ()
     needs_teacher = False
     bound: tuple[nn.Module, nn.Module | None] = ()  # type: ignore[assignment]
 
