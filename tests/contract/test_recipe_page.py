@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from medsr import recipe
+from medsr.degrade import DEGRADATIONS
+from medsr.distill.terms import TERMS
+from medsr.losses import LOSSES
+from medsr.networks import NETWORKS
+from medsr.plugins import Registry
 from medsr.recipe import recipe_from_dict
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipes.md"
@@ -47,6 +55,20 @@ def test_every_key_is_listed_once() -> None:
         keys |= {f"{section}.{field.name}" for field in dataclasses.fields(cls)}
     listed = [key for key, _ in ROW.findall(PAGE.read_text(encoding="utf-8"))]
     assert sorted(listed) == sorted(keys)
+
+
+# Options that the page tells of once for all of a kind, and those that no recipe gives.
+COMMON = {"scale", "factor", "name", "fold", "interpolation", "head", "views", "options"}
+COMMON |= {"args", "kwargs", "mirror", "student_channels", "teacher_channels"}
+
+
+@pytest.mark.parametrize("registry", [NETWORKS, DEGRADATIONS, LOSSES, TERMS], ids=lambda r: r.what)
+def test_all_that_is_registered_is_there_with_its_options(registry: Registry[Any]) -> None:
+    told = set(re.findall(r"`([\w.]+)(?:=[^`]*)?`", PAGE.read_text(encoding="utf-8")))
+    for entry in registry.entries():
+        assert entry.name in told, entry.name
+        missing = set(inspect.signature(entry.factory).parameters) - COMMON - told
+        assert not missing, f"{entry.name}: {sorted(missing)}"
 
 
 def test_the_listed_defaults_are_those_of_the_smallest_recipe() -> None:

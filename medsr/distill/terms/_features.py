@@ -43,12 +43,7 @@ class ProjectedTerm(Term):
         return (self.tap,)
 
     def setup(self, student: Activations, teacher: Activations) -> None:
-        """Create the projection for these networks, unless it is there already.
-
-        Args:
-            student: The student's activations for a scan of any size.
-            teacher: The teacher's activations for the same scan.
-        """
+        """Create the projection for these networks, unless it is there already."""
         if self.projection is None:
             source = student.features[self.tap.student]
             target = teacher.features[self.tap.teacher]

@@ -126,12 +126,7 @@ class ContrastiveTerm(Term):
         return () if self.tap is None else (self.tap,)
 
     def setup(self, student: Activations, teacher: Activations) -> None:
-        """Create the heads for these networks, unless they are there or not needed.
-
-        Args:
-            student: The student's activations for a scan of any size.
-            teacher: The teacher's activations for the same scan.
-        """
+        """Create the heads for these networks, unless they are there or not needed."""
         if self.tap is not None and self.student_head is None:
             source = student.features[self.tap.student]
             target = teacher.features[self.tap.teacher]

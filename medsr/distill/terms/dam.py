@@ -186,10 +186,6 @@ class DAMTerm(Term):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Find the student within a pair.
 
-        Args:
-            student: The network in training.
-            teacher: Not used.
-
         Raises:
             UsageError: ``pair`` is asked of a network that holds no student.
         """

@@ -78,10 +78,6 @@ class MutualTerm(Term):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Build the peer, unless it is there already.
 
-        Args:
-            student: The student, which gives the scale.
-            teacher: Not used.
-
         Raises:
             UsageError: The peer is unknown or does not take its options.
         """

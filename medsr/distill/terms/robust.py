@@ -104,12 +104,7 @@ class RobustTerm(Term):
         self._student: tuple[nn.Module, ...] = ()
 
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        """Take note of the student, which this term runs itself.
-
-        Args:
-            student: Network to train.
-            teacher: Not used.
-        """
+        """Take note of the student, which this term runs itself."""
         # A tuple hides the student from nn.Module's registry of children.
         self._student = (student,)
 

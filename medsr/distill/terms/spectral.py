@@ -179,10 +179,6 @@ class SpectralTerm(Term):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Pair the layers, find the teacher's norms and bring the student's vectors near.
 
-        Args:
-            student: Network to train.
-            teacher: Frozen network.
-
         Raises:
             UsageError: If a named layer does not exist or a network has no convolution.
         """

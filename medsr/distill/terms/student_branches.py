@@ -111,10 +111,6 @@ class StudentBranchesTerm(Term):
     def bind(self, student: nn.Module, teacher: nn.Module | None) -> None:
         """Build a copy of the student for each tap.
 
-        Args:
-            student: The network in training, which gives the scale.
-            teacher: Not used.
-
         Raises:
             UsageError: The student is unknown, does not take its options, or has no such tap.
         """
@@ -126,10 +122,6 @@ class StudentBranchesTerm(Term):
 
     def setup(self, student: Activations, teacher: Activations) -> None:
         """Create the projections for the network's widths, and freeze what stays unused.
-
-        Args:
-            student: The network's activations for a tiny scan.
-            teacher: Not used.
 
         Raises:
             UsageError: The student works on another grid than the network.
