@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from medsr.infer.folder import FolderSummary, upscale_folder
     from medsr.infer.monai_inferer import TiledInferer
     from medsr.infer.upscale import UpscaleResult, upscale
-    from medsr.io import Inspection, load, save
-    from medsr.io.inspect import inspect
+    from medsr.io import Inspection, inspect, load, save
     from medsr.model import ModelSpec, SRModel
     from medsr.recipe import Recipe, read_recipe
     from medsr.volume import Volume

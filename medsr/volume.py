@@ -22,7 +22,8 @@ __all__ = ["Derivation", "Source", "Volume", "units_of"]
 
 Modality = Literal["MR", "CT"]
 Units = Literal["HU", "arbitrary"]
-SourceFormat = Literal["nifti", "nrrd", "mha", "mgz", "dicom", "array"]
+SourceFormat = str
+"""Name of a format of ``medsr.io.formats``, or "array" for none."""
 
 
 def units_of(modality: Modality | None) -> Units:

@@ -23,7 +23,7 @@ from medsr import io
 from medsr.geometry import Geometry
 from medsr.infer.prepare import parse_bytes
 from medsr.io.planes import header_of
-from medsr.io.sinks import saving_planes
+from medsr.io.writing import creating
 from medsr.volume import Source
 
 SPACING_MM = (0.7, 0.7, 2.8)
@@ -51,7 +51,7 @@ def write_scan(path: Path, shape: tuple[int, int, int]) -> None:
     x, y = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape[:2]), indexing="ij")
     body = (x / 0.85) ** 2 + (y / 0.6) ** 2 < 1
     lungs = ((np.abs(x) - 0.4) / 0.28) ** 2 + (y / 0.4) ** 2 < 1
-    with saving_planes(header, path) as writer:
+    with creating(header, path) as writer:
         for k in range(shape[2]):
             ribs = body & (np.sin(9 * x + 0.4 * k) * np.cos(11 * y - 0.2 * k) > 0.9)
             plane = np.select([ribs, lungs, body], [700.0, -850.0, 40.0], -1000.0)

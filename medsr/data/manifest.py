@@ -21,14 +21,14 @@ from medsr.data.table import TableError, read_rows
 from medsr.errors import CohortError
 
 if TYPE_CHECKING:
-    from medsr.volume import Modality
+    from medsr.io.formats import suffix_of
+from medsr.volume import Modality
 
 REQUIRED_COLUMNS = ("path", "split", "patient_id", "modality")
 UNSPLIT = "all"
 """The split of every scan of a cohort that has not been split."""
 
 _MODALITIES: dict[str, Modality] = {"mr": "MR", "mri": "MR", "ct": "CT"}
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".mgz", ".mgh")
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,8 @@ class ScanRecord:
     @property
     def scan_id(self) -> str:
         """File or folder name without the image suffix."""
-        name = self.path.name
-        for suffix in _SUFFIXES:
-            if name.lower().endswith(suffix):
-                return name[: -len(suffix)]
-        return name
+        name, suffix = self.path.name, suffix_of(self.path)
+        return name if suffix is None else name[: -len(suffix)]
 
     @property
     def domain(self) -> str:

@@ -27,7 +27,7 @@ from medsr.evaluate.folder import make_folder
 from medsr.evaluate.tasks import Task, inside
 from medsr.infer.engine.backends.load import load_model
 from medsr.infer.upscale import upscale
-from medsr.io import load, save
+from medsr.io import formats, load, save
 from medsr.io.atomic import check_output
 from medsr.model import SRModel
 from medsr.volume import Modality, Volume
@@ -39,7 +39,6 @@ Role = Literal["baseline", "student", "teacher", "external"]
 CONSISTENT = "+consistency"
 # A margin around the scan is no harm; several times its extent is an affine that was lost.
 _LEAST_WITHIN = 0.5
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mgz")
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ class Folder:
             InputNotFoundError: There is none.
         """
         name = file_name(task, variant)
-        for suffix in _SUFFIXES:
+        for suffix in (end for known in formats.table().values() for end in known.written):
             path = self.folder / f"{name}{suffix}"
             if path.is_file():
                 return path

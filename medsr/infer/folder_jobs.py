@@ -20,10 +20,9 @@ from medsr.errors import (
     UsageError,
 )
 from medsr.infer.outputs import Outputs
-from medsr.io import WRITABLE
 from medsr.io.bids import derived_name, is_dataset
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
-from medsr.io.inspect import READABLE, suffix_of
+from medsr.io.formats import find, readable, suffix_of
 from medsr.io.scans import ARCHIVE_SUFFIX, FoundScan, find_scans
 from medsr.io.source_files import check_apart, identity
 from medsr.volume import SourceFormat
@@ -155,7 +154,7 @@ def list_jobs(
     first, parts = parse_part(part)
     found = find_scans(folder, leave_out=places.folders)
     if not found:
-        raise UnsupportedFormatError(f"{folder}: no scan in it; medsr reads {READABLE}")
+        raise UnsupportedFormatError(f"{folder}: no scan in it; medsr reads {readable()}")
     if found[0].name == ".":
         raise UsageError(
             f"{folder} holds DICOM slices itself and is one scan; give the folder above it"
@@ -212,7 +211,7 @@ def output_names(
         if format not in (None, scan.format):
             # b.nii.gz becomes b.nrrd; the folder b becomes b.nii.gz.
             stem = name if suffix is None else name[: -len(suffix)]
-            name = stem if format == "dicom" else stem + WRITABLE[format][0]
+            name = stem if format == "dicom" else stem + find(format).written[0]
         elif scan.kind == "archive":
             # b.zip becomes the folder b; beside another b it becomes b.dicom.
             stem = name[: -len(ARCHIVE_SUFFIX)]
@@ -220,9 +219,9 @@ def output_names(
         elif scan.format == "dicom":
             # A folder whose name ends like a file's.
             name = scan.name if suffix is None else f"{scan.name}.dicom"
-        elif suffix is not None and suffix not in WRITABLE[scan.format]:
+        elif suffix is not None and suffix not in find(scan.format).written:
             # b.mhd becomes b.mha; beside another b.mha it becomes b.mhd.mha.
-            written = WRITABLE[scan.format][0]
+            written = find(scan.format).written[0]
             name = scan.name[: -len(suffix)] + written
             name = scan.name + written if name in taken else name
         elif in_bids and scan.format == "nifti":

@@ -25,8 +25,8 @@ from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.planes import header_of
-from medsr.io.sinks import saving_planes
 from medsr.io.source_files import check_apart
+from medsr.io.writing import creating
 from medsr.volume import Derivation, SourceFormat, Volume
 
 
@@ -202,7 +202,7 @@ class _Sinks:
         self._scan = self._sigma = self._preview = None
         if outputs.scan is not None:
             self._scan = pending.enter_context(
-                saving_planes(
+                creating(
                     header,
                     outputs.scan,
                     overwrite=outputs.overwrite,
@@ -213,7 +213,7 @@ class _Sinks:
             )
         if outputs.uncertainty is not None and output.decision.uncertain:
             self._sigma = pending.enter_context(
-                saving_planes(
+                creating(
                     # Without the source there is no stored type to round to.
                     header.replace(source=None),
                     outputs.uncertainty,

@@ -21,7 +21,8 @@ from medsr.infer.stopwatch import Stopwatch
 from medsr.intensity import Intensity, Normaliser
 from medsr.io import labels
 from medsr.io.modality import modality_of, settled
-from medsr.io.planes import MemoryPlanes, PlaneSource, count_voxels
+from medsr.io.planes import MemoryPlanes, PlaneSource
+from medsr.io.reading import count_voxels
 from medsr.io.survey import PlaneValues, Survey, survey
 from medsr.volume import Modality, Volume
 

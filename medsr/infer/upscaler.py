@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from medsr import io
 from medsr.infer import prepare
 from medsr.infer.decide import Decision, Shelf, Wishes, decide, default_limit
 from medsr.infer.outputs import Outputs
@@ -28,7 +27,8 @@ from medsr.io import labels
 from medsr.io.allow import parse_allowances
 from medsr.io.checks import check_slices
 from medsr.io.modality import modality_of
-from medsr.io.planes import MemoryPlanes, PlaneSource, open_planes
+from medsr.io.planes import MemoryPlanes, PlaneSource, gather
+from medsr.io.reading import open_planes
 from medsr.model import SRModel
 from medsr.volume import Volume
 
@@ -301,5 +301,5 @@ class Upscaler:
         can_stream = outputs is not None and outputs.scan is not None
         if can_stream and is_large(path, self.max_memory_bytes or default_limit()):
             return open_planes(path, series=series, allow=self.allow)
-        kind = prepare.parse_modality(self.modality) or "auto"
-        return MemoryPlanes(io.load(path, modality=kind, series=series, allow=self.allow))
+        volume = gather(open_planes(path, series=series, allow=self.allow, whole=True))
+        return MemoryPlanes(volume)

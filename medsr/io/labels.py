@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from medsr.errors import LabelsError
 from medsr.io.bids import BidsName
-from medsr.io.itk_nrrd import SEGMENTS
+from medsr.io.nrrd import SEGMENTS
 from medsr.volume import Source
 
 BIDS_SUFFIXES = frozenset({"dseg", "probseg", "mask", "roi"})

@@ -16,8 +16,8 @@ from monai.data.image_reader import ImageReader
 from monai.utils.enums import MetaKeys, SpaceKeys
 
 from medsr.errors import GeometryError, InputError
-from medsr.io import load
-from medsr.io.inspect import format_of
+from medsr.io.formats import format_of
+from medsr.io.reading import load
 
 
 class MedsrReader(ImageReader):

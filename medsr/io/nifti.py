@@ -1,354 +1,311 @@
-"""NIfTI-1, NIfTI-2 and MGZ through nibabel: headers and voxels.
+"""NIfTI-1, NIfTI-2 and MGZ: voxels read and written plane by plane, with headers by nibabel.
 
-Array axes stay as the file stores them; the affine says what they mean. Nothing here guesses a
-modality or counts slices: ``medsr.io.load`` does, the same for every format. Writing is in
-``nifti_write``.
+A file is begun with its grid and takes its planes as they come, so a volume that does not fit into
+memory is written by the same code as one that does. Headers are read in ``nifti_header``.
 """
 
 from __future__ import annotations
 
 import math
-import struct
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError, MGHImage
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.freesurfer.mghformat import MGHImage
 
-from medsr.errors import (
-    ColourError,
-    ComplexError,
-    CorruptFileError,
-    DimensionError,
-    GeometryError,
-    InputNotFoundError,
-    UnsupportedFormatError,
+from medsr.errors import CorruptFileError, OutputFormatError
+from medsr.geometry import Geometry
+from medsr.io import bids
+from medsr.io.allow import Allowance
+from medsr.io.compressed import check_end, open_to_read, open_to_write
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.inspection import Inspection, describe_header
+from medsr.io.nifti_header import (
+    DAMAGED,
+    NiftiInfo,
+    are_one_place,
+    brief,
+    conflict_mm,
+    read_header,
+    transforms_of,
 )
-from medsr.geometry import Geometry, format_mm
-from medsr.io.checks import DEFLATE, check_claimed_bytes
-from medsr.io.compressed import DAMAGED_STREAM, check_end, open_to_read
-from medsr.io.misnamed import hint
-from medsr.io.scaling import dequantise
-from medsr.volume import Source, SourceFormat, Volume
+from medsr.io.planes import PlaneFile, header_of
+from medsr.io.scaling import Scaling, ValueRange, dequantise, find_scaling, type_without_slope
+from medsr.volume import Derivation, Source, Volume
 
-# A qform's quaternion in float32 can be off by 0.1 mm near half turns; a tenth of a voxel more or
-# less moves no voxel to another place. Beyond both, two viewers disagree visibly.
-_CONFLICT_MM, _CONFLICT_VOXELS = 0.2, 0.1
-DAMAGED: tuple[type[Exception], ...] = (
-    *DAMAGED_STREAM,
-    OSError,
-    struct.error,
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-)
-"""What reading a file that is no such file, or not whole, raises."""
+Array = npt.NDArray[Any]
 
-_UNREADABLE_HEADER: tuple[type[Exception], ...] = (*DAMAGED, ValueError, OverflowError)
-_UNPLACED = "orientation and position are unknown"
-_SPACING_TOLERANCE = 0.01
-_HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-_COLOUR_CODES = (128, 2304)  # NIFTI_TYPE_RGB24, NIFTI_TYPE_RGBA32
-_COMPLEX256 = 2048  # NIFTI_TYPE_COMPLEX256, which not every computer has a type for
-_LABELS, _STATISTICS = 1002, range(2, 25)  # NIFTI_INTENT_*
-_EOL_CHECKS = (b"\r\n\x1a\n", bytes(4))  # NIfTI-2 standard, eol_check
-_MGH_FLAG_AT = 28  # bytes before goodRASFlag, a 16-bit integer
-_SPACES = {1: "scanner", 2: "aligned", 3: "Talairach", 4: "MNI 152", 5: "template"}
-_UNIT_NAMES = {1: "metres", 3: "micrometres"}
+_MAX_NIFTI1_SIZE = 32767
+_ALIGNED, _SCANNER = 2, 1
+_KNOWN_CODES = range(1, 6)  # NIFTI_XFORM_*
+
+
+class NiftiPlanes:
+    """A NIfTI or MGZ file, compressed or not; see :class:`PlaneSource`.
+
+    A compressed file is only ever read forward: planes before the last ones start it again. Once
+    its last plane is read, the end of the stream is checked too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._info: NiftiInfo = read_header(path)
+        info = self._info
+        x, y, self._count = info.geometry.shape
+        self._plane_bytes = x * y * info.dtype.itemsize
+        self._offset = int(info.header.get_data_offset())
+        self._stream: BinaryIO | None = None
+        self._next = 0
+        source = Source(
+            info.format, path, info.dtype, info.slope, info.intercept, info.header, info.notes
+        )
+        native = dequantise(np.zeros((1, 1, 1), info.dtype), info.slope, info.intercept).dtype
+        self.header = header_of(info.geometry, native, source=source)
+
+    def read(self, start: int, stop: int) -> Array:
+        """Read and scale planes ``start`` to ``stop``."""
+        wanted = (stop - start) * self._plane_bytes
+        try:
+            stream = self._at(start)
+            voxels = stream.read(wanted)
+            if stop == self._count:
+                check_end(stream, self._path)
+                self.close()
+        except DAMAGED as error:
+            message = f"{self._path}: the voxels cannot be read ({brief(error)}); export it again"
+            raise CorruptFileError(message) from error
+        if len(voxels) < wanted:
+            there, claimed = start * self._plane_bytes + len(voxels), self._count
+            raise CorruptFileError(
+                f"{self._path}: {there} of {claimed * self._plane_bytes} bytes of voxels are "
+                "there; it is truncated"
+            )
+        self._next = stop
+        shape = (*self.header.shape[:2], stop - start)
+        raw = np.frombuffer(voxels, self._info.dtype).reshape(shape, order="F")
+        return dequantise(raw, self._info.slope, self._info.intercept)
+
+    def close(self) -> None:
+        """Close the file; another read opens it again."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _at(self, plane: int) -> BinaryIO:
+        """The stream, standing at a plane."""
+        if self._stream is None or plane != self._next:
+            if self._stream is None or plane < self._next:
+                self.close()
+                self._stream = open_to_read(self._path)
+            self._stream.seek(self._offset + plane * self._plane_bytes)
+        return self._stream
+
+
+class NiftiCodec:
+    """NIfTI; see :class:`medsr.io.formats.Codec`."""
+
+    def open(
+        self, path: Path, *, series: str | None, allow: frozenset[Allowance], whole: bool
+    ) -> NiftiPlanes:
+        """Open a file with one 3D scalar image; a fourth axis of length one is dropped."""
+        return NiftiPlanes(path)
+
+    def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
+        """Describe a file."""
+        return describe_header(NiftiPlanes(path))
+
+    def count_voxels(self, path: Path) -> int:
+        """Count the voxels of a file."""
+        return math.prod(read_header(path).geometry.shape)
+
+    def companions(self, path: Path) -> list[Path]:
+        """The JSON sidecars of BIDS."""
+        return bids.sidecars_of(path)
+
+    def scaling(self, source: Source, value_range: ValueRange) -> Scaling:
+        """How a file holds the values: as its source does, where that was NIfTI too."""
+        if source.format == "nifti" and source.header is not None:
+            dtype = source.dtype.newbyteorder("=")
+            return find_scaling(value_range, dtype, slope=source.slope, intercept=source.intercept)
+        return find_scaling(value_range, _supported(type_without_slope(source, value_range)))
+
+    def check_writable(self, volume: Volume, dicom: DicomOptions) -> None:
+        """Any volume can be written."""
+
+    def create(
+        self,
+        like: Volume,
+        path: Path,
+        scaling: Scaling,
+        derivation: Derivation | None,
+        dicom: DicomOptions,
+    ) -> AbstractContextManager[PlaneFile]:
+        """Begin a file in the source's type, with its codes in both sform and qform.
+
+        Free text, extensions and slice timing of the source's header are not carried over;
+        version, model and further processing of the derivation go into its description.
+        """
+        return _nifti_file(like, path, scaling, derivation)
+
+
+class MgzCodec(NiftiCodec):
+    """FreeSurfer's MGZ and MGH; see :class:`medsr.io.formats.Codec`."""
+
+    def companions(self, path: Path) -> list[Path]:
+        """There are none."""
+        return []
+
+    def scaling(self, source: Source, value_range: ValueRange) -> Scaling:
+        """How a file holds the values: in the source's type, or the nearest that MGZ knows."""
+        dtype = type_without_slope(source, value_range)
+        if dtype.kind == "f":
+            dtype = np.dtype(np.float32)
+        elif dtype not in (np.uint8, np.int16, np.uint16, np.int32):
+            dtype = np.dtype(np.int16 if dtype.itemsize == 1 else np.int32)
+        return find_scaling(value_range, dtype)
+
+    def create(
+        self,
+        like: Volume,
+        path: Path,
+        scaling: Scaling,
+        derivation: Derivation | None,
+        dicom: DicomOptions,
+    ) -> AbstractContextManager[PlaneFile]:
+        """Begin a file."""
+        return _mgz_file(like, path, scaling)
+
+
+NIFTI, MGZ = NiftiCodec(), MgzCodec()
 
 
 @dataclass(frozen=True)
-class NiftiInfo:
-    """What a header says, checked: grid, stored type, scaling, and what was doubtful."""
-
-    format: SourceFormat
-    geometry: Geometry
-    dtype: np.dtype[Any]
-    slope: float
-    intercept: float
-    header: Any
-    notes: tuple[str, ...]
-
-
-def read_nifti(path: Path) -> Volume:
-    """Read a NIfTI or MGZ file.
+class StreamFile:
+    """A file that takes stored planes one after the other, first axis fastest.
 
     Args:
-        path: a ``.nii``, ``.nii.gz``, ``.mgz`` or ``.mgh`` file with one 3D scalar image; a
-            fourth axis of length one is dropped.
-
-    Returns:
-        The volume with its array axes as stored; modality unknown. Integers without slope and
-        intercept keep their type, everything else is float32.
-
-    Raises:
-        InputNotFoundError, UnsupportedFormatError, CorruptFileError, DimensionError, ColourError,
-        GeometryError: as :func:`read_header` does; CorruptFileError also for missing voxels.
+        stream: where they go.
+        dtype: type and byte order in the file.
     """
-    info = read_header(path)
-    claimed = math.prod(info.geometry.shape) * info.dtype.itemsize
-    try:
-        with open_to_read(path) as file:
-            file.seek(int(info.header.get_data_offset()))
-            voxels = file.read(claimed)
-            check_end(file, path)
-    except DAMAGED as error:
-        raise CorruptFileError(
-            f"{path}: the voxels cannot be read ({brief(error)}); export it again"
-        ) from error
-    if len(voxels) < claimed:
-        raise CorruptFileError(
-            f"{path}: {len(voxels)} of {claimed} bytes of voxels are there; it is truncated"
-        )
-    raw = np.frombuffer(voxels, info.dtype).reshape(info.geometry.shape, order="F")
-    data = dequantise(raw, info.slope, info.intercept)
-    source = Source(
-        info.format, path, info.dtype, info.slope, info.intercept, info.header, info.notes
-    )
-    return Volume(data, info.geometry, source=source)
+
+    stream: BinaryIO
+    dtype: np.dtype[Any]
+
+    def append(self, stored: npt.NDArray[Any]) -> None:
+        """Write stored numbers ``(X, Y, planes)`` behind those that are there."""
+        for k in range(stored.shape[2]):
+            self.stream.write(stored[:, :, k].astype(self.dtype, copy=False).tobytes(order="F"))
 
 
-def read_header(path: Path) -> NiftiInfo:
-    """Read and check the header alone.
+@contextmanager
+def _nifti_file(
+    like: Volume, path: Path, scaling: Scaling, derivation: Derivation | None = None
+) -> Iterator[StreamFile]:
+    """Begin a NIfTI file, whose planes follow.
 
-    Raises:
-        InputNotFoundError: if there is no such file or it may not be opened.
-        UnsupportedFormatError: for Analyze, NIfTI in two files, and types nibabel cannot read.
-        CorruptFileError: if the header is damaged or promises more than the file holds.
-        DimensionError: for 2D or several frames.
-        ComplexError: for complex numbers.
-        ColourError: for RGB.
-        GeometryError: for zero or negative spacing, a singular affine, or sform and qform that
-            name the same space and lie apart.
+    Args:
+        like: grid and source of what will be written; its voxels are not looked at.
+        path: ends in ``.nii`` or ``.nii.gz``; written in place.
+        scaling: of the planes.
+        derivation: see :meth:`NiftiCodec.create`.
     """
-    is_mgh = path.name.lower().endswith((".mgz", ".mgh"))
-    try:
-        header: Any = _mgh_header(path) if is_mgh else _nifti_header(path)
-        dtype = np.dtype(header.get_data_dtype())
-        shape = tuple(int(n) for n in header.get_data_shape())
-        offset = int(header.get_data_offset())
-        doubts = _mgh_doubts(path) if is_mgh else ()
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise InputNotFoundError(f"{path}: {error.strerror or 'cannot be opened'}") from error
-    except (HeaderDataError, KeyError) as error:
-        seems = hint(path) or "export it again"
-        raise UnsupportedFormatError(
-            f"{path}: the header is of no kind that medsr reads ({brief(error)}); {seems}"
-        ) from error
-    except _UNREADABLE_HEADER as error:
-        raise CorruptFileError(_unreadable(path, error)) from error
-    _check_scalar(dtype, None if is_mgh else int(header["datatype"]), path)
-    shape = _check_shape(shape, path)
-    if offset < int(header.template_dtype.itemsize):
-        raise CorruptFileError(
-            f"{path}: the voxels are said to start inside the header ({offset}); export it again"
-        )
-    claimed = offset + math.prod(shape) * dtype.itemsize
-    compressed = path.name.lower().endswith((".gz", ".mgz"))
-    inflation = DEFLATE if compressed else 1
-    check_claimed_bytes(claimed, path.stat().st_size, str(path), inflation=inflation)
-    if is_mgh:
-        geometry = _geometry(shape, header.get_affine(), path)
-        return NiftiInfo("mgz", geometry, dtype, 1.0, 0.0, header, doubts)
-    slope, intercept, scaling_notes = _scaling(header, path)
-    geometry, place_notes = _nifti_geometry(header, shape, path)
-    notes = (*place_notes, *scaling_notes, *_intent_notes(header))
-    return NiftiInfo("nifti", geometry, dtype, slope, intercept, header, notes)
+    source = like.source
+    original = source.header if source is not None and source.format == "nifti" else None
+    large = max(like.shape) > _MAX_NIFTI1_SIZE or isinstance(original, nib.Nifti2Header)
+    image_class: Any = nib.Nifti2Image if large else nib.Nifti1Image
+    header = _clean_header(original, image_class.header_class, derivation)
+    header.set_data_dtype(scaling.dtype)
+    image = image_class(_no_voxels(like.shape, scaling), like.geometry.affine, header)
+    _set_transforms(image, like.geometry, original)
+    image.header.set_slope_inter(scaling.slope, scaling.intercept)
+    image.update_header()
+    with open_to_write(path) as stream:
+        image.header.write_to(stream)
+        yield StreamFile(stream, image.header.get_data_dtype())
 
 
-def _scaling(header: Any, path: Path) -> tuple[float, float, tuple[str, ...]]:
-    """Slope and intercept: none where the slope is 0 (NIfTI-1 standard) or NaN ("not set")."""
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0.0 or math.isnan(slope):
-        if intercept != 0.0 and not math.isnan(intercept):
-            note = f"scl_slope is {slope:g}, so that scl_inter ({intercept:.6g}) does not count"
-            return 1.0, 0.0, (note,)
-        return 1.0, 0.0, ()
-    if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise CorruptFileError(
-            f"{path}: scl_slope is {slope:.6g} and scl_inter {intercept:.6g}; the values of the "
-            "voxels cannot be told"
-        )
-    return slope, intercept, ()
+@contextmanager
+def _mgz_file(like: Volume, path: Path, scaling: Scaling) -> Iterator[StreamFile]:
+    """Begin an MGZ file, whose planes follow; arguments as for :func:`_nifti_file`."""
+    affine = like.geometry.affine.astype(np.float64)
+    image: Any = MGHImage(_no_voxels(like.shape, scaling), affine)  # type: ignore[no-untyped-call]
+    image.set_data_dtype(scaling.dtype)
+    image.update_header()
+    with open_to_write(path) as stream:
+        image.header.writehdr_to(stream)
+        stream.write(bytes(image.header.get_data_offset() - stream.tell()))
+        yield StreamFile(stream, image.header.get_data_dtype())
+        image.header.writeftr_to(stream)
 
 
-def _intent_notes(header: Any) -> tuple[str, ...]:
-    """What the header's intent says against upscaling the voxels as intensities."""
-    intent = int(header["intent_code"])
-    if intent == _LABELS:
-        return ("the header says that the voxels are labels and no intensities",)
-    if intent in _STATISTICS:
-        return ("the header says that the voxels are a statistic and no intensities",)
-    return ()
+def _no_voxels(shape: tuple[int, int, int], scaling: Scaling) -> npt.NDArray[Any]:
+    """An array of zeros without memory, for nibabel to take shape and type from."""
+    return np.broadcast_to(np.zeros((), dtype=scaling.dtype), shape)
 
 
-def _nifti_header(path: Path) -> Any:
-    """The header as the file has it: nibabel's own loading would mend zero spacings silently."""
-    with open_to_read(path) as file:
-        start = file.read(4)
-        sizes = [int.from_bytes(start, order) for order in ("little", "big")]
-        header_class: Any = next((c for s, c in _HEADER_CLASSES.items() if s in sizes), None)
-        if header_class is None:
-            seems = hint(path)
-            raise CorruptFileError(f"{path}: this is no NIfTI file{seems and f'; {seems}'}")
-        file.seek(0)
-        header = header_class.from_fileobj(file, check=False)
-    if not header["magic"].item().startswith((b"n+1", b"n+2")):
-        raise UnsupportedFormatError(
-            f"{path}: Analyze or NIfTI in two files, whose orientation cannot be trusted; "
-            "convert it to one .nii.gz"
-        )
-    if header_class is nib.Nifti2Header and bytes(header["eol_check"]) not in _EOL_CHECKS:
-        raise CorruptFileError(
-            f"{path}: the file was changed by a transfer that took it for text; copy it again"
-        )
+def _clean_header(original: object | None, header_class: Any, derivation: Derivation | None) -> Any:
+    """A header that keeps the source's settings but nothing personal and nothing outdated."""
+    if original is None:
+        header = header_class()
+        header.set_xyzt_units("mm")
+    else:
+        header = header_class.from_header(original, check=False)
+    # Extensions may hold whole DICOM headers; free text may name people.
+    header.extensions = type(header.extensions)()
+    for field in ("descrip", "aux_file", "intent_name"):
+        header[field] = b""
+    if "db_name" in header.keys():  # noqa: SIM118 - a nibabel header is no dict
+        header["db_name"] = b""
+    for field in ("slice_start", "slice_end", "slice_duration", "slice_code"):
+        header[field] = 0
+    header["cal_min"] = header["cal_max"] = 0
+    header.set_data_offset(0)
+    made_by = "medsr" if derivation is None else f"medsr {derivation.version} {derivation.model}"
+    made_by += f", {derivation.further}" if derivation is not None and derivation.further else ""
+    header["descrip"] = made_by.encode("ascii", "replace")[:79]
     return header
 
 
-def _mgh_header(path: Path) -> Any:
-    """The header of an MGZ file, its footer included."""
-    try:
-        return MGHImage.from_filename(path).header
-    except (MGHError, TypeError) as error:
-        raise CorruptFileError(_unreadable(path, error)) from error
+def _set_transforms(image: Any, geometry: Geometry, original: Any) -> None:
+    """Write the grid into sform and qform alike, so that every reader sees the same one.
 
-
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path}: the header cannot be read ({brief(error)}); {hint(path) or 'export it again'}"
-
-
-def _mgh_doubts(path: Path) -> tuple[str, ...]:
-    """What an MGZ file does not say of its place; nibabel's header has forgotten that it does not.
-
-    Without the flag it takes FreeSurfer's default: voxels of 1 mm, coronal slices, centred.
+    Where the source has a place in each of two spaces, so has the result, over the source in both.
     """
-    with open_to_read(path) as file:
-        flag = file.read(_MGH_FLAG_AT + 2)[_MGH_FLAG_AT:]
-    is_set = int.from_bytes(flag, "big", signed=True) == 1
-    return () if is_set else (f"goodRASFlag is not set, so voxels of 1 mm were taken; {_UNPLACED}",)
-
-
-def _check_scalar(dtype: np.dtype[Any], code: int | None, path: Path) -> None:
-    """Refuse colour, complex numbers, and numbers that no computer agrees on (128-bit floats)."""
-    if code in _COLOUR_CODES or dtype.names is not None:
-        raise ColourError(f"{path}: the voxels are colours (RGB); give one intensity per voxel")
-    if dtype.kind == "c" or code == _COMPLEX256:
-        raise ComplexError(f"{path}: the voxels are complex; give their magnitude")
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        kind = dtype if code is None else f"{dtype} (NIfTI code {code})"
-        raise UnsupportedFormatError(f"{path}: voxels of type {kind} are not supported")
-
-
-def _check_shape(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
-    """The three spatial sizes, or a refusal."""
-    size = " x ".join(map(str, shape))
-    if any(n < 1 for n in shape) or not 1 <= len(shape) <= 7:
-        raise CorruptFileError(f"{path}: the header gives {size or 'no'} voxels")
-    if len(shape) < 3:
-        raise DimensionError(f"{path}: {size} is no volume; three dimensions are needed")
-    if any(n > 1 for n in shape[3:]):
-        raise DimensionError(
-            f"{path}: {size} holds {math.prod(shape[3:])} frames; split it and give one"
-        )
-    return shape[0], shape[1], shape[2]
-
-
-def _geometry(shape: tuple[int, int, int], affine: npt.ArrayLike, path: Path) -> Geometry:
-    """A Geometry whose refusal names the file."""
-    try:
-        return Geometry(shape, np.asarray(affine, dtype=np.float64))
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}; export it again") from None
-
-
-def _nifti_geometry(
-    header: Any, shape: tuple[int, int, int], path: Path
-) -> tuple[Geometry, tuple[str, ...]]:
-    """The grid that the header's transforms agree on, and notes on what was doubtful."""
-    zooms = [float(zoom) for zoom in header["pixdim"][1:4]]
-    if not all(np.isfinite(zoom) and zoom > 0.0 for zoom in zooms):
-        raise GeometryError(
-            f"{path}: the voxel spacing (pixdim) is {format_mm(zooms)} mm; every axis needs more "
-            "than zero"
-        )
-    notes: list[str] = []
-    unit = _UNIT_NAMES.get(int(header["xyzt_units"]) & 7)
-    if unit is not None:
-        notes.append(f"the header gives lengths in {unit}; they were taken as mm")
-    found = transforms_of(header, shape, path)
-    if len(found) == 2:
-        notes += _check_agreement(header, found["sform"], found["qform"], path)
-    if not found:
-        notes.append(f"neither sform nor qform is set; {_UNPLACED}")
-        found["base"] = _geometry(shape, header.get_base_affine(), path)
-    taken = next(iter(found.values()))
-    if not np.allclose(taken.spacing, zooms, rtol=_SPACING_TOLERANCE, atol=0.0):
-        notes.append(
-            f"pixdim says {format_mm(zooms)} mm and {next(iter(found))} "
-            f"{format_mm(taken.spacing)} mm; the latter was taken"
-        )
-    return taken, tuple(notes)
-
-
-def transforms_of(header: Any, shape: tuple[int, int, int], path: Path) -> dict[str, Geometry]:
-    """The grids by the transforms whose codes are set, the sform first, as nibabel takes it.
-
-    Raises:
-        GeometryError: One of them is none.
-    """
-    found: dict[str, Geometry] = {}
-    if int(header["sform_code"]) > 0:
-        found["sform"] = _geometry(shape, header.get_sform(), path)
-    if int(header["qform_code"]) > 0:
-        if float(header["pixdim"][0]) not in (-1.0, 1.0):
-            header = header.copy()
-            header["pixdim"][0] = 1.0  # NIfTI-1 standard: any other qfac counts as 1
-        try:
-            found["qform"] = _geometry(shape, header.get_qform(), path)
-        except (HeaderDataError, ValueError) as error:
-            raise GeometryError(
-                f"{path}: invalid qform ({brief(error)}); export it again"
-            ) from error
-    return found
-
-
-def _check_agreement(header: Any, sform: Geometry, qform: Geometry, path: Path) -> list[str]:
-    """Refuse two transforms into one space that differ; note two into different spaces."""
-    if are_one_place(sform, qform):
-        return []
-    apart = f"{sform.corner_distance_mm(qform):.4g} mm"
-    spaces = [_SPACES.get(int(header[f"{kind}_code"]), "unknown") for kind in ("sform", "qform")]
-    if int(header["sform_code"]) != int(header["qform_code"]):
-        return [
-            f"sform (code {int(header['sform_code'])}, {spaces[0]}) and qform (code "
-            f"{int(header['qform_code'])}, {spaces[1]}) are in different spaces, up to {apart} "
-            "apart; the sform was taken"
-        ]
-    raise GeometryError(
-        f"{path}: sform and qform, both of code {int(header['sform_code'])} ({spaces[0]}), "
-        f"disagree by up to {apart} (spacing "
-        f"{format_mm(sform.spacing)} against {format_mm(qform.spacing)} mm, origin "
-        f"{format_mm(sform.origin)} against {format_mm(qform.origin)} mm); remove the wrong one"
+    codes = (
+        (_SCANNER, _SCANNER)
+        if original is None
+        else (int(original["sform_code"]), int(original["qform_code"]))
     )
+    known = [code for code in codes if code in _KNOWN_CODES]
+    sform_code, qform_code = (
+        code if code in _KNOWN_CODES else (known or [_ALIGNED])[0] for code in codes
+    )
+    second = geometry if sform_code == qform_code else _in_the_qforms_space(geometry, original)
+    image.set_sform(geometry.affine, sform_code)
+    image.set_qform(second.affine, qform_code)
+    # A quaternion cannot express shear; a qform that is off is worse than none.
+    written = Geometry(geometry.shape, image.header.get_qform())
+    if second.corner_distance_mm(written) > 0.5 * conflict_mm(second):
+        image.set_qform(second.affine, 0)
 
 
-def are_one_place(sform: Geometry, qform: Geometry) -> bool:
-    """Whether no two viewers would show the voxels in visibly different places."""
-    return sform.corner_distance_mm(qform) <= conflict_mm(sform)
+def _in_the_qforms_space(geometry: Geometry, original: Any) -> Geometry:
+    """The grid of a result as its source's qform has it; the grid itself where it has but one."""
+    x, y, z = original.get_data_shape()[:3]
+    found = transforms_of(original, (x, y, z), Path())
+    if len(found) < 2 or are_one_place(found["sform"], found["qform"]):
+        return geometry
+    there = found["qform"].affine @ np.linalg.inv(found["sform"].affine)
+    return Geometry(geometry.shape, there @ geometry.affine)
 
 
-def conflict_mm(geometry: Geometry) -> float:
-    """How far sform and qform may lie apart, in mm."""
-    return max(_CONFLICT_MM, _CONFLICT_VOXELS * min(geometry.spacing))
-
-
-def brief(error: BaseException) -> str:
-    """The first line of an error's text, for a one-line message."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type itself if NIfTI can hold it."""
+    if dtype.kind in "iuf" and dtype.itemsize <= 8 and dtype != np.float16:
+        return dtype
+    raise OutputFormatError(f"NIfTI cannot hold voxels of type {dtype}")

@@ -13,7 +13,7 @@ from typing import Literal
 
 from medsr.errors import InputError
 from medsr.io.foreign import is_lost_link
-from medsr.io.inspect import SUFFIXES, suffix_of
+from medsr.io.formats import by_name_of, suffix_of
 from medsr.io.walk import walk
 from medsr.volume import SourceFormat
 
@@ -104,9 +104,9 @@ def _walk(folder: Path, leave_out: Sequence[Path]) -> Iterator[FoundScan]:
         if damaged is not None:
             yield FoundScan(_name(damaged, folder), damaged, "dicom", kind="damaged")
         for file in files:
-            suffix = suffix_of(file)
-            if suffix is not None:
-                yield FoundScan(_name(file, folder), file, SUFFIXES[suffix])
+            named = by_name_of(file)
+            if named is not None:
+                yield FoundScan(_name(file, folder), file, named.name)
             elif _is_zip(file) and _is_scan(file):
                 yield FoundScan(_name(file, folder), file, "dicom", kind="archive")
             elif _is_barred(file) and file != damaged:

@@ -7,12 +7,10 @@ Writers ask :func:`check_apart` whatever they were told about overwriting.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from medsr.errors import InputError, SourceOverwriteError
-from medsr.io import bids
-from medsr.io.inspect import SUFFIXES, suffix_of
+from medsr.errors import SourceOverwriteError
+from medsr.io.formats import by_name_of, suffix_of
 from medsr.io.walk import walk
 
 Identity = tuple[int, int]
@@ -32,16 +30,10 @@ def identity(path: Path) -> Identity | None:
 
 def files_of(scan: Path) -> list[Path]:
     """A scan file and what belongs to it: voxels beside their header, sidecars of NIfTI."""
-    found = [scan]
-    kind = SUFFIXES.get(suffix_of(scan) or "")
-    if kind in ("nrrd", "mha"):
-        from medsr.io.itk_header import read_text_header
-
-        with suppress(InputError):  # it will not be read either
-            found.append(read_text_header(scan).data_file)
     plain = Path(scan.name.removesuffix(".gz"))
-    found += [scan.with_name(plain.stem + end) for end in _PAIR.get(plain.suffix.lower(), ())]
-    return found + (bids.sidecars_of(scan) if kind == "nifti" else [])
+    pair = [scan.with_name(plain.stem + end) for end in _PAIR.get(plain.suffix.lower(), ())]
+    named = by_name_of(scan)
+    return [scan, *pair, *([] if named is None else named.load().companions(scan))]
 
 
 def check_apart(scan: Path, files: Iterable[Path] = (), folder: Path | None = None) -> None:

@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "tenacity": ("pacs/persistent.py",),
     "gdcm": (),
     "imagecodecs": ("io/dicom/read/decode.py",),
-    "SimpleITK": ("io/itk.py", "evaluate/baselines.py"),
+    "SimpleITK": ("evaluate/baselines.py",),
     "monai": (
         "data/*",
         "infer/*",
@@ -185,6 +185,8 @@ SPEAKS = READS | {"numpy", "nibabel", "medsr.geometry", "rich.progress"}
         (["inspect", "scan.nii.gz", "--json"], READS),
         (["upscale", "scan.nii.gz", "fine.nii.gz", "--model", "mr-z4"], NEVER),
         (["upscale", "in", "out", "--model", "mr-z4"], NEVER),
+        (["upscale", "scan.nrrd", "fine.mha", "--model", "mr-z4"], NEVER),
+        (["upscale", "scan.mha", "fine.nrrd", "--model", "mr-z4"], NEVER),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
@@ -193,11 +195,15 @@ def test_commands_load_only_what_they_need(
 ) -> None:
     import nibabel as nib
 
+    import medsr
+
     data = np.arange(10 * 9 * 6, dtype=np.int16).reshape(10, 9, 6)
     image = nib.Nifti1Image(data, np.diag([1.0, 1.0, 4.0, 1.0]))
     nib.save(image, tmp_path / "scan.nii.gz")
     (tmp_path / "in").mkdir()
     nib.save(image, tmp_path / "in" / "scan.nii.gz")
+    for name in ("scan.nrrd", "scan.mha"):
+        medsr.save(medsr.load(tmp_path / "scan.nii.gz"), tmp_path / name)
     call = f"from medsr.cli.main import main\nassert main({arguments!r}) == 0"
     loaded = _modules_loaded_by(call, tmp_path)
     assert "medsr.cli.main" in loaded

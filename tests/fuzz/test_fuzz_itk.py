@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medsr import io
-from medsr.io.planes import open_planes
+from medsr.io.reading import open_planes
 
 Edits = list[list[Any]]
 VOXELS = np.arange(210, dtype="<i2").tobytes()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medsr import io
-from medsr.io.planes import open_planes
+from medsr.io.reading import open_planes
 
 Edits = list[list[Any]]
 SHAPE = (6, 5, 7)

@@ -20,13 +20,13 @@ from medsr.errors import (
 from medsr.infer.folder_jobs import Places, list_jobs, output_names, parse_part
 from medsr.io import output_format
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.inspect import SUFFIXES, suffix_of
+from medsr.io.formats import by_name_of
 from medsr.io.scans import FoundScan
 
 
 def scans(*names: str) -> list[FoundScan]:
-    kinds = {name: suffix_of(Path(name)) for name in names}
-    return [FoundScan(n, Path(n), SUFFIXES[k] if k else "dicom") for n, k in kinds.items()]
+    kinds = {name: by_name_of(Path(name)) for name in names}
+    return [FoundScan(n, Path(n), k.name if k else "dicom") for n, k in kinds.items()]
 
 
 def test_results_have_the_names_of_the_scans() -> None:

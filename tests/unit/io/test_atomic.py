@@ -153,7 +153,7 @@ def test_save_leaves_one_file_that_load_takes(tmp_path: Path, volume: Volume, na
 def test_an_interrupt_in_a_writer_leaves_nothing(
     tmp_path: Path, volume: Volume, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medsr.io import itk, nifti_write
+    from medsr.io.scaling import Scaling
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -164,8 +164,7 @@ def test_an_interrupt_in_a_writer_leaves_nothing(
         io.save(volume, tmp_path / name)
     assert tree(tmp_path) == {}
     monkeypatch.setattr(Path, "replace", real_replace)
-    for module in (itk, nifti_write):
-        monkeypatch.setattr(module, "store", interrupted)
+    monkeypatch.setattr(Scaling, "stored", interrupted)
     with pytest.raises(KeyboardInterrupt):
         io.save(volume, tmp_path / name)
     assert tree(tmp_path) == {}

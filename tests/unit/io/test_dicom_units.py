@@ -21,7 +21,7 @@ from medsr import errors, io
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.read.series import list_dicom, read_dicom
 from medsr.io.dicom.write.classic import count_files, write_dicom
-from medsr.io.sinks import saving_planes
+from medsr.io.writing import creating
 
 Make = Callable[..., Path]
 ENHANCED = DicomOptions(layout="enhanced")
@@ -167,7 +167,7 @@ def test_computed_values_lie_within_half_a_step(tmp_path: Path, make_series: Mak
 def test_by_slabs_is_scaled_alike(tmp_path: Path, make_series: Make) -> None:
     stored = np.random.default_rng(4).integers(0, 65535, (6, 5, 6)).astype(np.uint16)
     volume = read_dicom(make_series(tmp_path / "s", stored, rescale=(0.0625, -1024.0)))
-    with saving_planes(volume, tmp_path / "slabs") as writer:
+    with creating(volume, tmp_path / "slabs") as writer:
         for start in range(0, 6, 4):
             writer.append(volume.data[:, :, start : start + 4])
         writer.finish()

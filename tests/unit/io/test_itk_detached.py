@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from medsr import io
 from medsr.errors import CorruptFileError, MedsrError, UnsupportedFormatError
-from medsr.io.planes import open_planes
+from medsr.io.reading import open_planes
 
 sitk = SimpleITK
 VOXELS = np.arange(-105, 105, dtype=np.int16).reshape((6, 5, 7), order="F")
@@ -100,7 +100,7 @@ def test_no_other_folder_is(header: Header, tmp_path: Path, name: str) -> None:
 
 @given(st.text(alphabet="./ab\\~", max_size=12))
 def test_whatever_is_named_only_the_headers_folder_is_looked_into(name: str) -> None:
-    from medsr.io.itk_fields import Fields
+    from medsr.io.text_header import Fields
 
     here = Path("no such folder") / "c"
     with pytest.raises(MedsrError, match=r"another folder|not beside it|several files"):

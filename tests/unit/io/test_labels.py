@@ -16,7 +16,8 @@ from scipy import ndimage
 from medsr import io
 from medsr.errors import LabelsError
 from medsr.io import labels
-from medsr.io.planes import MemoryPlanes, chunks, open_planes
+from medsr.io.planes import MemoryPlanes, chunks
+from medsr.io.reading import open_planes
 from medsr.io.survey import survey
 from medsr.volume import Volume
 from tests.conftest import make_phantom

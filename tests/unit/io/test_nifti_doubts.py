@@ -22,7 +22,7 @@ from medsr.errors import (
     WideIntegerError,
 )
 from medsr.geometry import Geometry
-from medsr.io.planes import open_planes
+from medsr.io.reading import open_planes
 from medsr.io.survey import survey
 
 sitk = SimpleITK

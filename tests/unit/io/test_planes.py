@@ -18,7 +18,8 @@ from medsr.geometry import Geometry
 from medsr.intensity import Intensity
 from medsr.io import compressed, planes
 from medsr.io.modality import judge, tally
-from medsr.io.planes import MemoryPlanes, open_planes
+from medsr.io.planes import MemoryPlanes
+from medsr.io.reading import open_planes
 from medsr.io.survey import PlaneValues, survey
 from medsr.volume import Volume
 

@@ -93,7 +93,11 @@ class DicomPlanes:
 
 @quiet
 def open_dicom_planes(
-    path: Path, series: str | None = None, *, allow: frozenset[Allowance] = NOTHING
+    path: Path,
+    series: str | None = None,
+    *,
+    allow: frozenset[Allowance] = NOTHING,
+    whole: bool = False,
 ) -> PlaneSource:
     """Open a series; a multi-frame file, which is decoded in one piece, is read whole.
 
@@ -101,11 +105,12 @@ def open_dicom_planes(
         path: as for :func:`medsr.io.dicom.read.series.read_dicom`.
         series: likewise.
         allow: likewise.
+        whole: whether all planes will be asked for, so that each is decoded once.
 
     Raises:
         InputError: one subclass for each fault.
     """
     stack, notes = choose_stack(path, series, allow=allow)
-    if stack.slices[0].frame is not None:
+    if whole or stack.slices[0].frame is not None:
         return MemoryPlanes(read_stack(stack, notes, path))
     return DicomPlanes(stack, notes, path)

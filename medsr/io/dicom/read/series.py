@@ -24,7 +24,7 @@ from medsr.io.dicom.read.files import FoundSlices, find_slices, is_dicom
 from medsr.io.dicom.read.pixels import read_values
 from medsr.io.dicom.read.stack import Stack
 from medsr.io.dicom.reference import CommonAttributes
-from medsr.io.inspect import Inspection, ListedVolume, describe
+from medsr.io.inspection import Inspection, ListedVolume, describe
 from medsr.volume import Source, Volume, units_of
 
 __all__ = ["inspect_dicom", "is_dicom", "list_dicom", "read_dicom", "read_stack"]

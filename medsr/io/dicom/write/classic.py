@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ from medsr.io.dicom.write.derived import (
 )
 from medsr.io.dicom.write.frames import flattened
 from medsr.io.dicom.write.mend import mend_modules, mend_values
+from medsr.io.planes import PlaneFile
 from medsr.io.scaling import Scaling, ValueRange, range_of, source_of
 from medsr.volume import Derivation, Source, Volume
 
@@ -123,13 +124,6 @@ def write_dicom(
     series.append(scaling.stored(volume.data))
 
 
-class PlaneWriter(Protocol):
-    """A series under way, which takes stored planes one after the other."""
-
-    def append(self, stored: npt.NDArray[Any]) -> None:
-        """Write stored numbers ``(X, Y, planes)`` behind those that are there."""
-
-
 @quiet
 def derived_series(
     like: Volume,
@@ -137,7 +131,7 @@ def derived_series(
     scaling: Scaling,
     derivation: Derivation | None = None,
     options: DicomOptions = DEFAULTS,
-) -> PlaneWriter:
+) -> PlaneFile:
     """Begin a derived series.
 
     Args:

@@ -1,4 +1,4 @@
-"""Headers of NRRD files (.nrrd, .nhdr), parsed and checked; see ``itk_header``.
+"""NRRD files (.nrrd, .nhdr): headers parsed and checked, and written as ITK writes them.
 
 Source: https://teem.sourceforge.net/nrrd/format.html, and what ITK makes of it.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +23,11 @@ from medsr.errors import (
     UnsupportedFormatError,
 )
 from medsr.geometry import Geometry
-from medsr.io.itk_fields import NO_SPACING, Encoding, Fields, TextHeader, by, parse_fields
+from medsr.io.compressed import gzip_stream
 from medsr.io.misnamed import hint
+from medsr.io.text_header import NO_SPACING, Encoding, Fields, TextHeader, by, parse_fields
+from medsr.io.text_voxels import StreamFile, TextCodec, numbers
+from medsr.volume import Volume
 
 _VECTOR = re.compile(r"none|\([^()]*\)", re.IGNORECASE)
 _COLOURS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color")
@@ -79,8 +85,49 @@ _ALIASES = {
 }
 
 
-def read_nrrd(path: Path, start: bytes) -> TextHeader:
-    """Read the header at the start of a file; errors as for ``itk_header.read_text_header``."""
+_WRITTEN = {
+    "i1": "signed char",
+    "u1": "unsigned char",
+    "i2": "short",
+    "u2": "unsigned short",
+    "i4": "int",
+    "u4": "unsigned int",
+    "i8": "long long int",
+    "u8": "unsigned long long int",
+    "f4": "float",
+    "f8": "double",
+}
+
+
+@contextmanager
+def _create(like: Volume, path: Path, dtype: np.dtype[Any]) -> Iterator[StreamFile]:
+    """Begin a gzipped file, whose planes follow."""
+    origin, spacing, direction = like.geometry.to_lps()
+    axes = (np.asarray(direction)[:, k] * spacing[k] for k in range(3))
+    kind = _WRITTEN[f"{dtype.kind}{dtype.itemsize}"]
+    lines = [
+        "NRRD0004",
+        "# Complete NRRD file format specification at:",
+        "# http://teem.sourceforge.net/nrrd/format.html",
+        f"type: {kind}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, like.shape))}",
+        "space directions: " + " ".join(f"({numbers(axis, ',')})" for axis in axes),
+        "kinds: domain domain domain",
+        *(["endian: little"] if dtype.itemsize > 1 else []),
+        "encoding: gzip",
+        f"space origin: ({numbers(origin, ',')})",
+    ]
+    with path.open("wb") as stream:
+        stream.write(("\n".join(lines) + "\n\n").encode("ascii"))
+        file = StreamFile(stream, gzip_stream())
+        yield file
+        file.finish()
+
+
+def _parse(path: Path, start: bytes) -> TextHeader:
+    """Read the header at the start of a file; errors as for :meth:`TextCodec.open`."""
     if not re.match(rb"NRRD\d{4}\r?\n", start):
         seems = hint(path) or "it does not start with NRRD"
         raise CorruptFileError(f"{path}: this is no NRRD file; {seems}")
@@ -246,3 +293,6 @@ def _check_other_axis(path: Path, sizes: list[int], kinds: list[str], axis: int)
 
 def _is_spatial(kinds: list[str], axis: int) -> bool:
     return axis >= len(kinds) or kinds[axis] in ("domain", "space", "???", "none")
+
+
+NRRD = TextCodec("nrrd", _parse, _create)

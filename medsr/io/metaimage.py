@@ -1,9 +1,12 @@
-"""Headers of MetaImage files (.mha, .mhd), parsed and checked; see ``itk_header``."""
+"""MetaImage files (.mha, .mhd): headers parsed and checked, and written as ITK writes them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +16,11 @@ from medsr.errors import (
     DimensionError,
     UnsupportedFormatError,
 )
-from medsr.io.itk_fields import NO_SPACING, Encoding, TextHeader, parse_fields
+from medsr.io.compressed import zlib_stream
 from medsr.io.misnamed import hint
+from medsr.io.text_header import NO_SPACING, Encoding, TextHeader, parse_fields
+from medsr.io.text_voxels import StreamFile, TextCodec, numbers
+from medsr.volume import Volume
 
 _TYPES = {
     "MET_CHAR": "i1",
@@ -32,8 +38,46 @@ _TYPES = {
 }
 
 
-def read_metaimage(path: Path, start: bytes) -> TextHeader:
-    """Read the header at the start of a file; errors as for ``itk_header.read_text_header``."""
+_WRITTEN = {code: name for name, code in _TYPES.items() if name not in ("MET_LONG", "MET_ULONG")}
+# What MetaIO calls an axis: by where it comes from.
+_FROM = dict(zip("RLAPIS", "LRPASI", strict=True))
+# Room for the size of the compressed voxels, which is known last; readers skip leading zeros.
+_SIZE_DIGITS = 20
+
+
+@contextmanager
+def _create(like: Volume, path: Path, dtype: np.dtype[Any]) -> Iterator[StreamFile]:
+    """Begin a compressed file, whose planes follow."""
+    origin, spacing, direction = like.geometry.to_lps()
+    size = "CompressedDataSize = "
+    lines = [
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = True",
+        f"{size}{0:0{_SIZE_DIGITS}}",
+        f"TransformMatrix = {numbers(np.asarray(direction).T)}",
+        f"Offset = {numbers(origin)}",
+        "CenterOfRotation = 0 0 0",
+        f"AnatomicalOrientation = {''.join(_FROM[code] for code in like.geometry.axcodes)}",
+        f"ElementSpacing = {numbers(spacing)}",
+        f"DimSize = {' '.join(map(str, like.shape))}",
+        f"ElementType = {_WRITTEN[f'{dtype.kind}{dtype.itemsize}']}",
+        "ElementDataFile = LOCAL",
+    ]
+    header = "\n".join(lines) + "\n"
+    with path.open("w+b") as stream:
+        stream.write(header.encode("ascii"))
+        file = StreamFile(stream, zlib_stream())
+        yield file
+        file.finish()
+        stream.seek(header.index(size) + len(size))
+        stream.write(f"{file.written:0{_SIZE_DIGITS}}".encode("ascii"))
+
+
+def _parse(path: Path, start: bytes) -> TextHeader:
+    """Read the header at the start of a file; errors as for :meth:`TextCodec.open`."""
     end = re.search(rb"ElementDataFile[ \t]*=[^\n]*(\n|\Z)", start)
     if end is None or b"NDims" not in start[: end.end()]:
         seems = hint(path) or "it has no NDims"
@@ -78,3 +122,6 @@ def read_metaimage(path: Path, start: bytes) -> TextHeader:
         end.end() if local else (None if offset == -1 else offset),
         () if spacing else (NO_SPACING,),
     )
+
+
+METAIMAGE = TextCodec("mha", _parse, _create)

@@ -1,6 +1,6 @@
 """Fields of the text headers of NRRD and MetaImage, turned into numbers or refused.
 
-What they mean is said in ``itk_nrrd`` and ``itk_metaimage``.
+What they mean is said in ``nrrd`` and ``metaimage``.
 """
 
 from __future__ import annotations

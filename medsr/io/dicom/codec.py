@@ -1,0 +1,65 @@
+"""DICOM series as one of the formats of ``medsr.io``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medsr.io.allow import Allowance
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.dicom.read.files import count_voxels, is_dicom
+from medsr.io.dicom.read.planes import open_dicom_planes
+from medsr.io.dicom.read.series import inspect_dicom
+from medsr.io.dicom.write.classic import check_writable, derived_series, dicom_scaling
+from medsr.io.inspection import Inspection
+from medsr.io.planes import PlaneFile, PlaneSource
+from medsr.io.scaling import Scaling, ValueRange
+from medsr.volume import Derivation, Source, Volume
+
+__all__ = ["DICOM", "DicomCodec", "is_dicom"]
+
+
+class DicomCodec:
+    """CT and MR series, classic and enhanced; see :class:`medsr.io.formats.Codec`."""
+
+    def open(
+        self, path: Path, *, series: str | None, allow: frozenset[Allowance], whole: bool
+    ) -> PlaneSource:
+        """Open a series; see :func:`medsr.io.dicom.read.planes.open_dicom_planes`."""
+        return open_dicom_planes(path, series, allow=allow, whole=whole)
+
+    def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
+        """Describe a series."""
+        return inspect_dicom(path, series=series, allow=allow)
+
+    def count_voxels(self, path: Path) -> int:
+        """Count the voxels of all that may be one volume."""
+        return count_voxels(path)
+
+    def companions(self, path: Path) -> list[Path]:
+        """There are none: a folder is one scan."""
+        return []
+
+    def scaling(self, source: Source, value_range: ValueRange) -> Scaling:
+        """How 16-bit numbers hold the values."""
+        return dicom_scaling(source, value_range)
+
+    def check_writable(self, volume: Volume, dicom: DicomOptions) -> None:
+        """Refuse a volume that did not come from DICOM, or cannot be of the layout asked for."""
+        check_writable(volume, dicom)
+
+    @contextmanager
+    def create(
+        self,
+        like: Volume,
+        path: Path,
+        scaling: Scaling,
+        derivation: Derivation | None,
+        dicom: DicomOptions,
+    ) -> Iterator[PlaneFile]:
+        """Begin a derived series in a folder."""
+        yield derived_series(like, path, scaling, derivation, dicom)
+
+
+DICOM = DicomCodec()

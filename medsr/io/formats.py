@@ -1,0 +1,248 @@
+"""The table of file formats: what each is called, by which names it is known, and its codec.
+
+A format is one module with a :class:`Codec` and one line in the table below; :func:`register` and
+the entry points ``medsr.formats`` add formats from outside. Codecs are imported when they are
+needed, so that neither nibabel nor pydicom is loaded for another format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from medsr.errors import InputNotFoundError, UnsupportedFormatError
+from medsr.io.allow import Allowance
+from medsr.io.dicom.options import DicomOptions
+from medsr.io.foreign import LOST_LINK, fault_of, is_lost_link
+from medsr.io.inspection import Inspection
+from medsr.io.planes import PlaneFile, PlaneSource
+from medsr.io.scaling import Scaling, ValueRange
+from medsr.volume import Derivation, Source, SourceFormat, Volume
+
+_IN_TWO_FILES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+
+
+class Codec(Protocol):
+    """How one format is read and written.
+
+    Examples:
+        CONTRIBUTING.md adds a format step by step.
+    """
+
+    def open(
+        self, path: Path, *, series: str | None, allow: frozenset[Allowance], whole: bool
+    ) -> PlaneSource:
+        """Open a scan; its header is read and checked, its voxels as far as that needs them.
+
+        Args:
+            path: An existing file, or a folder.
+            series: Which volume, for formats that hold several.
+            allow: What may be done to a scan that is refused otherwise.
+            whole: Whether all planes will be asked for at once, so that what is decoded on the
+                way may be kept.
+
+        Raises:
+            InputError: The header cannot be taken; one of its family.
+        """
+
+    def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
+        """Describe a scan from its header; arguments and errors as for :meth:`open`."""
+
+    def count_voxels(self, path: Path) -> int:
+        """Say how many voxels a scan has at most, from as little of it as can be.
+
+        Raises:
+            InputError: The header cannot be taken; one of its family.
+        """
+
+    def companions(self, path: Path) -> list[Path]:
+        """Files that belong to a scan besides its own, such as voxels beside their header."""
+
+    def scaling(self, source: Source, value_range: ValueRange) -> Scaling:
+        """Settle how values are stored.
+
+        Args:
+            source: Of the scan that the values come from.
+            value_range: Gives the range of the values; called only where it decides something.
+        """
+
+    def check_writable(self, volume: Volume, dicom: DicomOptions) -> None:
+        """Refuse a volume, or the scan of which it will be computed, that cannot be held.
+
+        Raises:
+            OutputFormatError: It cannot.
+        """
+
+    def create(
+        self,
+        like: Volume,
+        path: Path,
+        scaling: Scaling,
+        derivation: Derivation | None,
+        dicom: DicomOptions,
+    ) -> AbstractContextManager[PlaneFile]:
+        """Begin a file or folder, whose stored planes follow.
+
+        Args:
+            like: Grid and source of what will be written; its voxels are not looked at.
+            path: Where, under a temporary name that ends as the final one.
+            scaling: Of the planes.
+            derivation: How the volume was computed, where the format has a place for it.
+            dicom: How a DICOM series is written.
+
+        Raises:
+            OutputFormatError: The format cannot hold the volume.
+        """
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of the table.
+
+    Args:
+        name: What ``format=`` and ``--format`` call it.
+        suffixes: Endings of names that are read, lower case; none for what is told by content.
+        written: Endings that are written, the usual first; none for a folder.
+        codec: ``"module:object"`` of its :class:`Codec`.
+        has_series: Whether one path may hold several volumes to choose from.
+        recognise: ``"module:function"`` that tells a file without a known ending by its content.
+
+    Examples:
+        >>> from medsr.io import formats
+        >>> formats.find("nifti").written
+        ('.nii.gz', '.nii')
+        >>> formats.find("dicom").is_folder
+        True
+    """
+
+    name: SourceFormat
+    suffixes: tuple[str, ...]
+    written: tuple[str, ...]
+    codec: str
+    has_series: bool = False
+    recognise: str | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is written as a folder."""
+        return not self.written
+
+    def load(self) -> Codec:
+        """Import the codec."""
+        codec: Codec = _import(self.codec)
+        return codec
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a file without a known ending is of this format."""
+        return self.recognise is not None and bool(_import(self.recognise)(path))
+
+    def suffix_for(self, path: Path) -> str:
+        """The ending of a file of this format that is written to a path."""
+        suffix = suffix_of(path)
+        return suffix if suffix in self.written else self.written[0]
+
+
+_TABLE: dict[str, Format] = {
+    known.name: known
+    for known in (
+        Format("nifti", (".nii.gz", ".nii"), (".nii.gz", ".nii"), "medsr.io.nifti:NIFTI"),
+        Format("nrrd", (".nrrd", ".nhdr"), (".nrrd",), "medsr.io.nrrd:NRRD"),
+        Format("mha", (".mha", ".mhd"), (".mha",), "medsr.io.metaimage:METAIMAGE"),
+        Format("mgz", (".mgz", ".mgh"), (".mgz", ".mgh"), "medsr.io.nifti:MGZ"),
+        Format(
+            "dicom",
+            (),
+            (),
+            "medsr.io.dicom.codec:DICOM",
+            has_series=True,
+            recognise="medsr.io.dicom.codec:is_dicom",
+        ),
+    )
+}
+
+
+def register(format: Format) -> Format:
+    """Add a format to the table for this process, or replace the one of its name."""
+    table()[format.name] = format
+    return format
+
+
+def table() -> dict[str, Format]:
+    """The formats by name: those above, and those of the entry points ``medsr.formats``."""
+    _add_entry_points()
+    return _TABLE
+
+
+def find(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return table()[name]
+
+
+def suffix_of(path: Path) -> str | None:
+    """The ending of a name that decides its format (lower case), or None for any other."""
+    name = path.name.lower()
+    endings = (suffix for known in table().values() for suffix in known.suffixes)
+    return next((suffix for suffix in endings if name.endswith(suffix)), None)
+
+
+def by_name_of(path: Path) -> Format | None:
+    """The format that a name's ending says, or None."""
+    suffix = suffix_of(path)
+    return next((known for known in table().values() if suffix in known.suffixes), None)
+
+
+def readable() -> str:
+    """What medsr reads, for messages."""
+    endings = sorted((s for known in table().values() for s in known.written), key=len)
+    return f"{', '.join(s for s in endings if s != '.mgh')}, or a DICOM file, folder or zip archive"
+
+
+def format_of(path: Path) -> Format:
+    """The format of an existing file or folder.
+
+    Raises:
+        InputNotFoundError: There is nothing at ``path``.
+        UnsupportedFormatError: It is of no format that medsr reads.
+    """
+    if not path.exists():
+        what = LOST_LINK if is_lost_link(path) else "no such file or folder"
+        raise InputNotFoundError(f"{path}: {what}")
+    if path.is_dir():
+        return next(known for known in table().values() if known.is_folder)
+    named = by_name_of(path)
+    if named is not None:
+        return named
+    if path.name.lower().endswith(_IN_TWO_FILES):
+        raise UnsupportedFormatError(
+            f"{path}: Analyze or NIfTI in two files; convert both to one .nii.gz"
+        )
+    for known in table().values():
+        if known.recognises(path):
+            return known
+    with path.open("rb") as stream:
+        what = fault_of(stream) or f"the format is not known; medsr reads {readable()}"
+    raise UnsupportedFormatError(f"{path}: {what}")
+
+
+@cache
+def _add_entry_points() -> None:
+    for point in entry_points(group="medsr.formats"):
+        added: Format = point.load()
+        _TABLE.setdefault(added.name, added)
+
+
+@cache
+def _import(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), attribute)
+    return found

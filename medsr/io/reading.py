@@ -1,0 +1,169 @@
+"""Reading scans of any format: ``open_planes``, ``load``, ``inspect`` and ``list_volumes``.
+
+What holds for every format is done here (slices, finite values, modality, units); how a format is
+read is its codec's part, see ``medsr.io.formats``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from medsr.errors import ModalityError, UsageError
+from medsr.io.allow import parse_allowances
+from medsr.io.checks import check_finite, check_integers, check_slices
+from medsr.io.formats import Format, format_of
+from medsr.io.inspection import Inspection, ListedVolume
+from medsr.io.modality import judge, settled, tally
+from medsr.io.planes import PlaneSource, gather
+from medsr.volume import Volume
+
+
+def open_planes(
+    path: Path, *, series: str | None = None, allow: Collection[str] = (), whole: bool = False
+) -> PlaneSource:
+    """Open a scan whose planes are read by and by.
+
+    Args:
+        path: As for :func:`load`.
+        series: As for :func:`load`.
+        allow: As for :func:`load`.
+        whole: Whether all planes will be asked for at once.
+
+    Raises:
+        InputError: The header cannot be taken; one of its family.
+        UsageError: ``series`` is given for a format that does not hold several volumes.
+    """
+    format = _format_for(path, series)
+    source = format.load().open(path, series=series, allow=parse_allowances(allow), whole=whole)
+    check_slices(source.header.geometry, str(path), few="few-slices" in allow)
+    return source
+
+
+def count_voxels(path: Path) -> int:
+    """Say how many voxels a scan has, from as little of it as can be; for DICOM at most so many.
+
+    Raises:
+        InputError: The header cannot be taken; one of its family.
+    """
+    return format_of(path).load().count_voxels(path)
+
+
+def load(
+    path: str | Path,
+    *,
+    modality: Literal["auto", "MR", "CT"] = "auto",
+    series: str | None = None,
+    allow: Collection[str] = (),
+) -> Volume:
+    """Read a scan.
+
+    Args:
+        path: a NIfTI, NRRD, MetaImage or MGZ file, a folder or zip archive of DICOM files, a
+            DICOMDIR, or one DICOM file, which stands for its series.
+        modality: what the scan is; "auto" takes DICOM's word and judges other formats by their
+            values and BIDS's names, see :mod:`medsr.io.modality`.
+        series: SeriesInstanceUID, for a DICOM source that holds several, or the name or number
+            that :func:`list_volumes` gives a volume.
+        allow: what may be done to a DICOM series that is refused otherwise, any of "gaps" and
+            "tilt" (resample onto a regular grid), "duplicates" (take the first of different
+            slices at one place) and, for every format, "few-slices" (fewer than four).
+            "labels" is for :func:`medsr.upscale`; a label image is read in any case.
+
+    Returns:
+        The volume with its array axes as stored, in native units (HU for CT): integers as such
+        where the file holds them unscaled, float32 otherwise. Its modality is None where it is in
+        doubt; :func:`medsr.upscale` refuses that.
+
+    Raises:
+        InputError: one of its family, each with its own exit code.
+        UsageError: if ``series`` is given for another format than DICOM, or what shall be allowed
+            is not known.
+    """
+    path = Path(path)
+    if modality not in ("auto", "MR", "CT"):
+        raise UsageError(f"modality {modality!r} is not known; choose auto, MR or CT")
+    volume = gather(open_planes(path, series=series, allow=allow, whole=True))
+    check_finite(volume.data, str(path))
+    if volume.data.dtype.itemsize == 8:
+        low, high = float(volume.data.min()), float(volume.data.max())
+        check_integers(low, high, volume.data.dtype, str(path))
+    with suppress(ModalityError):
+        return settled(volume, None if modality == "auto" else modality)[0]
+    return volume
+
+
+def inspect(
+    path: str | Path,
+    *,
+    with_range: bool = False,
+    series: str | None = None,
+    allow: Collection[str] = (),
+) -> Inspection:
+    """Describe a scan from its header.
+
+    Args:
+        path: a file, or a folder or zip archive of DICOM files.
+        with_range: also read the voxels, for the value range and the modality of formats that
+            do not record it.
+        series: which volume of a DICOM source, as for :func:`medsr.io.load`.
+        allow: as for :func:`medsr.io.load`.
+
+    Raises:
+        InputError: one of its family, as :func:`medsr.io.load` does for a header it cannot take.
+            A stack with too few slices is described, with a warning.
+        UsageError: if ``series`` is given for another format than DICOM.
+    """
+    path = Path(path)
+    allowed = parse_allowances(allow)
+    codec = _format_for(path, series).load()
+    inspection = codec.inspect(path, series=series, allow=allowed)
+    return _with_range(inspection, path, series, allowed) if with_range else inspection
+
+
+def list_volumes(path: str | Path, *, allow: Collection[str] = ()) -> tuple[ListedVolume, ...]:
+    """List the volumes of a DICOM source, each with the name that picks it.
+
+    Args:
+        path: a folder, zip archive, DICOMDIR or file.
+        allow: as for :func:`medsr.io.load`.
+
+    Raises:
+        InputError: if nothing there is a CT or MR slice.
+        UsageError: if it is of another format.
+    """
+    path = Path(path)
+    format = format_of(path)
+    if not format.has_series:
+        raise UsageError(
+            f"{path}: only DICOM sources hold several volumes, and this is {format.name}"
+        )
+    from medsr.io.dicom.read.series import list_dicom
+
+    return list_dicom(path, allow=parse_allowances(allow))
+
+
+def _with_range(
+    inspection: Inspection, path: Path, series: str | None, allow: Collection[str]
+) -> Inspection:
+    """Add what only the voxels tell."""
+    volume = load(path, series=series, allow=allow)
+    doubt = () if volume.modality else (judge(tally(volume.data)).question(),)
+    return dataclasses.replace(
+        inspection,
+        modality=volume.modality,
+        units=volume.units if volume.modality else None,
+        value_range=(float(volume.data.min()), float(volume.data.max())),
+        warnings=(*inspection.warnings, *doubt),
+    )
+
+
+def _format_for(path: Path, series: str | None) -> Format:
+    """The format of a path, where a series may be chosen in it if one is."""
+    format = format_of(path)
+    if series is not None and not format.has_series:
+        raise UsageError(f"{path}: a series can be chosen in DICOM only, and this is {format.name}")
+    return format
