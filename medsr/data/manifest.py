@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from medsr.data.table import TableError, read_rows
 from medsr.errors import CohortError
+from medsr.io.formats import suffix_of
 
 if TYPE_CHECKING:
-    from medsr.io.formats import suffix_of
-from medsr.volume import Modality
+    from medsr.volume import Modality
 
 REQUIRED_COLUMNS = ("path", "split", "patient_id", "modality")
 UNSPLIT = "all"

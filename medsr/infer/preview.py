@@ -6,7 +6,6 @@ up) with true proportions in millimetres. Drawn with Pillow; nothing here comput
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medsr.geometry import Geometry
 from medsr.infer.resample import FloatArray, apply_rows, operator
+from medsr.io.survey import sample_step
 from medsr.volume import Modality, Volume
 
 PANEL_PIXELS = 420
@@ -47,11 +47,6 @@ class View:
     low: float
     high: float
     centre: tuple[float, float, float]
-
-
-def sample_step(shape: tuple[int, int, int]) -> int:
-    """Take every so many voxels along each axis of a scan as the sample for :func:`choose_view`."""
-    return max(1, round(float(np.cbrt(math.prod(shape) / 2e6))))
 
 
 def choose_view(sample: NDArray[Any], modality: Modality | None) -> View:

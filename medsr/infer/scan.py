@@ -16,14 +16,13 @@ from medsr.infer import prepare
 from medsr.infer.background import FacesRecorder
 from medsr.infer.limits import Limits
 from medsr.infer.padding import Padding, find_padding
-from medsr.infer.preview import sample_step
 from medsr.infer.stopwatch import Stopwatch
 from medsr.intensity import Intensity, Normaliser
 from medsr.io import labels
 from medsr.io.modality import modality_of, settled
 from medsr.io.planes import MemoryPlanes, PlaneSource
 from medsr.io.reading import count_voxels
-from medsr.io.survey import PlaneValues, Survey, survey
+from medsr.io.survey import PlaneValues, Survey, sample_step, survey
 from medsr.volume import Modality, Volume
 
 PROGRAM_BYTES = 768 * 2**20

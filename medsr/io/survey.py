@@ -58,6 +58,11 @@ class Survey:
     empty: str | None
 
 
+def sample_step(shape: tuple[int, int, int]) -> int:
+    """Take every so many voxels along each axis of a scan as the sample of a survey."""
+    return max(1, round(float(np.cbrt(math.prod(shape) / 2e6))))
+
+
 def survey(reader: PlaneSource, where: str, *, step: int = 1) -> Survey:
     """Look through a scan once.
 
