@@ -40,7 +40,7 @@ SCHEMA = 1
 REFERENCE = "RepPlain3D"
 """The network that the others are compared with: the shipped students'."""
 
-_COMPARED = {e.name: e.compared for e in NETWORKS.entries() if e.compared is not None}
+_COMPARED = {name: sizes for name in NETWORKS if (sizes := NETWORKS.find(name).compared)}
 STUDENTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {REFERENCE: _COMPARED[REFERENCE], **_COMPARED}
 )
