@@ -21,6 +21,8 @@ from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin, get
 
 from medsr.errors import MedsrError
 
+__all__ = ["Entry", "Registry", "check_options", "first_sentence", "source_of"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 G = TypeVar("G", bound=Callable[..., Any])
 
@@ -40,6 +42,14 @@ class Entry(Generic[F]):
             ``noise``.
         description: One sentence.
         source: Where it comes from.
+
+    Examples:
+        >>> from medsr.networks import NETWORKS, build_network
+        >>> entry = NETWORKS.find("ResNet3D")
+        >>> entry.recipe, dict(entry.small)
+        ('configs/teachers/mr-z4-resnet.yaml', {'width': 16, 'blocks': 1})
+        >>> build_network(entry.name, (1, 1, 4), **entry.small).halo
+        (5, 5, 5)
     """
 
     name: str
@@ -203,12 +213,26 @@ class Registry(Mapping[str, F]):
 
 
 def first_sentence(documented: object) -> str:
-    """Return the first paragraph of a docstring as one line."""
+    """Return the first paragraph of a docstring as one line.
+
+    Examples:
+        >>> from medsr.networks import NETWORKS
+        >>> from medsr.plugins import first_sentence
+        >>> first_sentence(NETWORKS["ShuffleNet3D"])
+        "ShuffleNetV2's units in three dimensions, without batch norm."
+    """
     return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
 
 
 def source_of(documented: object) -> str:
-    """Return the ``Source:`` section of a docstring as one line; empty where there is none."""
+    """Return the ``Source:`` section of a docstring as one line; empty where there is none.
+
+    Examples:
+        >>> from medsr.networks import NETWORKS
+        >>> from medsr.plugins import source_of
+        >>> source_of(NETWORKS["Span3D"])[:15]
+        'Wan et al. 2024'
+    """
     text = inspect.getdoc(documented) or ""
     found = re.search(r"^Source: (.+?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
     return " ".join(found[1].split()) if found else ""
@@ -237,6 +261,14 @@ def check_options(factory: Callable[..., object], options: Mapping[str, Any]) ->
 
     Raises:
         TypeError: An option is of another type, or a text where a list is wanted.
+
+    Examples:
+        >>> from medsr.networks import NETWORKS
+        >>> from medsr.plugins import check_options
+        >>> check_options(NETWORKS["ResNet3D"], {"width": 1.5})
+        Traceback (most recent call last):
+            ...
+        TypeError: width is 1.5; give a whole number
     """
     target = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     try:

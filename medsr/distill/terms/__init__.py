@@ -7,6 +7,7 @@ too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,19 @@ TERMS: Registry[Callable[..., Term]] = Registry(
 """Every term by the name that recipes use."""
 
 
+_OF_LOSSES = {
+    "FrequencyTerm": "frequency",
+    "GradientTerm": "gradient",
+    "SSIMTerm": "ssim",
+    "WaveletTerm": "wavelet",
+}  # deprecated names of what build_term builds
+
+
 def __getattr__(name: str) -> Any:
+    if name in _OF_LOSSES:
+        message = f"{name} is deprecated; call build_term({_OF_LOSSES[name]!r}, …)"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return TERMS[_OF_LOSSES[name]]
     return TERMS.attribute(name)
 
 

@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from medsr.batch import Batch
-from medsr.distill import Activations, Distiller, build_term
+from medsr.distill import Activations, Distiller, build_term, terms
 from medsr.errors import UsageError
 from medsr.networks import RepPlain3D, ResNet3D
 
@@ -50,6 +50,22 @@ def test_equals_the_other_library(name: str) -> None:
     value = _value(name, ours, theirs)
     assert value.item() == pytest.approx(_expected(name, *arrays), rel=1e-4)
     assert value.item() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("old", "name"),
+    [
+        ("FrequencyTerm", "frequency"),
+        ("GradientTerm", "gradient"),
+        ("SSIMTerm", "ssim"),
+        ("WaveletTerm", "wavelet"),
+    ],
+)
+def test_the_classes_of_before_are_deprecated(old: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"build_term.'{name}'"):
+        factory = getattr(terms, old)
+    assert factory(views=2).name == name
+    assert factory(views=2).teacher_views == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
