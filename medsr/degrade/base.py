@@ -103,17 +103,35 @@ def centres_between(fine: int, coarse: int) -> Tensor:
     """Return the centres of coarse voxels in fine indices, edges shared, float64 ``(coarse,)``.
 
     The same as :func:`coarse_centres` where ``fine`` is a multiple of ``coarse``.
+
+    Examples:
+        >>> from medsr.degrade.base import centres_between
+        >>> centres_between(9, 2).tolist()  # 4.5 fine voxels for each coarse one
+        [1.75, 6.25]
     """
     return (torch.arange(coarse, dtype=torch.float64) + 0.5) * (fine / coarse) - 0.5
 
 
 def coarse_centres(size: int, factor: int) -> Tensor:
-    """Return the centres of the coarse voxels in fine indices, float64 ``(size//factor,)``."""
+    """Return the centres of the coarse voxels in fine indices, float64 ``(size//factor,)``.
+
+    Examples:
+        >>> from medsr.degrade.base import coarse_centres
+        >>> coarse_centres(8, 4).tolist()
+        [1.5, 5.5]
+    """
     return torch.arange(size // factor, dtype=torch.float64) * factor + (factor - 1) / 2
 
 
 def normalise_rows(weights: Tensor) -> Tensor:
-    """Scale each row to sum one, so that constants survive, also where a border cuts a row."""
+    """Scale each row to sum one, so that constants survive, also where a border cuts a row.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade.base import normalise_rows
+        >>> normalise_rows(torch.tensor([[1.0, 2.0, 1.0], [0.0, 1.0, 3.0]])).tolist()
+        [[0.25, 0.5, 0.25], [0.0, 0.25, 0.75]]
+    """
     return weights / weights.sum(dim=1, keepdim=True)
 
 
@@ -127,6 +145,13 @@ def along_axis(x: Tensor, operator: Tensor, axis: int) -> Tensor:
 
     Returns:
         Tensor with ``n_out`` in place of ``n_in``, of ``x``'s type.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade.base import along_axis
+        >>> mean_of_two = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
+        >>> along_axis(torch.rand(1, 1, 8, 8, 4), mean_of_two, axis=2).shape
+        torch.Size([1, 1, 8, 8, 2])
     """
     matrix = operator.to(device=x.device, dtype=x.dtype)
     moved = x.movedim(axis - 3, -1)
@@ -134,12 +159,27 @@ def along_axis(x: Tensor, operator: Tensor, axis: int) -> Tensor:
 
 
 def uniform(low: float, high: float, generator: torch.Generator | None) -> float:
-    """Draw one number from ``[low, high]``."""
+    """Draw one number from ``[low, high]``.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade.base import uniform
+        >>> 0.8 <= uniform(0.8, 1.2, torch.Generator().manual_seed(0)) <= 1.2
+        True
+    """
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def draw_seed(generator: torch.Generator | None) -> int:
-    """Draw a seed for noise that ``apply`` makes, so that it can be replayed."""
+    """Draw a seed for noise that ``apply`` makes, so that it can be replayed.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.degrade.base import draw_seed
+        >>> seeds = [draw_seed(torch.Generator().manual_seed(0)) for _ in range(2)]
+        >>> seeds[0] == seeds[1]  # the same generator, the same noise
+        True
+    """
     return int(torch.randint(2**31 - 1, (), generator=generator))
 
 
@@ -148,6 +188,11 @@ def as_triple(value: Triple) -> Triple:
 
     Raises:
         ValueError: If they are not three integers from 1.
+
+    Examples:
+        >>> from medsr.degrade.base import as_triple
+        >>> as_triple([1, 1, 4])  # a list, as recipes have it
+        (1, 1, 4)
     """
     x, y, z = (int(v) for v in value)
     if min(x, y, z) < 1 or (x, y, z) != tuple(value):
@@ -160,6 +205,11 @@ def as_range(value: float | tuple[float, float], name: str) -> tuple[float, floa
 
     Raises:
         ValueError: If the range is negative or the wrong way round.
+
+    Examples:
+        >>> from medsr.degrade.base import as_range
+        >>> as_range(0.9, "thickness"), as_range((0.8, 1.0), "thickness")
+        ((0.9, 0.9), (0.8, 1.0))
     """
     low, high = (value, value) if isinstance(value, int | float) else value
     if not 0 <= low <= high:

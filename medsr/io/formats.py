@@ -25,14 +25,29 @@ from medsr.io.planes import PlaneFile, PlaneSource
 from medsr.io.scaling import Scaling, ValueRange
 from medsr.volume import Derivation, Source, SourceFormat, Volume
 
+__all__ = ["Codec", "Format", "find", "format_of", "register", "table"]
+
 _IN_TWO_FILES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 
 
 class Codec(Protocol):
-    """How one format is read and written.
+    """How one format is read and written; CONTRIBUTING.md adds one step by step.
 
     Examples:
-        CONTRIBUTING.md adds a format step by step.
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.io import formats
+        >>> data = np.zeros((32, 32, 8), dtype=np.int16)
+        >>> grid = medsr.Geometry(data.shape, np.diag([0.9, 0.9, 5.0, 1.0]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = medsr.save(medsr.Volume(data, grid, "MR"), Path(folder, "brain.mha"))
+        ...     codec = formats.format_of(file).load()
+        ...     planes = codec.open(file, series=None, allow=frozenset(), whole=False)
+        ...     planes.read(2, 5).shape  # three planes, native units
+        ...     planes.close()
+        (32, 32, 3)
     """
 
     def open(
@@ -168,13 +183,29 @@ _TABLE: dict[str, Format] = {
 
 
 def register(format: Format) -> Format:
-    """Add a format to the table for this process, or replace the one of its name."""
+    """Add a format to the table for this process, or replace the one of its name.
+
+    Examples:
+        >>> from medsr.io import formats
+        >>> plain = formats.Format("plain", (".plain",), (".plain",), "my_package.plain:PLAIN")
+        >>> formats.register(plain) is plain  # CONTRIBUTING.md has such a codec
+        True
+        >>> formats.find("plain").suffixes
+        ('.plain',)
+        >>> _ = formats.table().pop("plain")
+    """
     table()[format.name] = format
     return format
 
 
 def table() -> dict[str, Format]:
-    """The formats by name: those above, and those of the entry points ``medsr.formats``."""
+    """The formats by name: those above, and those of the entry points ``medsr.formats``.
+
+    Examples:
+        >>> from medsr.io import formats
+        >>> sorted(formats.table())
+        ['dicom', 'mgz', 'mha', 'nifti', 'nrrd']
+    """
     _add_entry_points()
     return _TABLE
 
@@ -184,6 +215,11 @@ def find(name: str) -> Format:
 
     Raises:
         KeyError: There is none.
+
+    Examples:
+        >>> from medsr.io import formats
+        >>> formats.find("mha").suffixes
+        ('.mha', '.mhd')
     """
     return table()[name]
 
@@ -213,6 +249,14 @@ def format_of(path: Path) -> Format:
     Raises:
         InputNotFoundError: There is nothing at ``path``.
         UnsupportedFormatError: It is of no format that medsr reads.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medsr.io import formats
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     formats.format_of(Path(folder)).name  # a folder is taken for a DICOM series
+        'dicom'
     """
     if not path.exists():
         what = LOST_LINK if is_lost_link(path) else "no such file or folder"

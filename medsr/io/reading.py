@@ -82,6 +82,19 @@ def load(
         InputError: one of its family, each with its own exit code.
         UsageError: if ``series`` is given for another format than DICOM, or what shall be allowed
             is not known.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> hu = np.linspace(-1000, 1500, 12 * 12 * 8).reshape(12, 12, 8).astype(np.float32)
+        >>> grid = medsr.Geometry(hu.shape, np.diag([0.75, 0.75, 5.0, 1.0]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = medsr.save(medsr.Volume(hu, grid, "CT", "HU"), Path(folder, "chest.nii.gz"))
+        ...     scan = medsr.load(file, modality="CT")  # NIfTI does not say whether it is CT
+        >>> scan.shape, scan.spacing, scan.units
+        ((12, 12, 8), (0.75, 0.75, 5.0), 'HU')
     """
     path = Path(path)
     if modality not in ("auto", "MR", "CT"):
@@ -116,6 +129,19 @@ def inspect(
         InputError: one of its family, as :func:`medsr.io.load` does for a header it cannot take.
             A stack with too few slices is described, with a warning.
         UsageError: if ``series`` is given for another format than DICOM.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> data = np.zeros((32, 32, 8), dtype=np.int16)
+        >>> grid = medsr.Geometry(data.shape, np.diag([0.9, 0.9, 5.0, 1.0]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = medsr.save(medsr.Volume(data, grid, "MR"), Path(folder, "brain.nii.gz"))
+        ...     found = medsr.inspect(file)  # reads the header alone
+        >>> found.shape, found.slice_axis, round(found.slice_ratio, 2), found.modality
+        ((32, 32, 8), 2, 5.56, None)
     """
     path = Path(path)
     allowed = parse_allowances(allow)
@@ -134,6 +160,35 @@ def list_volumes(path: str | Path, *, allow: Collection[str] = ()) -> tuple[List
     Raises:
         InputError: if nothing there is a CT or MR slice.
         UsageError: if it is of another format.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pydicom import Dataset, dcmwrite
+        >>> from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+        >>> from medsr.io import list_volumes
+        >>> def write_slice(folder, number):
+        ...     image = Dataset()
+        ...     image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, f"1.2.3.{number + 1}"
+        ...     image.StudyInstanceUID, image.SeriesInstanceUID = "1.2.1", "1.2.2"
+        ...     image.FrameOfReferenceUID, image.Modality = "1.2.4", "CT"
+        ...     image.ImagePositionPatient = [0, 0, 5 * number]
+        ...     image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        ...     image.PixelSpacing, image.Rows, image.Columns = [0.8, 0.8], 4, 4
+        ...     image.BitsAllocated = image.BitsStored = 16
+        ...     image.HighBit, image.PixelRepresentation, image.SamplesPerPixel = 15, 1, 1
+        ...     image.PhotometricInterpretation = "MONOCHROME2"
+        ...     image.RescaleSlope, image.RescaleIntercept, image.RescaleType = 1, 0, "HU"
+        ...     image.PixelData = bytes(2 * 4 * 4)
+        ...     image.file_meta = Dataset()
+        ...     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ...     dcmwrite(Path(folder, f"{number}.dcm"), image, enforce_file_format=True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for number in range(5):
+        ...         write_slice(folder, number)
+        ...     (volume,) = list_volumes(folder)
+        >>> volume.series, volume.modality, volume.shape, volume.spacing_mm
+        ('1.2.2', 'CT', (4, 4, 5), (0.8, 0.8, 5.0))
     """
     path = Path(path)
     format = format_of(path)

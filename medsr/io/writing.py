@@ -67,6 +67,25 @@ def save(
         OutputExistsError, OutputNotWritableError: see ``medsr.io.atomic``.
         SourceOverwriteError: if ``path`` is the scan that the volume came from.
         NonFiniteError: if the voxels hold NaN or infinity.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> data = np.arange(8 * 8 * 6, dtype=np.int16).reshape(8, 8, 6)
+        >>> grid = medsr.Geometry(data.shape, np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> scan = medsr.Volume(data, grid, "MR")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = medsr.save(scan, Path(folder, "brain.nrrd"))  # the ending chooses the format
+        ...     again = medsr.load(file, modality="MR")
+        ...     try:
+        ...         medsr.save(scan, file)
+        ...     except medsr.MedsrError as error:
+        ...         print("not overwritten; exit code", error.exit_code)
+        not overwritten; exit code 31
+        >>> np.array_equal(again.data, scan.data), again.geometry.same_grid(grid)
+        (True, True)
     """
     path = Path(path)
     check_finite(volume.data, "the volume to be written", largest=FINITE)
@@ -111,6 +130,25 @@ def creating(
 
     Raises:
         OutputError: As :func:`save`; nothing is left then.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.io import creating
+        >>> planes = np.arange(8 * 8 * 6, dtype=np.int16).reshape(8, 8, 6)
+        >>> like = medsr.Volume(planes, medsr.Geometry(planes.shape, np.eye(4)), "MR")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "brain.nii.gz")
+        ...     with creating(like, file) as sink:
+        ...         for start in (0, 3):  # three planes at a time
+        ...             sink.append(planes[..., start : start + 3])
+        ...         print(file.exists())  # it appears when the block ends
+        ...         sink.finish()
+        ...     np.array_equal(medsr.load(file, modality="MR").data, planes)
+        False
+        True
     """
     chosen = find(output_format(path, format=format))
     _check_no_source(like, path, chosen)
@@ -239,6 +277,11 @@ def output_format(path: str | Path, *, format: SourceFormat | None = None) -> So
     Raises:
         OutputFormatError: if the name asks for a format that medsr does not write, or for
             another one than ``format``.
+
+    Examples:
+        >>> from medsr.io import output_format
+        >>> output_format("sharp.nii.gz"), output_format("sharp.mha"), output_format("sharp")
+        ('nifti', 'mha', 'dicom')
     """
     path = Path(path)
     suffix = suffix_of(path)
@@ -264,6 +307,11 @@ def parse_format(name: str | None) -> SourceFormat | None:
 
     Raises:
         OutputFormatError: if it is none of them.
+
+    Examples:
+        >>> from medsr.io import parse_format
+        >>> parse_format("nrrd"), parse_format(None)
+        ('nrrd', None)
     """
     if name is not None and name not in table():
         raise OutputFormatError(f"format {name!r} is not known; choose {', '.join(table())}")
@@ -273,7 +321,9 @@ def parse_format(name: str | None) -> SourceFormat | None:
 def name_output(path: Path, format: SourceFormat | None) -> Path:
     """The name of an output whose format was asked for: its ending is added where there is none.
 
-    Example:
+    Examples:
+        >>> from pathlib import Path
+        >>> from medsr.io import name_output
         >>> name_output(Path("sharp"), "nifti").name
         'sharp.nii.gz'
         >>> name_output(Path("sharp.nii"), "nifti").name, name_output(Path("sharp"), "dicom").name
@@ -309,6 +359,20 @@ def check_writable(
         OutputFormatError: if ``path`` is a DICOM folder and the volume did not come from DICOM,
             or cannot be of the layout asked for.
         OutputExistsError: if that folder holds files that overwriting would delete.
+
+    Examples:
+        >>> import numpy as np
+        >>> import medsr
+        >>> from medsr.errors import OutputFormatError
+        >>> from medsr.io import check_writable
+        >>> data = np.zeros((8, 8, 6), dtype=np.float32)
+        >>> scan = medsr.Volume(data, medsr.Geometry(data.shape, np.eye(4)), "MR")
+        >>> check_writable(scan, "sharp.nii.gz")
+        >>> try:
+        ...     check_writable(scan, "sharp")  # a DICOM folder
+        ... except OutputFormatError:
+        ...     print("a DICOM series needs a DICOM source")
+        a DICOM series needs a DICOM source
     """
     chosen = find(output_format(path, format=format))
     chosen.load().check_writable(volume, dicom)

@@ -29,6 +29,13 @@ def voxel_shuffle(x: Tensor, factor: Triple) -> Tensor:
         Tensor ``(B, C, X·fx, Y·fy, Z·fz)``.
 
     Source: Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution", eq. 4.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import voxel_shuffle
+        >>> channels = torch.arange(4.0).reshape(1, 4, 1, 1, 1)
+        >>> voxel_shuffle(channels, (1, 1, 4)).flatten().tolist()  # four slices from one
+        [0.0, 1.0, 2.0, 3.0]
     """
     if factor == (1, 1, 1):
         return x
@@ -48,6 +55,14 @@ def voxel_unshuffle(x: Tensor, factor: Triple) -> Tensor:
 
     Returns:
         Tensor ``(B, C·fx·fy·fz, X/fx, Y/fy, Z/fz)``.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import voxel_shuffle, voxel_unshuffle
+        >>> x = torch.rand(1, 1, 8, 8, 4)
+        >>> folded = voxel_unshuffle(x, (2, 2, 1))
+        >>> folded.shape, torch.equal(voxel_shuffle(folded, (2, 2, 1)), x)
+        (torch.Size([1, 4, 4, 4, 4]), True)
     """
     if factor == (1, 1, 1):
         return x
@@ -67,6 +82,12 @@ def pad_to_multiple(x: Tensor, multiple: Triple) -> Tensor:
 
     Returns:
         ``x`` itself when nothing is missing, otherwise a padded copy.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import pad_to_multiple
+        >>> pad_to_multiple(torch.rand(1, 1, 7, 8, 5), (4, 4, 1)).shape
+        torch.Size([1, 1, 8, 8, 5])
     """
     missing = [-size % m for size, m in zip(x.shape[2:], multiple, strict=True)]
     if not any(missing):
@@ -87,6 +108,15 @@ def enlarge(lr: Tensor, scale: Triple, mode: str) -> Tensor:
 
     Raises:
         ValueError: If the mode is unknown.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import enlarge
+        >>> slices = torch.tensor([0.0, 4.0]).reshape(1, 1, 1, 1, 2)
+        >>> enlarge(slices, (1, 1, 2), "nearest").flatten().tolist()
+        [0.0, 0.0, 4.0, 4.0]
+        >>> enlarge(slices, (1, 1, 2), "linear").flatten().tolist()  # edges stay where they are
+        [0.0, 1.0, 3.0, 4.0]
     """
     if mode == "nearest":
         for axis, factor in enumerate(scale, start=2):
@@ -100,17 +130,37 @@ def enlarge(lr: Tensor, scale: Triple, mode: str) -> Tensor:
 
 
 def conv3(in_channels: int, out_channels: int) -> nn.Conv3d:
-    """Return a 3³ convolution with zero padding that keeps the size."""
+    """Return a 3³ convolution with zero padding that keeps the size.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import conv3
+        >>> conv3(1, 16)(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 16, 8, 8, 4])
+    """
     return nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
 
 
 def conv1(in_channels: int, out_channels: int) -> nn.Conv3d:
-    """Return a 1³ (pointwise) convolution."""
+    """Return a 1³ (pointwise) convolution.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import conv1
+        >>> conv1(32, 16)(torch.rand(1, 32, 8, 8, 4)).shape
+        torch.Size([1, 16, 8, 8, 4])
+    """
     return nn.Conv3d(in_channels, out_channels, kernel_size=1)
 
 
 def depthwise3(channels: int) -> nn.Conv3d:
-    """Return a 3³ convolution with zero padding in which every channel sees itself alone."""
+    """Return a 3³ convolution with zero padding in which every channel sees itself alone.
+
+    Examples:
+        >>> from medsr.networks.blocks import conv3, depthwise3
+        >>> [layer.weight.numel() for layer in (conv3(16, 16), depthwise3(16))]
+        [6912, 432]
+    """
     return nn.Conv3d(channels, channels, kernel_size=3, padding=1, groups=channels)
 
 
@@ -127,6 +177,16 @@ def he_normal(convolution: nn.Conv3d, slope: float = 0.0) -> nn.Conv3d:
         The same convolution.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", eq. 10 and 15.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import conv3, he_normal
+        >>> layers = [he_normal(conv3(32, 32)) for _ in range(4)]
+        >>> x = torch.rand(1, 32, 12, 12, 12)
+        >>> for layer in layers:
+        ...     x = torch.relu(layer(x))
+        >>> 0.05 < x.std().item() < 5  # neither vanished nor exploded
+        True
     """
     nn.init.kaiming_normal_(convolution.weight, a=slope)
     if convolution.bias is not None:
@@ -135,7 +195,14 @@ def he_normal(convolution: nn.Conv3d, slope: float = 0.0) -> nn.Conv3d:
 
 
 def zero_conv3(in_channels: int, out_channels: int) -> nn.Conv3d:
-    """Return a 3³ convolution that gives zero until it is trained."""
+    """Return a 3³ convolution that gives zero until it is trained.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import zero_conv3
+        >>> bool(zero_conv3(16, 4)(torch.rand(1, 16, 8, 8, 4)).any())
+        False
+    """
     convolution = conv3(in_channels, out_channels)
     for parameter in convolution.parameters():
         nn.init.zeros_(parameter)
@@ -147,6 +214,14 @@ def check_width(width: int, name: str = "width") -> None:
 
     Raises:
         ValueError: If ``width`` is no positive multiple of 16.
+
+    Examples:
+        >>> from medsr.networks.blocks import check_width
+        >>> check_width(32)
+        >>> check_width(20)
+        Traceback (most recent call last):
+            ...
+        ValueError: width is 20; it must be a positive multiple of 16
     """
     if width < 16 or width % 16:
         raise ValueError(f"{name} is {width}; it must be a positive multiple of 16")
@@ -157,6 +232,13 @@ def check_count(count: int, name: str) -> None:
 
     Raises:
         ValueError: If ``count`` is less than 1.
+
+    Examples:
+        >>> from medsr.networks.blocks import check_count
+        >>> check_count(0, "blocks")
+        Traceback (most recent call last):
+            ...
+        ValueError: blocks is 0; it must be at least 1
     """
     if count < 1:
         raise ValueError(f"{name} is {count}; it must be at least 1")
@@ -343,6 +425,14 @@ class ResidualTrunk(SRNetwork):
         head: See :class:`SRNetwork`.
         pointwise_fuse: Close the body with a 1³ convolution in place of a 3³ one, which would
             outweigh a body of light blocks.
+
+    Examples:
+        >>> import torch
+        >>> from medsr.networks.blocks import ResidualTrunk, conv3
+        >>> body = [conv3(16, 16), conv3(16, 16)]
+        >>> network = ResidualTrunk((1, 1, 4), width=16, blocks=body, depth=2)
+        >>> network(torch.rand(1, 1, 8, 8, 4)).shape, network.halo, network.taps
+        (torch.Size([1, 1, 8, 8, 16]), (5, 5, 5), ('body.0', 'body.1', 'fuse'))
     """
 
     def __init__(

@@ -12,6 +12,7 @@ some, such as the errors of one family. It is documented all the same.
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 import re
@@ -23,11 +24,13 @@ from typing import Any
 
 import pytest
 
+import medsr
 from medsr.plugins import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "docs" / "reference" / "api"
 DIRECTIVE = re.compile(r"^::: (\S+)", re.MULTILINE)
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LISTED = re.compile(r"`(medsr[.\w]*)`")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -89,6 +92,29 @@ def test_the_documentation_builds(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "reference/api/geometry/index.html").read_text(encoding="utf-8")
     assert 'id="medsr.geometry.Geometry.refine"' in page
+
+
+def test_what_scripts_import_is_public() -> None:
+    """The names of the package, and those that the code of pages and examples imports."""
+    imported = [("medsr", name) for name in medsr.__all__]
+    for source in [*python_blocks(), *(p.read_text("utf-8") for p in ROOT.glob("examples/*.py"))]:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("medsr"):
+                imported += [(str(node.module), alias.name) for alias in node.names]
+    shown = [each for module in MODULES for each in members(module).values()]
+    hidden = {
+        f"{module}.{name}"
+        for module, name in imported
+        if _is_documented(each := getattr(import_module(module), name, None)) and each not in shown
+    }
+    assert hidden == set()
+
+
+def python_blocks() -> list[str]:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    return [
+        block for page in pages for block in PYTHON_BLOCK.findall(page.read_text(encoding="utf-8"))
+    ]
 
 
 @pytest.mark.parametrize("module", MODULES)
