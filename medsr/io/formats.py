@@ -2,11 +2,12 @@
 
 A format is one module with a :class:`Codec` and one line in the table below; :func:`register` and
 the entry points ``medsr.formats`` add formats from outside. Codecs are imported when they are
-needed, so that neither nibabel nor pydicom is loaded for another format.
+needed, so that the libraries of one format are not loaded for another.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ from medsr.errors import InputNotFoundError, UnsupportedFormatError
 from medsr.io.allow import Allowance
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.foreign import LOST_LINK, fault_of, is_lost_link
-from medsr.io.inspection import Inspection
+from medsr.io.inspection import Inspection, ListedVolume
 from medsr.io.planes import PlaneFile, PlaneSource
 from medsr.io.scaling import Scaling, ValueRange
 from medsr.volume import Derivation, Source, SourceFormat, Volume
 
 __all__ = ["Codec", "Format", "find", "format_of", "register", "table"]
+
+logger = logging.getLogger(__name__)
 
 _IN_TWO_FILES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 
@@ -116,6 +119,13 @@ class Codec(Protocol):
         """
 
 
+class SeriesCodec(Codec, Protocol):
+    """How a format is read and written of which one path may hold several volumes."""
+
+    def list_volumes(self, path: Path, *, allow: frozenset[Allowance]) -> tuple[ListedVolume, ...]:
+        """List the volumes; errors as for :func:`medsr.io.list_volumes`."""
+
+
 @dataclass(frozen=True)
 class Format:
     """One format of the table.
@@ -125,7 +135,8 @@ class Format:
         suffixes: Endings of names that are read, lower case; none for what is told by content.
         written: Endings that are written, the usual first; none for a folder.
         codec: ``"module:object"`` of its :class:`Codec`.
-        has_series: Whether one path may hold several volumes to choose from.
+        has_series: Whether one path may hold several volumes to choose from; then the codec is a
+            :class:`SeriesCodec`.
         recognise: ``"module:function"`` that tells a file without a known ending by its content.
 
     Examples:
@@ -239,7 +250,7 @@ def by_name_of(path: Path) -> Format | None:
 
 def readable() -> str:
     """What medsr reads, for messages."""
-    endings = sorted((s for known in table().values() for s in known.written), key=len)
+    endings = (suffix for known in table().values() for suffix in sorted(known.written))
     return f"{', '.join(s for s in endings if s != '.mgh')}, or a DICOM file, folder or zip archive"
 
 
@@ -281,7 +292,16 @@ def format_of(path: Path) -> Format:
 @cache
 def _add_entry_points() -> None:
     for point in entry_points(group="medsr.formats"):
-        added: Format = point.load()
+        try:
+            added: Format = point.load()
+        except (ImportError, AttributeError) as problem:  # other formats can be read all the same
+            logger.warning(
+                "format %r of %s cannot be loaded (%s); mend or remove the package that offers it",
+                point.name,
+                point.value,
+                problem,
+            )
+            continue
         _TABLE.setdefault(added.name, added)
 
 

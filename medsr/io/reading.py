@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from medsr.errors import ModalityError, UsageError
 from medsr.io.allow import parse_allowances
 from medsr.io.checks import check_finite, check_integers, check_slices
-from medsr.io.formats import Format, format_of
+from medsr.io.formats import Format, SeriesCodec, format_of
 from medsr.io.inspection import Inspection, ListedVolume
 from medsr.io.modality import judge, settled, tally
 from medsr.io.planes import PlaneSource, gather
@@ -37,9 +37,10 @@ def open_planes(
         InputError: The header cannot be taken; one of its family.
         UsageError: ``series`` is given for a format that does not hold several volumes.
     """
-    format = _format_for(path, series)
-    source = format.load().open(path, series=series, allow=parse_allowances(allow), whole=whole)
-    check_slices(source.header.geometry, str(path), few="few-slices" in allow)
+    allowed = parse_allowances(allow)
+    codec = _format_for(path, series).load()
+    source = codec.open(path, series=series, allow=allowed, whole=whole)
+    check_slices(source.header.geometry, str(path), few="few-slices" in allowed)
     return source
 
 
@@ -96,10 +97,10 @@ def load(
         >>> scan.shape, scan.spacing, scan.units
         ((12, 12, 8), (0.75, 0.75, 5.0), 'HU')
     """
-    path = Path(path)
+    path, allowed = Path(path), parse_allowances(allow)
     if modality not in ("auto", "MR", "CT"):
         raise UsageError(f"modality {modality!r} is not known; choose auto, MR or CT")
-    volume = gather(open_planes(path, series=series, allow=allow, whole=True))
+    volume = gather(open_planes(path, series=series, allow=allowed, whole=True))
     check_finite(volume.data, str(path))
     if volume.data.dtype.itemsize == 8:
         low, high = float(volume.data.min()), float(volume.data.max())
@@ -196,9 +197,8 @@ def list_volumes(path: str | Path, *, allow: Collection[str] = ()) -> tuple[List
         raise UsageError(
             f"{path}: only DICOM sources hold several volumes, and this is {format.name}"
         )
-    from medsr.io.dicom.read.series import list_dicom
-
-    return list_dicom(path, allow=parse_allowances(allow))
+    codec = cast(SeriesCodec, format.load())
+    return codec.list_volumes(path, allow=parse_allowances(allow))
 
 
 def _with_range(

@@ -88,6 +88,7 @@ def save(
         (True, True)
     """
     path = Path(path)
+    _check_place(volume, path, overwrite=overwrite, format=format)
     check_finite(volume.data, "the volume to be written", largest=FINITE)
     with creating(
         volume,
@@ -98,7 +99,7 @@ def save(
         dicom=dicom,
         value_range=range_of(volume.data),
     ) as sink:
-        sink.append(volume.data)
+        sink.append(volume.data, checked=True)
         sink.finish()
     return path
 
@@ -150,9 +151,7 @@ def creating(
         False
         True
     """
-    chosen = find(output_format(path, format=format))
-    _check_no_source(like, path, chosen)
-    check_output(path, overwrite=overwrite)
+    chosen = _check_place(like, path, overwrite=overwrite, format=format)
     placing: AbstractContextManager[Path]
     if chosen.is_folder:
         placing = atomic_folder(path, overwrite=overwrite, replaceable=_is_dicom_name)
@@ -205,16 +204,17 @@ class PlaneSink:
             scratch = tempfile.TemporaryFile(dir=self._place.parent, prefix=".medsr-")  # noqa: SIM115
             self._scratch = cast(BinaryIO, self._open.enter_context(scratch))
 
-    def append(self, planes: Array) -> None:
+    def append(self, planes: Array, *, checked: bool = False) -> None:
         """Take the next planes.
 
         Args:
             planes: (X, Y, planes) in native units.
+            checked: Whether they are known to be finite.
 
         Raises:
             NonFiniteError: They hold NaN or infinity.
         """
-        for k in range(planes.shape[2]):
+        for k in () if checked else range(planes.shape[2]):
             plane = planes[:, :, k : k + 1]
             check_finite(plane, f"plane {self._given + k} to be written", largest=FINITE)
         self._given += planes.shape[2]
@@ -334,16 +334,23 @@ def name_output(path: Path, format: SourceFormat | None) -> Path:
     return path.with_name(path.name + find(format).written[0])
 
 
-def _check_no_source(volume: Volume, path: Path, format: Format) -> None:
-    """Refuse to write a volume over the scan that it came from.
+def _check_place(
+    volume: Volume, path: Path, *, overwrite: bool, format: SourceFormat | None
+) -> Format:
+    """The format of an output, which must not replace the scan that the volume came from.
 
     Raises:
+        OutputFormatError: See :func:`output_format`.
         SourceOverwriteError: See :func:`medsr.io.source_files.check_apart`.
+        OutputExistsError, OutputNotWritableError: See :func:`medsr.io.check_output`.
     """
+    chosen = find(output_format(path, format=format))
     source = None if volume.source is None else volume.source.path
     if source is not None and source.exists():
-        is_folder = format.is_folder
+        is_folder = chosen.is_folder
         check_apart(source, () if is_folder else (path,), path if is_folder else None)
+    check_output(path, overwrite=overwrite)
+    return chosen
 
 
 def check_writable(

@@ -1,4 +1,7 @@
-"""DICOM series as one of the formats of ``medsr.io``."""
+"""DICOM series as one of the formats of ``medsr.io``.
+
+What writes them, and pydicom's dictionaries of codes with it, is imported when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from medsr.io.allow import Allowance
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.read.files import count_voxels, is_dicom
 from medsr.io.dicom.read.planes import open_dicom_planes
-from medsr.io.dicom.read.series import inspect_dicom
-from medsr.io.dicom.write.classic import check_writable, derived_series, dicom_scaling
-from medsr.io.inspection import Inspection
+from medsr.io.dicom.read.series import inspect_dicom, list_dicom
+from medsr.io.inspection import Inspection, ListedVolume
 from medsr.io.planes import PlaneFile, PlaneSource
 from medsr.io.scaling import Scaling, ValueRange
 from medsr.volume import Derivation, Source, Volume
@@ -21,7 +23,7 @@ __all__ = ["DICOM", "DicomCodec", "is_dicom"]
 
 
 class DicomCodec:
-    """CT and MR series, classic and enhanced; see :class:`medsr.io.formats.Codec`."""
+    """CT and MR series, classic and enhanced; see :class:`medsr.io.formats.SeriesCodec`."""
 
     def open(
         self, path: Path, *, series: str | None, allow: frozenset[Allowance], whole: bool
@@ -33,6 +35,10 @@ class DicomCodec:
         """Describe a series."""
         return inspect_dicom(path, series=series, allow=allow)
 
+    def list_volumes(self, path: Path, *, allow: frozenset[Allowance]) -> tuple[ListedVolume, ...]:
+        """List the volumes of a folder or archive."""
+        return list_dicom(path, allow=allow)
+
     def count_voxels(self, path: Path) -> int:
         """Count the voxels of all that may be one volume."""
         return count_voxels(path)
@@ -43,10 +49,14 @@ class DicomCodec:
 
     def scaling(self, source: Source, value_range: ValueRange) -> Scaling:
         """How 16-bit numbers hold the values."""
+        from medsr.io.dicom.write.classic import dicom_scaling
+
         return dicom_scaling(source, value_range)
 
     def check_writable(self, volume: Volume, dicom: DicomOptions) -> None:
         """Refuse a volume that did not come from DICOM, or cannot be of the layout asked for."""
+        from medsr.io.dicom.write.classic import check_writable
+
         check_writable(volume, dicom)
 
     @contextmanager
@@ -59,6 +69,8 @@ class DicomCodec:
         dicom: DicomOptions,
     ) -> Iterator[PlaneFile]:
         """Begin a derived series in a folder."""
+        from medsr.io.dicom.write.classic import derived_series
+
         yield derived_series(like, path, scaling, derivation, dicom)
 
 

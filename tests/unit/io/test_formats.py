@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,18 @@ from numpy.typing import NDArray
 import medsr
 from medsr import io
 from medsr.cli.main import main
-from medsr.errors import OutputFormatError
+from medsr.errors import (
+    InputNotFoundError,
+    NonFiniteError,
+    OutputExistsError,
+    OutputFormatError,
+    SourceOverwriteError,
+    UnsupportedFormatError,
+    UsageError,
+)
 from medsr.geometry import Geometry
-from medsr.io import formats
+from medsr.io import ListedVolume, formats
+from medsr.io.reading import open_planes
 from medsr.volume import Source, Volume
 
 TOY = '''
@@ -164,6 +174,70 @@ def test_a_format_is_registered_for_one_process(
     formats.register(formats.Format("toy", (".bin",), (".bin",), "toy_format:CODEC"))
     np.testing.assert_array_equal(io.load(io.save(scan, tmp_path / "a.bin")).data, scan.data)
     formats._import.cache_clear()
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_package_that_does_not_load_leaves_the_other_formats(
+    scan: Volume, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "installed" / "toy_format.py").write_text("import nothing_of_this_name")
+    path = io.save(scan, tmp_path / "a.nii")
+    np.testing.assert_array_equal(io.load(path).data, scan.data)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("format 'toy' of toy_format:FORMAT cannot be loaded")
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_format_from_outside_may_hold_several_volumes(
+    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = io.save(scan, tmp_path / "scan.toy")
+    with pytest.raises(UsageError, match="this is toy"):
+        io.list_volumes(path)
+    listed = ListedVolume(1, "1", "MR", scan.shape, scan.spacing, "", None, 0)
+    monkeypatch.setitem(
+        formats.table(), "toy", dataclasses.replace(formats.find("toy"), has_series=True)
+    )
+    monkeypatch.setattr(
+        type(formats.find("toy").load()),
+        "list_volumes",
+        lambda self, path, *, allow: (listed,),
+        raising=False,
+    )
+    assert io.list_volumes(path) == (listed,)
+    assert io.load(path, series="1").shape == scan.shape
+
+
+def test_the_place_of_an_output_is_checked_before_its_voxels(scan: Volume, tmp_path: Path) -> None:
+    broken = scan.replace(data=np.full_like(scan.data, np.nan))
+    with pytest.raises(OutputFormatError):
+        io.save(broken, tmp_path / "a.png")
+    there = io.save(scan, tmp_path / "a.nii")
+    with pytest.raises(OutputExistsError):
+        io.save(broken, there)
+    source = io.load(there, modality="MR")
+    with pytest.raises(SourceOverwriteError):
+        io.save(source.replace(data=broken.data), there, overwrite=True)
+    with pytest.raises(NonFiniteError, match="the volume to be written"):
+        io.save(broken, tmp_path / "b.nii")
+    assert not (tmp_path / "b.nii").exists()
+
+
+@pytest.mark.parametrize("read", [io.load, io.inspect, open_planes])
+def test_what_may_be_allowed_is_checked_before_anything_is_opened(
+    read: Callable[..., object], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="cannot be allowed"):
+        read(tmp_path / "none.nii", allow=["anything"])
+    with pytest.raises(InputNotFoundError):
+        read(tmp_path / "none.nii", allow=["gaps"])
+
+
+def test_what_is_read_is_told_in_the_order_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text("no scan")
+    endings = r"reads \.nii, \.nii\.gz, \.nrrd, \.mha, \.mgz, or a DICOM file"
+    with pytest.raises(UnsupportedFormatError, match=endings):
+        io.load(tmp_path / "a.xyz")
 
 
 def test_every_format_is_written_by_the_names_it_is_read_by() -> None:

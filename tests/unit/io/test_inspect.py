@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,22 @@ def test_inspection_imports_neither_torch_nor_monai(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
     )
     assert done.stdout.splitlines() == [str(SHAPE), "[]"]
+
+
+def test_inspecting_dicom_loads_nothing_that_only_writes(
+    make_series: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_series(tmp_path / "series", np.ones(SHAPE, np.int16))
+    code = (
+        "import sys, medsr.io\n"
+        f"print(medsr.io.inspect({str(folder)!r}).format)\n"
+        "print([name for name in sys.modules if name.startswith(('medsr.io.dicom.write', "
+        "'pydicom.sr', 'SimpleITK', 'monai', 'skimage', 'torch'))])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout.splitlines() == ["dicom", "[]"]
 
 
 def test_modality_is_judged_by_the_values_and_the_callers_word_counts(
