@@ -134,7 +134,7 @@ class Format:
         name: What ``format=`` and ``--format`` call it.
         suffixes: Endings of names that are read, lower case; none for what is told by content.
         written: Endings that are written, the usual first; none for a folder.
-        codec: ``"module:object"`` of its :class:`Codec`.
+        codec: Its :class:`Codec`, or ``"module:object"`` of it, which is imported when needed.
         has_series: Whether one path may hold several volumes to choose from; then the codec is a
             :class:`SeriesCodec`.
         recognise: ``"module:function"`` that tells a file without a known ending by its content.
@@ -150,7 +150,7 @@ class Format:
     name: SourceFormat
     suffixes: tuple[str, ...]
     written: tuple[str, ...]
-    codec: str
+    codec: str | Codec
     has_series: bool = False
     recognise: str | None = None
 
@@ -160,7 +160,9 @@ class Format:
         return not self.written
 
     def load(self) -> Codec:
-        """Import the codec."""
+        """The codec, imported where need be."""
+        if not isinstance(self.codec, str):
+            return self.codec
         codec: Codec = _import(self.codec)
         return codec
 

@@ -26,6 +26,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from medsr.cli.main import main
 from medsr.degrade import DEGRADATIONS
 from medsr.distill.terms import TERMS
+from medsr.io import formats
 from medsr.networks import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,7 +163,8 @@ def run_commands(code: str, folder: Path) -> None:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Takes what a page registers out again."""
-    known = [(registry, set(registry)) for registry in (DEGRADATIONS, NETWORKS, TERMS)]
+    tables = (DEGRADATIONS, NETWORKS, TERMS, formats.table())
+    known = [(registry, set(registry)) for registry in tables]
     yield
     for registry, names in known:
         for name in set(registry) - names:

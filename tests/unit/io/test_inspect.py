@@ -93,20 +93,29 @@ def test_inspection_imports_neither_torch_nor_monai(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [str(SHAPE), "[]"]
 
 
-def test_inspecting_dicom_loads_nothing_that_only_writes(
-    make_series: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("call", "forbidden"),
+    [
+        (["inspect", "series"], ("torch", "medsr.io.dicom.write", "pydicom.sr")),
+        (["upscale", "series", "fine", "--model", "ct-z4"], ("matplotlib", "pandas")),
+    ],
+    ids=lambda value: value[0],
+)
+def test_dicom_loads_only_what_it_needs(
+    make_series: Callable[..., Path], tmp_path: Path, call: list[str], forbidden: tuple[str, ...]
 ) -> None:
-    folder = make_series(tmp_path / "series", np.ones(SHAPE, np.int16))
+    data = np.random.default_rng(0).integers(0, 1500, (16, 16, 6)).astype(np.int16)
+    make_series(tmp_path / "series", data, spacing=(1.0, 1.0, 4.0))
+    never = (*forbidden, "SimpleITK", "monai", "skimage")
     code = (
-        "import sys, medsr.io\n"
-        f"print(medsr.io.inspect({str(folder)!r}).format)\n"
-        "print([name for name in sys.modules if name.startswith(('medsr.io.dicom.write', "
-        "'pydicom.sr', 'SimpleITK', 'monai', 'skimage', 'torch'))])"
+        "import sys\nfrom medsr.cli.main import main\n"
+        f"assert main({call!r}) == 0\n"
+        f"print('LOADED', [name for name in sys.modules if name.startswith({never!r})])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
-    assert done.stdout.splitlines() == ["dicom", "[]"]
+    assert done.stdout.splitlines()[-1:] == ["LOADED []"], done.stderr
 
 
 def test_modality_is_judged_by_the_values_and_the_callers_word_counts(
