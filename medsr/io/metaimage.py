@@ -17,7 +17,7 @@ from medsr.errors import (
     UnsupportedFormatError,
 )
 from medsr.io.compressed import zlib_stream
-from medsr.io.misnamed import hint
+from medsr.io.foreign import hint
 from medsr.io.text_header import NO_SPACING, Encoding, TextHeader, parse_fields
 from medsr.io.text_voxels import StreamFile, TextCodec, numbers
 from medsr.volume import Volume

@@ -33,7 +33,7 @@ from medsr.errors import (
 from medsr.geometry import Geometry, format_mm
 from medsr.io.checks import DEFLATE, check_claimed_bytes
 from medsr.io.compressed import DAMAGED_STREAM, open_to_read
-from medsr.io.misnamed import hint
+from medsr.io.foreign import hint
 from medsr.volume import SourceFormat
 
 # A qform's quaternion in float32 can be off by 0.1 mm near half turns; a tenth of a voxel more or

@@ -24,7 +24,7 @@ from medsr.errors import (
 )
 from medsr.geometry import Geometry
 from medsr.io.compressed import gzip_stream
-from medsr.io.misnamed import hint
+from medsr.io.foreign import hint
 from medsr.io.text_header import NO_SPACING, Encoding, Fields, TextHeader, by, parse_fields
 from medsr.io.text_voxels import StreamFile, TextCodec, numbers
 from medsr.volume import Volume

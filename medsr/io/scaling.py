@@ -16,16 +16,6 @@ from medsr.volume import Source, Volume
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Numbers as a file holds them: native value = data * slope + intercept."""
-
-    data: npt.NDArray[Any]
-    slope: float = 1.0
-    intercept: float = 0.0
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Scaling:
     """How native values become stored numbers: native = stored * slope + intercept.
 
@@ -98,29 +88,6 @@ def find_scaling(
         f"slope {slope:.6g} and intercept {intercept:.6g}",
     )
     return Scaling(target, slope, intercept, notes)
-
-
-def quantise(
-    data: npt.NDArray[Any], dtype: npt.DTypeLike, *, slope: float = 1.0, intercept: float = 0.0
-) -> Stored:
-    """Express native values in a stored type.
-
-    Args:
-        data: (X, Y, Z) finite native values.
-        dtype: as for :func:`find_scaling`.
-        slope: as for :func:`find_scaling`.
-        intercept: as for :func:`find_scaling`.
-
-    Returns:
-        Stored numbers whose native values lie within half a quantisation step of ``data``
-        (saturated voxels apart).
-    """
-    return store(data, find_scaling(range_of(data), dtype, slope=slope, intercept=intercept))
-
-
-def store(data: npt.NDArray[Any], scaling: Scaling) -> Stored:
-    """Express (X, Y, Z) native values by a scaling that was chosen for them."""
-    return Stored(scaling.stored(data), scaling.slope, scaling.intercept, scaling.notes)
 
 
 def dequantise(raw: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[Any]:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from medsr import io
 from medsr.cli.main import main
 from medsr.geometry import Geometry
-from medsr.io.empty_slices import EmptySlices
 from medsr.io.planes import MemoryPlanes
-from medsr.io.survey import survey
+from medsr.io.survey import EmptySlices, survey
 from medsr.volume import Volume
 from tests.conftest import make_phantom
 
