@@ -28,10 +28,10 @@ from medsr.errors import (
 from medsr.geometry import Geometry
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler
+from medsr.io.dicom.logs import suppress_logging
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
-from medsr.io.dicom.quiet import quiet
-from medsr.io.dicom.write.classic import count_files
 from medsr.io.dicom.write.deidentify import KEY_VARIABLE, Deidentifier, has_key, result_uids
+from medsr.io.dicom.write.layout import count_files
 from medsr.pacs.archive import (
     Archive,
     NotOfferedError,
@@ -139,13 +139,13 @@ def list_series(source: str, study: str, *, settings: Settings | None = None) ->
     check_uid(study, "--study")
     archive = connect(parse_address(source), "from", settings or Settings())
     with silence():
-        found = quiet(archive.series)(study)
+        found = suppress_logging(archive.series)(study)
     if not found:
         raise NotInPacsError(f"{archive.address} has no study {study}")
     return found
 
 
-@quiet
+@suppress_logging
 def upscale(
     source: str,
     target: str,

@@ -389,7 +389,7 @@ def test_a_folder_with_other_files_is_refused_before_any_work(
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "notes.txt").write_text("keep me")
     monkeypatch.setattr("medsr.infer.upscaler.Upscaler.compute", None)
-    monkeypatch.setattr("medsr.io.dicom.write.classic.check_writable", lambda volume, options: None)
+    monkeypatch.setattr("medsr.io.dicom.write.layout.check_writable", lambda volume, options: None)
     with pytest.raises(OutputExistsError, match="1 entries of another kind"):
         upscale(thick, tmp_path / "series", scale=(1, 1, 4), zoo_root=root, overwrite=True)
     assert (tmp_path / "series" / "notes.txt").read_text() == "keep me"

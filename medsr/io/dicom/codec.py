@@ -12,8 +12,7 @@ from pathlib import Path
 from medsr.io.allow import Allowance
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.read.files import count_voxels, is_dicom
-from medsr.io.dicom.read.planes import open_dicom_planes
-from medsr.io.dicom.read.series import inspect_dicom, list_dicom
+from medsr.io.dicom.read.series import inspect_dicom, list_dicom, open_dicom
 from medsr.io.inspection import Inspection, ListedVolume
 from medsr.io.planes import PlaneFile, PlaneSource
 from medsr.io.scaling import Scaling, ValueRange
@@ -28,8 +27,8 @@ class DicomCodec:
     def open(
         self, path: Path, *, series: str | None, allow: frozenset[Allowance], whole: bool
     ) -> PlaneSource:
-        """Open a series; see :func:`medsr.io.dicom.read.planes.open_dicom_planes`."""
-        return open_dicom_planes(path, series, allow=allow, whole=whole)
+        """Open a series; see :func:`medsr.io.dicom.read.series.open_dicom`."""
+        return open_dicom(path, series, allow=allow, whole=whole)
 
     def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
         """Describe a series."""
@@ -49,13 +48,13 @@ class DicomCodec:
 
     def scaling(self, source: Source, value_range: ValueRange) -> Scaling:
         """How 16-bit numbers hold the values."""
-        from medsr.io.dicom.write.classic import dicom_scaling
+        from medsr.io.dicom.write.scaling import dicom_scaling
 
         return dicom_scaling(source, value_range)
 
     def check_writable(self, volume: Volume, dicom: DicomOptions) -> None:
         """Refuse a volume that did not come from DICOM, or cannot be of the layout asked for."""
-        from medsr.io.dicom.write.classic import check_writable
+        from medsr.io.dicom.write.layout import check_writable
 
         check_writable(volume, dicom)
 
@@ -69,7 +68,7 @@ class DicomCodec:
         dicom: DicomOptions,
     ) -> Iterator[PlaneFile]:
         """Begin a derived series in a folder."""
-        from medsr.io.dicom.write.classic import derived_series
+        from medsr.io.dicom.write.layout import derived_series
 
         yield derived_series(like, path, scaling, derivation, dicom)
 

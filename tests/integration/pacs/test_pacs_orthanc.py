@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 
 import medsr
 from medsr.cli.main import main
-from medsr.io.dicom.read.series import read_dicom
+from medsr.io import load
 
 MARKERS = ("Doe", "Marker", "PID-4711", "19510203")
 SECRETS = ("robot", "secret-of-the-robot")
@@ -363,10 +363,10 @@ def test_a_real_series_goes_round(
         (key,) = orthanc.find("Series", SeriesInstanceUID=result)
         orthanc.rest(f"/series/{key}", "DELETE")
         report.unlink()
-        results.append(read_dicom(back))
+        results.append(load(back))
     local = tmp_path / "local"
     medsr.upscale(folder, local, model=model, scale=(1, 1, 2))
-    expected = read_dicom(local)
+    expected = load(local)
     for volume in results:
         assert np.array_equal(volume.data, expected.data)
         assert volume.geometry.same_grid(expected.geometry, tol_mm=1e-6)

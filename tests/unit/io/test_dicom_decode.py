@@ -31,10 +31,10 @@ from pydicom.uid import (
 )
 
 from medsr import errors, io
+from medsr.io import load
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.read import decode as dicom_decode
 from medsr.io.dicom.read.codestream import is_reversible, jpeg2000_shape, jpeg_shape
-from medsr.io.dicom.read.series import read_dicom
 from medsr.pacs.receiver import TRANSFER_SYNTAXES
 
 Array = npt.NDArray[np.uint16]
@@ -135,9 +135,9 @@ def test_lossless_frames_equal_their_plain_twin(
     tmp_path: Path, make_series: Make, planes: Array, syntax: UID, encode: Encode
 ) -> None:
     folder = make_series(tmp_path / "s", planes, modality="MR", rescale=None)
-    plain = read_dicom(folder)
+    plain = load(folder)
     assert np.array_equal(plain.data, planes)
-    volume = read_dicom(_pack(folder, syntax, encode))
+    volume = load(_pack(folder, syntax, encode))
     assert np.array_equal(volume.data, planes)
     assert volume.data.dtype == plain.data.dtype
     assert volume.source is not None
@@ -206,7 +206,7 @@ def test_baseline_is_what_pillow_decodes(tmp_path: Path, make_series: Make) -> N
     folder = make_series(
         tmp_path / "s", stored, modality="MR", rescale=None, bits_stored=8, edit=edit
     )
-    volume = read_dicom(_pack(folder, JPEGBaseline8Bit, _baseline))
+    volume = load(_pack(folder, JPEGBaseline8Bit, _baseline))
     for k in range(5):
         expected = np.asarray(Image.open(streams.BytesIO(_baseline(stored[:, :, k].T))))
         assert np.array_equal(volume.data[:, :, k].T, expected)
@@ -216,7 +216,7 @@ def test_baseline_is_what_pillow_decodes(tmp_path: Path, make_series: Make) -> N
 
 def test_fragments_are_joined(tmp_path: Path, make_series: Make, planes: Array) -> None:
     folder = make_series(tmp_path / "s", planes, modality="MR", rescale=None)
-    assert np.array_equal(read_dicom(_pack(folder, JPEGLossless, _jpeg(6), 3)).data, planes)
+    assert np.array_equal(load(_pack(folder, JPEGLossless, _jpeg(6), 3)).data, planes)
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

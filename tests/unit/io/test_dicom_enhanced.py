@@ -17,9 +17,9 @@ from medsr import errors
 from medsr.geometry import Geometry
 from medsr.io import load, save
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.dicom.read.series import read_dicom
 from medsr.io.dicom.write import enhanced as module
-from medsr.io.dicom.write.classic import derived_series, dicom_scaling, write_dicom
+from medsr.io.dicom.write.layout import derived_series
+from medsr.io.dicom.write.scaling import dicom_scaling
 from medsr.io.scaling import range_of, source_of
 from medsr.volume import Derivation, Volume
 
@@ -64,8 +64,8 @@ def test_itk_finds_a_single_frame_ct_in_place(
     numbers: list[int] | None,
 ) -> None:
     source = make_series(tmp_path / "s", directions=oblique_axes, numbers=numbers)
-    volume = finer(read_dicom(source))
-    write_dicom(volume, tmp_path / "out", derivation=DERIVATION, options=ENHANCED)
+    volume = finer(load(source))
+    save(volume, tmp_path / "out", derivation=DERIVATION, dicom=ENHANCED)
     file = only_file(tmp_path / "out")
     geometry, values = by_itk(file)
     assert np.allclose(values, placed(volume, geometry))
@@ -89,8 +89,8 @@ def test_what_the_groups_say(tmp_path: Path, make_series: Make) -> None:
         dataset.BodyPartExamined = "BRAIN"
 
     folder = make_series(tmp_path / "s", modality="MR", edit=edit)
-    volume = finer(read_dicom(folder))
-    write_dicom(volume, tmp_path / "out", derivation=DERIVATION, options=ENHANCED)
+    volume = finer(load(folder))
+    save(volume, tmp_path / "out", derivation=DERIVATION, dicom=ENHANCED)
     one = pydicom.dcmread(only_file(tmp_path / "out"))
     assert one.SOPClassUID == EnhancedMRImageStorage
     assert list(one.ImageType) == ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
@@ -122,7 +122,7 @@ def test_an_enhanced_source_stays_enhanced(tmp_path: Path, make_enhanced: Make) 
         frame.FrameVOILUTSequence = [window]
 
     stored = np.random.default_rng(2).integers(0, 4000, (6, 5, 7)).astype(np.uint16)
-    volume = finer(read_dicom(make_enhanced(tmp_path / "e", stored, edit=edit)))
+    volume = finer(load(make_enhanced(tmp_path / "e", stored, edit=edit)))
     save(volume, tmp_path / "out")
     one = pydicom.dcmread(only_file(tmp_path / "out"))
     assert one.SOPClassUID == EnhancedMRImageStorage
@@ -130,7 +130,7 @@ def test_an_enhanced_source_stays_enhanced(tmp_path: Path, make_enhanced: Make) 
     assert shared.MREchoSequence[0].EffectiveEchoTime == 12.5  # all frames had it
     assert shared.FrameVOILUTSequence[0].WindowCenter == 103  # the middle frame's
     slope = float(shared.PixelValueTransformationSequence[0].RescaleSlope)
-    again = read_dicom(tmp_path / "out")
+    again = load(tmp_path / "out")
     assert again.geometry.same_grid(volume.geometry, tol_mm=1e-3)
     np.testing.assert_allclose(again.data, volume.data, atol=0.5001 * slope, rtol=1e-6)
     geometry, values = by_itk(only_file(tmp_path / "out"))
@@ -138,9 +138,9 @@ def test_an_enhanced_source_stays_enhanced(tmp_path: Path, make_enhanced: Make) 
 
 
 def test_by_slabs_equals_at_once(tmp_path: Path, make_series: Make) -> None:
-    volume = finer(read_dicom(make_series(tmp_path / "s", numbers=[6, 5, 4, 3, 2, 1])))
+    volume = finer(load(make_series(tmp_path / "s", numbers=[6, 5, 4, 3, 2, 1])))
     scaling = dicom_scaling(source_of(volume), range_of(volume.data))
-    write_dicom(volume, tmp_path / "once", options=ENHANCED)
+    save(volume, tmp_path / "once", dicom=ENHANCED)
     series = derived_series(volume, tmp_path / "slabs", scaling, None, ENHANCED)
     for start in range(0, 12, 5):
         series.append(scaling.stored(volume.data[:, :, start : start + 5]))
@@ -152,7 +152,7 @@ def test_too_large_for_one_file(
     tmp_path: Path, make_series: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MOST_BYTES", 100)
-    volume = read_dicom(make_series(tmp_path / "s"))
+    volume = load(make_series(tmp_path / "s"))
     with pytest.raises(errors.OutputFormatError, match="--dicom-layout classic"):
         save(volume, tmp_path / "out", dicom=ENHANCED)
     assert not (tmp_path / "out").exists()

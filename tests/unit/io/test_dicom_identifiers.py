@@ -10,9 +10,8 @@ import pydicom
 import pytest
 
 from medsr import errors, io
+from medsr.io import load, save
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.dicom.read.series import read_dicom
-from medsr.io.dicom.write.classic import write_dicom
 
 Make = Callable[..., Path]
 UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID")
@@ -78,21 +77,21 @@ def test_the_modality_stands_in_for_the_sop_class(
     tmp_path: Path, make_series: Make, modality: str, in_meta: bool
 ) -> None:
     folder = make_series(tmp_path / "s", modality=modality)
-    plain = read_dicom(folder)
+    plain = load(folder)
     for file in folder.iterdir():
         dataset = pydicom.dcmread(file)
         del dataset.SOPClassUID, dataset.PatientID
         if not in_meta:
             del dataset.file_meta.MediaStorageSOPClassUID
         dataset.save_as(file)
-    volume = read_dicom(folder)
+    volume = load(folder)
     assert np.array_equal(volume.data, plain.data)
     assert (volume.modality, volume.units) == (plain.modality, plain.units)
     assert volume.geometry.same_grid(plain.geometry)
     assert volume.source is not None
     assert any("6 file(s) lack SOPClassUID" in note for note in volume.source.notes)
-    write_dicom(volume, tmp_path / "out")
-    assert np.array_equal(read_dicom(tmp_path / "out").data, plain.data)
+    save(volume, tmp_path / "out")
+    assert np.array_equal(load(tmp_path / "out").data, plain.data)
 
 
 def test_what_says_nothing_of_itself_is_refused(tmp_path: Path, make_series: Make) -> None:
@@ -102,7 +101,7 @@ def test_what_says_nothing_of_itself_is_refused(tmp_path: Path, make_series: Mak
         del dataset.SOPClassUID, dataset.Modality, dataset.file_meta.MediaStorageSOPClassUID
         dataset.save_as(file)
     with pytest.raises(errors.CorruptFileError, match=r"file 1 .*SOPClassUID is missing.*Modality"):
-        read_dicom(folder)
+        load(folder)
 
 
 def test_a_missing_instance_is_named(tmp_path: Path, make_series: Make) -> None:
@@ -111,4 +110,4 @@ def test_a_missing_instance_is_named(tmp_path: Path, make_series: Make) -> None:
     del dataset.SOPInstanceUID, dataset.file_meta.MediaStorageSOPInstanceUID
     dataset.save_as(folder / "slice002.dcm")
     with pytest.raises(errors.CorruptFileError, match="SOPInstanceUID is missing"):
-        read_dicom(folder)
+        load(folder)

@@ -11,9 +11,8 @@ import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from medsr.io.dicom.read.series import read_dicom
-from medsr.io.dicom.write.classic import write_dicom
-from medsr.io.dicom.write.mend import mend_modules, mend_values
+from medsr.io import load, save
+from medsr.io.dicom.write.repair import repair_modules, repair_values
 
 Make = Callable[..., Path]
 IGNORE = pydicom.config.IGNORE
@@ -27,7 +26,7 @@ def test_long_codes_move() -> None:
     dataset, item = Dataset(), Dataset()
     item.add(raw("CodeValue", "SH", "replace_recognizable"))
     dataset.ProcedureCodeSequence = [item]
-    (note,) = mend_values(dataset)
+    (note,) = repair_values(dataset)
     assert "CodeValue" not in item
     assert item.LongCodeValue == "replace_recognizable"
     assert "ProcedureCodeSequence.CodeValue" in note
@@ -49,7 +48,7 @@ def test_long_codes_move() -> None:
 def test_values(keyword: str, vr: str, value: str, after: str | None) -> None:
     dataset = Dataset()
     dataset.add(raw(keyword, vr, value))
-    notes = mend_values(dataset)
+    notes = repair_values(dataset)
     assert dataset.get(keyword) == after
     assert len(notes) == (value != after)
     assert not any(value in note for note in notes)
@@ -58,14 +57,14 @@ def test_values(keyword: str, vr: str, value: str, after: str | None) -> None:
 def test_what_the_class_demands_and_forbids() -> None:
     dataset = Dataset()
     dataset.InversionTime, dataset.ScanningSequence = 400, "GR"
-    assert len(mend_modules(dataset, "MR")) == 3
+    assert len(repair_modules(dataset, "MR")) == 3
     assert "Laterality" in dataset
     assert "PatientPosition" in dataset
     assert "InversionTime" not in dataset
     sound = Dataset()
     sound.BodyPartExamined, sound.PatientPosition = "CHEST", "HFS"
     sound.InversionTime, sound.ScanningSequence = 400, ["GR", "IR"]
-    assert mend_modules(sound, "MR") == ()
+    assert repair_modules(sound, "MR") == ()
     assert "Laterality" not in sound
 
 
@@ -77,10 +76,10 @@ def test_written_series_are_mended_and_the_source_is_not(
         item.add(raw("CodeValue", "SH", "a-very-long-secret-code"))
         dataset.ProcedureCodeSequence = [item]
 
-    volume = read_dicom(make_series(tmp_path / "s", edit=edit))
+    volume = load(make_series(tmp_path / "s", edit=edit))
     with caplog.at_level(logging.INFO, "medsr"):
-        write_dicom(volume, tmp_path / "a")
-    write_dicom(volume, tmp_path / "b")
+        save(volume, tmp_path / "a")
+    save(volume, tmp_path / "b")
     for folder in ("a", "b"):
         one = pydicom.dcmread(tmp_path / folder / "IM00001.dcm")
         assert one.ProcedureCodeSequence[0].LongCodeValue == "a-very-long-secret-code"

@@ -31,10 +31,10 @@ from pydicom.uid import (
 )
 
 from medsr import errors, io
+from medsr.io import load
 from medsr.io.dicom.read.decode import require_decoder
 from medsr.io.dicom.read.padding import padding_rule
 from medsr.io.dicom.read.scaling import Rescale, on_one_scale
-from medsr.io.dicom.read.series import read_dicom
 
 Make = Callable[..., Path]
 
@@ -59,9 +59,9 @@ def test_lossless_syntaxes_that_pydicom_writes(
 ) -> None:
     stored = np.random.default_rng(1).integers(-900, 900, (64, 48, 4)).astype(np.int16)
     folder = make_series(tmp_path / "s", stored)
-    plain = read_dicom(folder).data
+    plain = load(folder).data
     _rewrite(folder, _to_syntax(syntax))
-    assert np.array_equal(read_dicom(folder).data, plain)
+    assert np.array_equal(load(folder).data, plain)
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,19 @@ def test_lossless_syntaxes_that_pydicom_writes(
 )
 def test_native_syntaxes(tmp_path: Path, make_series: Make, syntax: UID) -> None:
     folder = make_series(tmp_path / "s")
-    plain = read_dicom(folder).data
+    plain = load(folder).data
 
     def change(dataset: pydicom.FileDataset) -> None:
         dataset.file_meta.TransferSyntaxUID = syntax
 
     implicit = syntax == ImplicitVRLittleEndian
     _rewrite(folder, change, implicit_vr=implicit, little_endian=True)
-    assert np.array_equal(read_dicom(folder).data, plain)
+    assert np.array_equal(load(folder).data, plain)
 
 
 def test_big_endian(tmp_path: Path, make_series: Make) -> None:
     folder = make_series(tmp_path / "s", modality="MR", rescale=None)
-    plain = read_dicom(folder).data
+    plain = load(folder).data
     for file in folder.iterdir():
         dataset = pydicom.dcmread(file)
         turned = Dataset()
@@ -92,7 +92,7 @@ def test_big_endian(tmp_path: Path, make_series: Make) -> None:
         turned.file_meta = dataset.file_meta
         turned.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
         turned.save_as(file, implicit_vr=False, little_endian=False, enforce_file_format=True)
-    volume = read_dicom(folder)
+    volume = load(folder)
     assert np.array_equal(volume.data, plain)
     assert volume.data.dtype.isnative
 
@@ -121,7 +121,7 @@ def test_the_extra_brings_a_decoder_of_every_syntax(syntax: UID) -> None:
 
 def test_lossless_jpeg_as_gdcm_writes_it(tmp_path: Path, make_series: Make) -> None:
     folder = make_series(tmp_path / "s", np.arange(32 * 16 * 5).reshape(32, 16, 5).astype("int16"))
-    plain = read_dicom(folder).data
+    plain = load(folder).data
     for file in sorted(folder.iterdir()):
         image = SimpleITK.ReadImage(str(file), SimpleITK.sitkInt16)
         dataset = pydicom.dcmread(file)
@@ -142,7 +142,7 @@ def test_lossless_jpeg_as_gdcm_writes_it(tmp_path: Path, make_series: Make) -> N
         dataset.PixelData = packed.PixelData
         dataset["PixelData"].is_undefined_length = True
         dataset.save_as(file)
-    assert np.array_equal(read_dicom(folder).data, plain)
+    assert np.array_equal(load(folder).data, plain)
 
 
 def _rule(modality: str = "CT", dtype: str = "int16", **values: int) -> Any:
@@ -177,7 +177,7 @@ def test_a_range_of_padding_becomes_one_value(tmp_path: Path, make_series: Make)
 
     stored = np.full((5, 4, 6), 30, np.int16)
     stored[0], stored[1], stored[2] = -2000, -1700, -1500
-    volume = read_dicom(make_series(tmp_path / "s", stored, edit=edit))
+    volume = load(make_series(tmp_path / "s", stored, edit=edit))
     assert (volume.data[:3] == -3024).all()
     assert (volume.data[3:] == 30 - 1024).all()
     assert volume.source is not None
@@ -194,7 +194,7 @@ def test_padding_is_one_native_value_whatever_the_slices_scale(
     stored[0] = 0
     pairs = [(1.0 + k, 7.0 * k) for k in range(6)]
     folder = make_series(tmp_path / "s", stored, modality="MR", rescale=pairs, edit=edit)
-    volume = read_dicom(folder)
+    volume = load(folder)
     assert volume.source is not None
     assert volume.source.padding == 0.0
     assert (volume.data[0] == 0).all()
@@ -210,9 +210,9 @@ def test_a_real_world_mapping_stands_in_for_a_rescale(tmp_path: Path, make_serie
 
     stored = np.random.default_rng(0).integers(1, 900, (5, 4, 6)).astype(np.uint16)
     mapped = make_series(tmp_path / "a", stored, modality="MR", rescale=None, edit=edit)
-    np.testing.assert_allclose(read_dicom(mapped).data, stored * 0.5 - 3.0)
+    np.testing.assert_allclose(load(mapped).data, stored * 0.5 - 3.0)
     both = make_series(tmp_path / "b", stored, modality="MR", rescale=(2.0, 1.0), edit=edit)
-    np.testing.assert_allclose(read_dicom(both).data, stored * 2.0 + 1.0)
+    np.testing.assert_allclose(load(both).data, stored * 2.0 + 1.0)
 
 
 def test_philips_slices_come_to_one_scale(tmp_path: Path, make_series: Make) -> None:
@@ -245,4 +245,4 @@ def test_promises_beyond_any_decoder_are_refused(tmp_path: Path, make_series: Ma
         dataset.Rows = dataset.Columns = 60000
 
     with pytest.raises(errors.TruncatedPixelsError, match="promises"):
-        read_dicom(make_series(tmp_path / "s", edit=edit))
+        load(make_series(tmp_path / "s", edit=edit))

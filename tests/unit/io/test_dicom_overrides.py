@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from scipy.interpolate import RegularGridInterpolator
 
 from medsr import errors, io
-from medsr.io.dicom.read.planes import open_dicom_planes
+from medsr.io.dicom.read.series import open_dicom
 
 Make = Callable[..., Path]
 TILT = frozenset({"tilt"})
@@ -158,7 +158,7 @@ def test_slab_by_slab_resamples_alike(tmp_path: Path, make_series: Make) -> None
     folder = make_series(tmp_path / "s", _smooth((8, 7, 9)), edit=moved)
     allow = frozenset({"gaps", "tilt"})
     whole = io.load(folder, allow=allow)
-    slabs = open_dicom_planes(folder, allow=allow)
+    slabs = open_dicom(folder, allow=allow)
     assert slabs.header.geometry == whole.geometry
     for start, stop in ((0, 3), (2, 7), (7, whole.shape[2])):
         assert np.array_equal(slabs.read(start, stop), whole.data[:, :, start:stop])

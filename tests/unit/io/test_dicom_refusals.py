@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 
 from medsr import errors
-from medsr.io.dicom.read.series import read_dicom
+from medsr.io import load
 
 Make = Callable[..., Path]
 
@@ -146,7 +146,7 @@ def test_refuses(
     edit, error, words = REFUSALS[name]
     folder = make_series(tmp_path / "s", edit=edit)
     with pytest.raises(errors.MedsrError, match=words) as caught:
-        read_dicom(folder)
+        load(folder)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
     assert not any(word in str(caught.value) for word in identifiers)
@@ -154,12 +154,12 @@ def test_refuses(
 
 def test_refuses_too_few_slices_and_empty_folders(tmp_path: Path, make_series: Make) -> None:
     with pytest.raises(errors.TooFewSlicesError, match="3 slice"):
-        read_dicom(make_series(tmp_path / "s", np.zeros((5, 5, 3), np.int16)))
+        load(make_series(tmp_path / "s", np.zeros((5, 5, 3), np.int16)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(errors.UnsupportedFormatError):
-        read_dicom(tmp_path / "empty")
+        load(tmp_path / "empty")
     with pytest.raises(errors.InputNotFoundError):
-        read_dicom(tmp_path / "nothing")
+        load(tmp_path / "nothing")
 
 
 def test_an_enhanced_file_without_functional_groups_is_refused(
@@ -170,7 +170,7 @@ def test_an_enhanced_file_without_functional_groups_is_refused(
     del dataset.SharedFunctionalGroupsSequence, dataset.PerFrameFunctionalGroupsSequence
     dataset.save_as(folder / "enhanced")
     with pytest.raises(errors.MissingGeometryError, match=r"7 frame.*nothing says where they lie"):
-        read_dicom(folder)
+        load(folder)
 
 
 def test_refuses_conflicting_duplicates(tmp_path: Path, make_series: Make) -> None:
@@ -181,7 +181,7 @@ def test_refuses_conflicting_duplicates(tmp_path: Path, make_series: Make) -> No
     dataset.PixelData = bytes(pixels)
     dataset.save_as(folder / "copy.dcm")
     with pytest.raises(errors.DuplicateSlicesError, match="differ in their pixels"):
-        read_dicom(folder)
+        load(folder)
 
 
 def test_encoded_pixels_that_are_cut_short_are_told(tmp_path: Path, make_series: Make) -> None:
@@ -193,7 +193,7 @@ def test_encoded_pixels_that_are_cut_short_are_told(tmp_path: Path, make_series:
     file = folder / "slice003.dcm"
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(errors.TruncatedPixelsError, match=r"image 3: .*no pixel data, or they"):
-        read_dicom(folder)
+        load(folder)
 
 
 def test_rounded_positions_and_cosines_are_no_fault(tmp_path: Path, make_series: Make) -> None:
@@ -203,14 +203,14 @@ def test_rounded_positions_and_cosines_are_no_fault(tmp_path: Path, make_series:
         dataset.ImageOrientationPatient = cosines
 
     folder = make_series(tmp_path / "s", spacing=(0.8, 0.9, 0.333), edit=edit)
-    assert read_dicom(folder).spacing[2] == pytest.approx(0.333, abs=0.003)
+    assert load(folder).spacing[2] == pytest.approx(0.333, abs=0.003)
 
 
 def test_a_localizer_beside_a_volume_is_passed_over(tmp_path: Path, make_series: Make) -> None:
     folder = make_series(tmp_path / "s")
     scout = _set(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     make_series(folder, np.zeros((5, 5, 4), np.int16), series="1.9", prefix="scout", edit=scout)
-    volume = read_dicom(folder)
+    volume = load(folder)
     assert volume.shape == (9, 7, 6)
     assert volume.source is not None
     assert any("localizer" in note for note in volume.source.notes)
@@ -231,7 +231,7 @@ def test_damaged_files_never_show_a_traceback(tmp_path: Path, make_series: Make)
                 damaged[place] = int(rng.integers(256))
         victim.write_bytes(bytes(damaged))
         try:
-            outcomes.add(read_dicom(folder).shape[2])
+            outcomes.add(load(folder).shape[2])
         except errors.MedsrError as error:
             outcomes.add(type(error))
     assert errors.CorruptFileError in outcomes

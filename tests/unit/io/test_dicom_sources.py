@@ -15,9 +15,10 @@ from pydicom.fileset import FileSet
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medsr import errors, io
+from medsr.io import load
 from medsr.io.dicom.read import archive as dicom_archive
 from medsr.io.dicom.read import open as dicom_open
-from medsr.io.dicom.read.series import is_dicom, read_dicom
+from medsr.io.dicom.read.files import is_dicom
 
 Make = Callable[..., Path]
 
@@ -59,7 +60,7 @@ def test_an_archive_without_dicom_says_so(tmp_path: Path) -> None:
 
 def _refused(archive: Path, words: str) -> None:
     with pytest.raises(errors.ArchiveError, match=words):
-        read_dicom(archive)
+        load(archive)
     with pytest.raises(errors.ArchiveError, match=words):
         io.load(archive)
 
@@ -101,7 +102,7 @@ def test_encrypted_and_damaged_archives_are_refused(tmp_path: Path, make_series:
     spoilt[len(whole) // 2] ^= 0xFF
     archive.write_bytes(bytes(spoilt))
     with pytest.raises(errors.InputError):
-        read_dicom(archive)
+        load(archive)
 
 
 def _disc(tmp_path: Path, make_series: Make) -> Path:
@@ -119,7 +120,7 @@ def _disc(tmp_path: Path, make_series: Make) -> Path:
 
 def test_a_dicomdir_stands_for_the_files_it_lists(tmp_path: Path, make_series: Make) -> None:
     disc = _disc(tmp_path, make_series)
-    plain = read_dicom(tmp_path / "s")
+    plain = load(tmp_path / "s")
     make_series(disc, series="1.9", prefix="unlisted")
     volume = io.load(disc / "DICOMDIR")
     assert np.array_equal(volume.data, plain.data)
@@ -187,7 +188,7 @@ def test_a_deflated_bomb_is_refused(
         dataset = pydicom.dcmread(file)
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         dataset.save_as(file)
-    assert read_dicom(folder).shape == (9, 7, 6)
+    assert load(folder).shape == (9, 7, 6)
     victim = folder / "slice003.dcm"
     start = victim.read_bytes()
     begin = 144 + int.from_bytes(start[140:144], "little")
@@ -196,4 +197,4 @@ def test_a_deflated_bomb_is_refused(
     victim.write_bytes(start[:begin] + pack.compress(body) + pack.flush())
     monkeypatch.setattr(dicom_open, "MOST_INFLATED_BYTES", 4 << 20)
     with pytest.raises(errors.CorruptFileError, match="grows beyond"):
-        read_dicom(folder)
+        load(folder)

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from pydicom.uid import UID
 
 from medsr.errors import UsageError
+from medsr.io import load, save
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.dicom.read.series import read_dicom
 from medsr.io.dicom.uids import DerivedUids
 from medsr.io.dicom.write import deidentify as dicom_deidentify
-from medsr.io.dicom.write.classic import write_dicom
 from medsr.io.dicom.write.deidentify import KEY_VARIABLE, result_uids
 from medsr.volume import Derivation
 
@@ -43,11 +42,11 @@ def test_identifiers_differ_within_a_series_and_between_requests() -> None:
 
 
 def test_the_writer_takes_them_from_the_request(tmp_path: Path, make_series: Make) -> None:
-    volume = read_dicom(make_series(tmp_path / "source"))
+    volume = load(make_series(tmp_path / "source"))
 
     def uids(name: str, request: str | None) -> list[tuple[str, str, str]]:
         derivation = dataclasses.replace(DERIVATION, request=request)
-        write_dicom(volume, tmp_path / name, derivation=derivation)
+        save(volume, tmp_path / name, derivation=derivation)
         images = [pydicom.dcmread(file) for file in sorted((tmp_path / name).iterdir())]
         return [(i.SeriesInstanceUID, i.SOPInstanceUID, i.file_meta[2, 3].value) for i in images]
 
@@ -65,7 +64,7 @@ def test_a_key_makes_anonymous_results_repeat(
     layout: str, tmp_path: Path, make_series: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same request has the same anonymous answer in every process that has the key."""
-    volume = read_dicom(make_series(tmp_path / "source"))
+    volume = load(make_series(tmp_path / "source"))
     options = DicomOptions.of(layout, deidentify=True)
     derivation = dataclasses.replace(DERIVATION, request="one")
     names = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "PatientID")
@@ -73,7 +72,7 @@ def test_a_key_makes_anonymous_results_repeat(
     def identity(name: str, key: str) -> list[str]:
         dicom_deidentify._passing_secret.cache_clear()  # as in another process
         monkeypatch.setenv(KEY_VARIABLE, key)
-        write_dicom(volume, tmp_path / name, derivation=derivation, options=options)
+        save(volume, tmp_path / name, derivation=derivation, dicom=options)
         images = [pydicom.dcmread(file) for file in sorted((tmp_path / name).iterdir())]
         made = result_uids("one", options)
         assert [i.SOPInstanceUID for i in images] == [

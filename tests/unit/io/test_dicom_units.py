@@ -18,9 +18,10 @@ from pydicom.pixels import apply_rescale
 from pydicom.uid import EnhancedCTImageStorage
 
 from medsr import errors, io
+from medsr.io import load, save
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.dicom.read.series import list_dicom, read_dicom
-from medsr.io.dicom.write.classic import count_files, write_dicom
+from medsr.io.dicom.read.series import list_dicom
+from medsr.io.dicom.write.layout import count_files
 from medsr.io.writing import creating
 
 Make = Callable[..., Path]
@@ -71,11 +72,11 @@ def test_the_unit_passes_through(
     tmp_path: Path, make_series: Make, kind: str | None, written: str
 ) -> None:
     folder = make_series(tmp_path / "s", edit=None if kind is None else _of_type(kind))
-    volume = read_dicom(folder)
-    write_dicom(volume, tmp_path / "out")
+    volume = load(folder)
+    save(volume, tmp_path / "out")
     assert {pydicom.dcmread(f).RescaleType for f in (tmp_path / "out").iterdir()} == {written}
-    assert read_dicom(tmp_path / "out").units == "HU"
-    write_dicom(volume, tmp_path / "frames", options=ENHANCED)  # which knows HU alone
+    assert load(tmp_path / "out").units == "HU"
+    save(volume, tmp_path / "frames", dicom=ENHANCED)  # which knows HU alone
     (file,) = (tmp_path / "frames").iterdir()
     shared = pydicom.dcmread(file).SharedFunctionalGroupsSequence[0]
     assert shared.PixelValueTransformationSequence[0].RescaleType == "HU"
@@ -85,13 +86,13 @@ def test_an_unspecified_unit_is_told_of(
     tmp_path: Path, make_series: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        read_dicom(make_series(tmp_path / "s", edit=_of_type("US")))
+        load(make_series(tmp_path / "s", edit=_of_type("US")))
     assert "unspecified" in caplog.text
 
 
 def test_mr_keeps_its_unit(tmp_path: Path, make_series: Make) -> None:
     folder = make_series(tmp_path / "s", modality="MR", edit=_of_type("10^-6 mm2/s"))
-    write_dicom(read_dicom(folder), tmp_path / "out")
+    save(load(folder), tmp_path / "out")
     one = pydicom.dcmread(min((tmp_path / "out").iterdir()))
     assert one.RescaleType == "10^-6 mm2/s"
 
@@ -124,8 +125,8 @@ def test_every_value_of_the_source_is_written_back(
     stored = np.random.default_rng(4).integers(*ends, (6, 5, 6), endpoint=True).astype(np.uint16)
     stored[0, 0, :2] = ends
     folder = make_series(tmp_path / "s", stored, rescale=(slope, intercept))
-    volume = read_dicom(folder)
-    write_dicom(volume, tmp_path / "out", options=DicomOptions.of(layout))
+    volume = load(folder)
+    save(volume, tmp_path / "out", dicom=DicomOptions.of(layout))
     one = pydicom.dcmread(min((tmp_path / "out").iterdir()))
     if layout == "enhanced":
         shared = one.SharedFunctionalGroupsSequence[0]
@@ -134,7 +135,7 @@ def test_every_value_of_the_source_is_written_back(
     if offset is not None:
         assert float(one.RescaleIntercept) == offset
     truth = stored * slope + intercept
-    np.testing.assert_allclose(read_dicom(tmp_path / "out").data, truth, atol=1e-3)
+    np.testing.assert_allclose(load(tmp_path / "out").data, truth, atol=1e-3)
     if layout == "classic":
         np.testing.assert_allclose(by_itk(tmp_path / "out"), truth, atol=1e-3)
 
@@ -145,8 +146,8 @@ def test_finer_than_16_bits_gets_the_finest_steps_that_fit(
     stored = np.random.default_rng(4).integers(0, 65535, (6, 5, 6), endpoint=True)
     pairs = [(0.01 if k else 0.1, -1024.0) for k in range(6)]  # steps of 0.01 over 6500 HU
     folder = make_series(tmp_path / "s", stored.astype(np.uint16), rescale=pairs)
-    volume = read_dicom(folder)
-    write_dicom(volume, tmp_path / "out")
+    volume = load(folder)
+    save(volume, tmp_path / "out")
     slope = float(pydicom.dcmread(min((tmp_path / "out").iterdir())).RescaleSlope)
     reach = float(volume.data.max()) - float(volume.data.min())
     assert reach / 65535 <= slope < 1.001 * reach / 65535
@@ -157,21 +158,21 @@ def test_finer_than_16_bits_gets_the_finest_steps_that_fit(
 
 def test_computed_values_lie_within_half_a_step(tmp_path: Path, make_series: Make) -> None:
     stored = np.random.default_rng(5).integers(0, 8191, (6, 5, 6)).astype(np.uint16)
-    volume = read_dicom(make_series(tmp_path / "s", stored, rescale=(0.5, -1024.0)))
+    volume = load(make_series(tmp_path / "s", stored, rescale=(0.5, -1024.0)))
     values = volume.data + np.random.default_rng(6).normal(0, 3, volume.shape).astype(np.float32)
-    write_dicom(volume.replace(data=values), tmp_path / "out")
+    save(volume.replace(data=values), tmp_path / "out")
     apart = np.abs(by_itk(tmp_path / "out") - values)
     assert 0.2 < apart.max() <= 0.2501
 
 
 def test_by_slabs_is_scaled_alike(tmp_path: Path, make_series: Make) -> None:
     stored = np.random.default_rng(4).integers(0, 65535, (6, 5, 6)).astype(np.uint16)
-    volume = read_dicom(make_series(tmp_path / "s", stored, rescale=(0.0625, -1024.0)))
+    volume = load(make_series(tmp_path / "s", stored, rescale=(0.0625, -1024.0)))
     with creating(volume, tmp_path / "slabs") as writer:
         for start in range(0, 6, 4):
             writer.append(volume.data[:, :, start : start + 4])
         writer.finish()
-    assert np.array_equal(read_dicom(tmp_path / "slabs").data, volume.data)
+    assert np.array_equal(load(tmp_path / "slabs").data, volume.data)
 
 
 def _inverted(dataset: Dataset, k: int) -> None:
@@ -185,10 +186,10 @@ def _contradictory(dataset: Dataset, k: int) -> None:
 
 
 def test_the_numbers_of_what_is_shown_inverted_stay(tmp_path: Path, make_series: Make) -> None:
-    volume = read_dicom(make_series(tmp_path / "s", edit=_inverted))
-    plain = read_dicom(make_series(tmp_path / "p"))
+    volume = load(make_series(tmp_path / "s", edit=_inverted))
+    plain = load(make_series(tmp_path / "p"))
     assert np.array_equal(volume.data, plain.data)
-    write_dicom(volume, tmp_path / "out")
+    save(volume, tmp_path / "out")
     for file in (tmp_path / "out").iterdir():
         one = pydicom.dcmread(file)
         assert (one.PhotometricInterpretation, one.PresentationLUTShape) == (
@@ -206,7 +207,7 @@ def test_dcmtk_shows_the_result_as_it_shows_the_source(
 ) -> None:
     ramp = np.arange(1000, 1000 + 9 * 7 * 6).reshape(9, 7, 6, order="F").astype(np.int16)
     folder = make_series(tmp_path / "s", ramp, edit=edit)
-    write_dicom(read_dicom(folder), tmp_path / "out")
+    save(load(folder), tmp_path / "out")
     shown = []
     for file in (folder / "slice003.dcm", tmp_path / "out" / "IM00003.dcm"):
         run = ["dcmj2pnm", "--write-raw-pnm", "--set-window", "170", "400", str(file)]
@@ -225,7 +226,7 @@ def _pixels(pgm: bytes) -> npt.NDArray[np.int64]:
 
 
 def test_multi_frame_objects_cannot_be_shown_inverted(tmp_path: Path, make_series: Make) -> None:
-    volume = read_dicom(make_series(tmp_path / "s", edit=_inverted))
+    volume = load(make_series(tmp_path / "s", edit=_inverted))
     with pytest.raises(errors.OutputFormatError, match=r"MONOCHROME1.*--dicom-layout classic"):
         io.check_writable(volume, tmp_path / "out", dicom=ENHANCED)
     with pytest.raises(errors.OutputFormatError, match="MONOCHROME1"):
@@ -238,17 +239,17 @@ def test_multi_frame_objects_cannot_be_shown_inverted(tmp_path: Path, make_serie
 def test_an_enhanced_source_that_is_shown_inverted_gives_single_frames(
     tmp_path: Path, make_series: Make
 ) -> None:
-    volume = read_dicom(make_series(tmp_path / "s"))
-    write_dicom(volume, tmp_path / "frames", options=ENHANCED)
+    volume = load(make_series(tmp_path / "s"))
+    save(volume, tmp_path / "frames", dicom=ENHANCED)
     (file,) = (tmp_path / "frames").iterdir()
     one = pydicom.dcmread(file)
     assert one.SOPClassUID == EnhancedCTImageStorage
     assert (one.PhotometricInterpretation, one.PresentationLUTShape) == ("MONOCHROME2", "IDENTITY")
     one.PhotometricInterpretation = "MONOCHROME1"  # breaks the rules, and is met
     one.save_as(file)
-    again = read_dicom(tmp_path / "frames")
+    again = load(tmp_path / "frames")
     assert count_files(again, 6) == 6
-    write_dicom(again, tmp_path / "out")
+    save(again, tmp_path / "out")
     assert {pydicom.dcmread(f).PhotometricInterpretation for f in (tmp_path / "out").iterdir()} == {
         "MONOCHROME1"
     }
@@ -331,7 +332,7 @@ def test_unspecified_values_that_are_never_below_water_are_refused(
 def test_an_enhanced_map_of_perfusion_is_refused(
     tmp_path: Path, make_series: Make, place: str
 ) -> None:
-    write_dicom(read_dicom(make_series(tmp_path / "s")), tmp_path / "frames", options=ENHANCED)
+    save(load(make_series(tmp_path / "s")), tmp_path / "frames", dicom=ENHANCED)
     (file,) = (tmp_path / "frames").iterdir()
     one, words = pydicom.dcmread(file), ["DERIVED", "PRIMARY", "PERFUSION", "RCBF"]
     shared = one.SharedFunctionalGroupsSequence[0]

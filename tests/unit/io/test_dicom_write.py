@@ -17,9 +17,8 @@ from pydicom.uid import CTImageStorage, MRImageStorage
 
 from medsr import errors
 from medsr.geometry import Geometry
+from medsr.io import load, save
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.dicom.read.series import read_dicom
-from medsr.io.dicom.write.classic import write_dicom
 from medsr.volume import Derivation, Volume
 
 Make = Callable[..., Path]
@@ -53,8 +52,8 @@ def datasets(folder: Path) -> list[pydicom.FileDataset]:
 def test_itk_reads_the_same_grid_and_hu(
     tmp_path: Path, make_series: Make, oblique_axes: npt.NDArray[np.float64], scale: tuple[int, ...]
 ) -> None:
-    volume = refined(read_dicom(make_series(tmp_path / "s", directions=oblique_axes)), scale)
-    write_dicom(volume, tmp_path / "out", derivation=DERIVATION)
+    volume = refined(load(make_series(tmp_path / "s", directions=oblique_axes)), scale)
+    save(volume, tmp_path / "out", derivation=DERIVATION)
     geometry, values = by_itk(tmp_path / "out")
     assert geometry.same_grid(volume.geometry, tol_mm=1e-3)
     assert np.array_equal(values, volume.data)
@@ -63,10 +62,10 @@ def test_itk_reads_the_same_grid_and_hu(
 def test_flipped_and_permuted_grids_lie_in_the_same_place(
     tmp_path: Path, make_series: Make, oblique_axes: npt.NDArray[np.float64]
 ) -> None:
-    source = read_dicom(make_series(tmp_path / "s", directions=oblique_axes))
+    source = load(make_series(tmp_path / "s", directions=oblique_axes))
     changed = source.permute((2, 0, 1)).flip((0, 2))
-    write_dicom(changed, tmp_path / "out")
-    again = read_dicom(tmp_path / "out")
+    save(changed, tmp_path / "out")
+    again = load(tmp_path / "out")
     corner = changed.geometry.world_to_voxel(again.geometry.voxel_to_world((0, 0, 0)))
     for index in np.ndindex(*again.shape):
         place = changed.geometry.world_to_voxel(again.geometry.voxel_to_world(index))
@@ -77,11 +76,11 @@ def test_flipped_and_permuted_grids_lie_in_the_same_place(
 
 
 def test_ct_saturates_and_never_wraps(tmp_path: Path, make_series: Make) -> None:
-    source = read_dicom(make_series(tmp_path / "s"))
+    source = load(make_series(tmp_path / "s"))
     values = np.full(source.shape, 40000.4, np.float32)
     values[0], values[1] = -40000.0, 12.6
-    write_dicom(source.replace(data=values), tmp_path / "out")
-    read = read_dicom(tmp_path / "out").data
+    save(source.replace(data=values), tmp_path / "out")
+    read = load(tmp_path / "out").data
     assert read.dtype == np.int16
     assert (read[0] == -32768).all()
     assert (read[1] == 13).all()
@@ -92,11 +91,11 @@ def test_ct_saturates_and_never_wraps(tmp_path: Path, make_series: Make) -> None
 
 def test_unsigned_mr_stays_unsigned(tmp_path: Path, make_series: Make) -> None:
     stored = np.random.default_rng(1).integers(0, 3000, (5, 4, 6)).astype(np.uint16)
-    source = read_dicom(make_series(tmp_path / "s", stored, modality="MR", rescale=None))
+    source = load(make_series(tmp_path / "s", stored, modality="MR", rescale=None))
     values = stored.astype(np.float32)
     values[0], values[1] = -7.0, 4097.5
-    write_dicom(source.replace(data=values), tmp_path / "out")
-    read = read_dicom(tmp_path / "out").data
+    save(source.replace(data=values), tmp_path / "out")
+    read = load(tmp_path / "out").data
     assert read.dtype == np.uint16
     assert (read[0] == 0).all()
     assert (read[1] == 4098).all()
@@ -107,15 +106,15 @@ def test_unsigned_mr_stays_unsigned(tmp_path: Path, make_series: Make) -> None:
 def test_scaled_mr_keeps_its_precision(tmp_path: Path, make_series: Make) -> None:
     stored = np.random.default_rng(1).integers(0, 4000, (5, 4, 6)).astype(np.uint16)
     pairs = [(0.37 + 0.1 * k, -12.5) for k in range(6)]
-    source = read_dicom(make_series(tmp_path / "s", stored, modality="MR", rescale=pairs))
+    source = load(make_series(tmp_path / "s", stored, modality="MR", rescale=pairs))
     for factor in (1.0, 50.0):  # the second leaves the range of the source's slope
         values = source.data * np.float32(factor)
         folder = tmp_path / f"out{factor}"
-        write_dicom(source.replace(data=values), folder)
+        save(source.replace(data=values), folder)
         pair = {(float(d.RescaleSlope), float(d.RescaleIntercept)) for d in datasets(folder)}
         assert len(pair) == 1
         step = pair.pop()[0]
-        np.testing.assert_allclose(read_dicom(folder).data, values, atol=0.5001 * step, rtol=1e-6)
+        np.testing.assert_allclose(load(folder).data, values, atol=0.5001 * step, rtol=1e-6)
 
 
 def test_what_a_derived_series_says(tmp_path: Path, make_series: Make) -> None:
@@ -130,8 +129,8 @@ def test_what_a_derived_series_says(tmp_path: Path, make_series: Make) -> None:
 
     folder = make_series(tmp_path / "s", numbers=[6, 5, 4, 3, 2, 1], edit=edit)
     sources = {d.SOPInstanceUID: d for d in datasets(folder)}
-    volume = refined(read_dicom(folder), (1, 1, 2))
-    write_dicom(volume, tmp_path / "out", derivation=DERIVATION)
+    volume = refined(load(folder), (1, 1, 2))
+    save(volume, tmp_path / "out", derivation=DERIVATION)
     images = datasets(tmp_path / "out")
     assert len({d.SOPInstanceUID for d in images}) == 12
     assert len({d.SeriesInstanceUID for d in images}) == 1
@@ -177,18 +176,18 @@ def test_non_ascii_names_survive(tmp_path: Path, make_series: Make) -> None:
         dataset.SpecificCharacterSet = "ISO_IR 100"
         dataset.PatientName = "Müller^Jörg"
 
-    write_dicom(read_dicom(make_series(tmp_path / "s", edit=edit)), tmp_path / "out")
+    save(load(make_series(tmp_path / "s", edit=edit)), tmp_path / "out")
     assert str(datasets(tmp_path / "out")[0].PatientName) == "Müller^Jörg"
 
 
 def test_writing_warns_of_no_value(tmp_path: Path, make_series: Make) -> None:
-    volume = read_dicom(make_series(tmp_path / "s"))
+    volume = load(make_series(tmp_path / "s"))
     assert volume.source is not None
     # No character set is named that could hold it: pydicom would warn of the name.
     volume.source.header.attributes.PatientName = "土井^花子"  # type: ignore[union-attr]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_dicom(volume, tmp_path / "out")
+        save(volume, tmp_path / "out")
     assert len(datasets(tmp_path / "out")) == volume.shape[2]
 
 
@@ -196,22 +195,22 @@ def test_enhanced_source_gives_single_frame_images_where_asked(
     tmp_path: Path, make_enhanced: Make
 ) -> None:
     stored = np.random.default_rng(2).integers(0, 4000, (6, 5, 7)).astype(np.uint16)
-    volume = read_dicom(make_enhanced(tmp_path / "e", stored))
-    write_dicom(volume, tmp_path / "out", options=DicomOptions(layout="classic"))
+    volume = load(make_enhanced(tmp_path / "e", stored))
+    save(volume, tmp_path / "out", dicom=DicomOptions(layout="classic"))
     images = datasets(tmp_path / "out")
     assert {d.SOPClassUID for d in images} == {MRImageStorage}
     assert len(images) == 7
     assert float(images[0].EchoTime) == 12.5
     assert "PerFrameFunctionalGroupsSequence" not in images[0]
-    again = read_dicom(tmp_path / "out")
+    again = load(tmp_path / "out")
     assert again.geometry.same_grid(volume.geometry, tol_mm=1e-3)
     np.testing.assert_allclose(again.data, volume.data, atol=0.5 * float(images[0].RescaleSlope))
 
 
 def test_number_and_description_can_be_set(tmp_path: Path, make_series: Make) -> None:
-    volume = read_dicom(make_series(tmp_path / "s"))
+    volume = load(make_series(tmp_path / "s"))
     options = DicomOptions(series_description="Thorax sharp", series_number=12)
-    write_dicom(volume, tmp_path / "out", options=options)
+    save(volume, tmp_path / "out", dicom=options)
     assert {(d.SeriesNumber, d.SeriesDescription) for d in datasets(tmp_path / "out")} == {
         (12, "Thorax sharp")
     }
@@ -249,22 +248,22 @@ def test_number_and_description_follow_from_the_source(
     def edit(dataset: Dataset, k: int) -> None:
         dataset.SeriesNumber, dataset.SeriesDescription = source
 
-    write_dicom(read_dicom(make_series(tmp_path / "s", edit=edit)), tmp_path / "out")
+    save(load(make_series(tmp_path / "s", edit=edit)), tmp_path / "out")
     one = datasets(tmp_path / "out")[0]
     assert (one.SeriesNumber, one.SeriesDescription) == (number, description)
 
 
 def test_refuses_what_dicom_cannot_hold(tmp_path: Path, make_series: Make) -> None:
-    source = read_dicom(make_series(tmp_path / "s"))
+    source = load(make_series(tmp_path / "s"))
     with pytest.raises(errors.OutputFormatError, match="DICOM output needs DICOM input"):
-        write_dicom(source.replace(source=None), tmp_path / "a")
+        save(source.replace(source=None), tmp_path / "a")
     sheared = source.geometry.affine.copy()
     sheared[:3, 2] += 0.3 * sheared[:3, 1]
     skew = source.replace(geometry=Geometry(source.shape, sheared))
     with pytest.raises(errors.OutputFormatError, match="orthogonal"):
-        write_dicom(skew, tmp_path / "b")
+        save(skew, tmp_path / "b")
     values = source.data.astype(np.float32)
     values[0, 0, 0] = np.nan
     with pytest.raises(errors.NonFiniteError):
-        write_dicom(source.replace(data=values), tmp_path / "c")
+        save(source.replace(data=values), tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s"]

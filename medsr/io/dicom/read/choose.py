@@ -96,7 +96,7 @@ def choose_stack(
     """The stack to read, from headers alone, and sentences about what was decided on the way.
 
     Args:
-        path: as for :func:`medsr.io.dicom.read.series.read_dicom`.
+        path: as for :func:`medsr.io.dicom.read.series.open_dicom`.
         series: the key or number of a volume, or the UID of a series with one volume.
         allow: what may be done to a series that is refused otherwise.
 

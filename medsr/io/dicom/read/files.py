@@ -24,7 +24,7 @@ from medsr.errors import (
     NotAnImageError,
     UnsupportedFormatError,
 )
-from medsr.io.dicom.quiet import quiet
+from medsr.io.dicom.logs import suppress_logging
 from medsr.io.dicom.read.archive import is_archive
 from medsr.io.dicom.read.damage import (
     DamagedFile,
@@ -83,7 +83,7 @@ class FoundSlices:
         return (*self.remarks, *notes)
 
 
-@quiet
+@suppress_logging
 def is_dicom(path: Path) -> bool:
     """Whether ``path`` is a DICOM file, or a folder or zip archive with at least one in it.
 
@@ -95,7 +95,7 @@ def is_dicom(path: Path) -> bool:
     return has_dicom_start(DicomFile(path))
 
 
-@quiet
+@suppress_logging
 def series_of(path: Path) -> str | None:
     """SeriesInstanceUID of a file with a CT or MR slice; "" where it may be one and is damaged.
 
@@ -105,7 +105,7 @@ def series_of(path: Path) -> str | None:
     return _series_of(DicomFile(path))
 
 
-@quiet
+@suppress_logging
 def is_segmentation(path: Path) -> bool:
     """Whether a file is a segmentation object: labels, and no image of a scanner."""
     with suppress(Exception):  # what cannot be parsed is no such object
@@ -114,7 +114,7 @@ def is_segmentation(path: Path) -> bool:
     return False
 
 
-@quiet
+@suppress_logging
 def is_packed(path: Path) -> bool:
     """Whether a file is a tar archive with DICOM in it, packed or not."""
     try:
@@ -123,7 +123,7 @@ def is_packed(path: Path) -> bool:
         return False
 
 
-@quiet
+@suppress_logging
 def holds_slices(archive: Path) -> bool:
     """Whether a zip archive holds a file with a CT or MR slice, sound or damaged.
 
@@ -150,7 +150,7 @@ def _series_of(file: DicomFile) -> str | None:
     return series if sop_class in READABLE or not sop_class else None
 
 
-@quiet
+@suppress_logging
 def find_slices(path: Path) -> FoundSlices:
     """Read the headers of all CT and MR images in a folder, an archive, or of one file's series.
 
@@ -183,7 +183,7 @@ def find_slices(path: Path) -> FoundSlices:
     return found
 
 
-@quiet
+@suppress_logging
 def count_voxels(path: Path) -> int:
     """Say how many voxels :func:`find_slices` may find, from one header and the number of files.
 

@@ -1,13 +1,12 @@
 """Stored pixels of DICOM slices and their native values.
 
-Here lives everything about values: unused bits, rescale, the array's type. Decoders are chosen in
+Everything about values: unused bits, rescale, the array's type. Decoders are chosen in
 ``decode``; order and geometry of the slices are decided before, in ``stack``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -33,81 +32,28 @@ _LARGEST_SHIFT = 2.0**31
 _AIR_HU = -1024.0
 
 
-@dataclass(frozen=True)
-class StackValues:
-    """The voxels of a stack.
+def stacked(
+    planes: Iterator[Array], shape: tuple[int, int, int], dtype: np.dtype[Any] | None = None
+) -> Array:
+    """Put stored planes (Y, X) one behind the other.
 
     Args:
-        data: (X, Y, Z) native values; integer where every slice has slope 1 and one whole-numbered
-            intercept, else float32.
-        stored: type of the stored pixels.
-        slope: the slope of all slices, or 1 if they differ (then ``data`` is native already).
-        intercept: likewise, or 0.
-        padding: native value of every voxel without data; None if no slice states any.
+        planes: as many as ``shape`` says.
+        shape: (X, Y, planes).
+        dtype: type of the result; None for the narrowest that holds all planes.
     """
-
-    data: Array
-    stored: np.dtype[Any]
-    slope: float
-    intercept: float
-    padding: float | None
-
-
-def read_values(
-    stack: Stack, visit: Callable[[int, FileDataset], None] = lambda index, dataset: None
-) -> StackValues:
-    """Decode a stack into native values; files are read and decoded side by side.
-
-    Args:
-        stack: ordered slices.
-        visit: called with the index of each slice and its whole file, which is open for a
-            moment only; lets a caller keep attributes without a second reading.
-
-    Raises:
-        TruncatedPixelsError: if pixel data are missing, truncated or do not decode.
-        MissingDecoderError: if a decoder has to be installed.
-    """
-    slices, padding = stack.slices, native_padding(stack.slices)
-    stored: list[np.dtype[Any]] = []
-
-    def planes() -> Iterator[Array]:
-        for index, (dataset, plane) in enumerate(stored_planes(slices)):
-            stored.append(plane.dtype)
-            visit(index, dataset)
-            yield plane
-
-    if stack.regridding is None:
-        data = _stacked(planes(), stack, padding)
-    else:
-        data = np.empty(stack.geometry.shape, dtype=np.float32, order="F")
-        for k, regular in enumerate(regridded(planes(), stack, 0, data.shape[2], padding)):
-            data[:, :, k] = regular
-    one = len({(header.slope, header.intercept) for header in slices}) == 1
-    return StackValues(
-        data,
-        np.result_type(*stored),
-        slices[0].slope if one else 1.0,
-        slices[0].intercept if one else 0.0,
-        padding,
-    )
-
-
-def _stacked(planes: Iterator[Array], stack: Stack, padding: float | None) -> Array:
-    """Native values of planes (Y, X) in the order of the stack."""
     data = np.empty((0,), dtype=np.int16)
     for index, plane in enumerate(planes):
         if index == 0:
-            data = np.empty(stack.geometry.shape, dtype=plane.dtype, order="F")
-        elif plane.dtype != data.dtype:
+            data = np.empty(shape, dtype=plane.dtype if dtype is None else dtype, order="F")
+        elif dtype is None and plane.dtype != data.dtype:
             # Signed beside unsigned slices: only a wider type holds both.
             data = data.astype(np.result_type(plane.dtype, data.dtype), copy=False)
         data[:, :, index] = plane.T
-    return native_values(data, stack.slices, padding)
+    return data
 
 
-def regridded(
-    planes: Iterator[Array], stack: Stack, start: int, stop: int, padding: float | None
-) -> Iterator[npt.NDArray[np.float32]]:
+def regridded(planes: Iterator[Array], stack: Stack, start: int, stop: int) -> Array:
     """Bring stored planes (Y, X) onto the regular grid of their stack.
 
     Args:
@@ -115,11 +61,10 @@ def regridded(
         stack: a stack with a regridding.
         start: first plane of the grid.
         stop: plane behind the last.
-        padding: what :func:`native_padding` says of the stack.
 
-    Yields:
-        (X, Y) native planes; what nothing was measured for has the value of padding, or that of
-        air where there is none.
+    Returns:
+        (X, Y, stop - start) native float32 values; what nothing was measured for has the value of
+        padding, or that of air where there is none.
     """
     regridding = stack.regridding
     if regridding is None:
@@ -133,12 +78,14 @@ def regridded(
                 values[header.padding == plane.T] = np.nan
             yield values
 
-    fill = padding
+    fill = native_padding(stack.slices)
     if fill is None:
         fill = _AIR_HU if stack.slices[0].modality == "CT" else 0.0
-    for values in regridding.planes(native(), start, stop):
+    data = np.empty((*stack.geometry.shape[:2], stop - start), dtype=np.float32, order="F")
+    for k, values in enumerate(regridding.planes(native(), start, stop)):
         values[np.isnan(values)] = fill
-        yield values
+        data[:, :, k] = values
+    return data
 
 
 def native_padding(slices: Sequence[SliceHeader]) -> float | None:
@@ -150,7 +97,7 @@ def native_plane(header: SliceHeader) -> Array:
     """The native float64 values of one slice, (Y, X); for comparing copies.
 
     Raises:
-        TruncatedPixelsError, MissingDecoderError: see :func:`read_values`.
+        TruncatedPixelsError, MissingDecoderError: see :func:`stored_planes`.
     """
     _, plane = next(stored_planes([header]))
     values: Array = plane.astype(np.float64) * header.slope + header.intercept
@@ -162,6 +109,10 @@ def stored_planes(slices: Sequence[SliceHeader]) -> Iterator[tuple[FileDataset, 
 
     Single-frame files are read and decoded by several threads, a few ahead of what is taken; a
     multi-frame file is decoded once. The pixel data are gone from the datasets that are given.
+
+    Raises:
+        TruncatedPixelsError: if pixel data are missing, truncated or do not decode.
+        MissingDecoderError: if a decoder has to be installed.
     """
     runs = [list(run) for _, run in groupby(slices, key=lambda header: header.file)]
     for dataset, pixels, run in ordered_map(_decoded, runs):

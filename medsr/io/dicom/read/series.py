@@ -1,4 +1,4 @@
-"""DICOM CT and MR series as volumes: read_dicom, inspect_dicom, list_dicom.
+"""DICOM CT and MR series: opened, inspected and listed.
 
 Here the steps are put together: which volume is settled in ``choose``, whether it is a
 regular stack in ``stack``, its values are decoded in ``pixels``. Messages never hold a
@@ -7,12 +7,16 @@ name, an identifier of a patient, or a date.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from medsr.errors import InputError
 from medsr.io.allow import NOTHING, Allowance
-from medsr.io.dicom.quiet import quiet
+from medsr.io.dicom.logs import suppress_logging
 from medsr.io.dicom.read.choose import (
     Candidate,
     check_damage,
@@ -20,25 +24,121 @@ from medsr.io.dicom.read.choose import (
     list_candidates,
     stack_of,
 )
-from medsr.io.dicom.read.files import FoundSlices, find_slices, is_dicom
-from medsr.io.dicom.read.pixels import read_values
+from medsr.io.dicom.read.files import FoundSlices, find_slices
+from medsr.io.dicom.read.pixels import (
+    native_padding,
+    native_values,
+    regridded,
+    stacked,
+    stored_planes,
+)
+from medsr.io.dicom.read.reference import CommonAttributes
 from medsr.io.dicom.read.stack import Stack
-from medsr.io.dicom.reference import CommonAttributes
 from medsr.io.inspection import Inspection, ListedVolume, describe
-from medsr.volume import Source, Volume, units_of
+from medsr.io.planes import header_of
+from medsr.volume import Source
 
-__all__ = ["inspect_dicom", "is_dicom", "list_dicom", "read_dicom", "read_stack"]
-
-logger = logging.getLogger(__name__)
+Array = npt.NDArray[Any]
 
 _LENIENT: frozenset[Allowance] = frozenset({"few-slices"})
 
 
-@quiet
-def read_dicom(
-    path: Path, *, series: str | None = None, allow: frozenset[Allowance] = NOTHING
-) -> Volume:
-    """Read one CT or MR volume from a folder or archive of DICOM files, or from one file.
+class DicomPlanes:
+    """A stack of slices; see :class:`medsr.io.planes.PlaneSource`.
+
+    Every file is decoded once when the stack is opened, since what the slices have in common and
+    the type that holds all of them are known only then. What was decoded is kept where ``whole``
+    asks for it, or one file holds all slices; otherwise it is decoded again when it is read.
+
+    Args:
+        stack: what :func:`medsr.io.dicom.read.choose.choose_stack` chose.
+        notes: sentences about it.
+        path: where it was found.
+        whole: whether all planes will be asked for at once.
+
+    Raises:
+        TruncatedPixelsError: if pixel data are missing, truncated or do not decode.
+        MissingDecoderError: if a decoder has to be installed.
+    """
+
+    def __init__(
+        self, stack: Stack, notes: tuple[str, ...], path: Path, *, whole: bool = False
+    ) -> None:
+        self._stack, slices = stack, stack.slices
+        self._padding = native_padding(slices)
+        self._stored: np.dtype[Any] | None = None
+        self._kept: Array | None = None
+        common = CommonAttributes(stack)
+        planes = self._first_pass(common)
+        if whole or slices[0].frame is not None:
+            self._kept = self._values(planes, 0, stack.geometry.shape[2])
+            self._native = self._kept.dtype
+        else:
+            self._native = self._type_of(planes)
+        one = len({(header.slope, header.intercept) for header in slices}) == 1
+        stored = np.dtype(np.int16) if self._stored is None else self._stored
+        source = Source(
+            format="dicom",
+            path=path,
+            dtype=stored,
+            slope=slices[0].slope if one else 1.0,
+            intercept=slices[0].intercept if one else 0.0,
+            header=common.reference(signed=stored.kind == "i"),
+            notes=notes,
+            padding=self._padding,
+        )
+        self.header = header_of(
+            stack.geometry, self._native, modality=slices[0].modality, source=source
+        )
+
+    @suppress_logging
+    def read(self, start: int, stop: int) -> Array:
+        """Planes ``start`` to ``stop``, decoded unless they were kept."""
+        if self._kept is not None:
+            return self._kept[:, :, start:stop]
+        regridding = self._stack.regridding
+        first, behind = (start, stop) if regridding is None else regridding.needed(start, stop)
+        planes = (plane for _, plane in stored_planes(self._stack.slices[first:behind]))
+        return self._values(planes, start, stop, self._stored).astype(self._native, copy=False)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _first_pass(self, common: CommonAttributes) -> Iterator[Array]:
+        """All stored planes, while their files' attributes and the type of all are noted."""
+        for index, (dataset, plane) in enumerate(stored_planes(self._stack.slices)):
+            stored = plane.dtype if self._stored is None else self._stored
+            self._stored = np.result_type(stored, plane.dtype)
+            common.visit(index, dataset)
+            yield plane
+
+    def _values(
+        self, planes: Iterator[Array], start: int, stop: int, dtype: np.dtype[Any] | None = None
+    ) -> Array:
+        """Native values of planes ``start`` to ``stop``, from the stored planes for them."""
+        if self._stack.regridding is not None:
+            return regridded(planes, self._stack, start, stop)
+        stored = stacked(planes, (*self._stack.geometry.shape[:2], stop - start), dtype)
+        return native_values(stored, self._stack.slices[start:stop], self._padding)
+
+    def _type_of(self, planes: Iterator[Array]) -> np.dtype[Any]:
+        """What the whole stack would be turned into, told from its extremes."""
+        extremes = [(plane.min(), plane.max()) for plane in planes]
+        if self._stack.regridding is not None:
+            return np.dtype(np.float32)
+        ends = np.array(extremes, dtype=self._stored).T[:, np.newaxis]
+        return native_values(ends, self._stack.slices, self._padding).dtype
+
+
+@suppress_logging
+def open_dicom(
+    path: Path,
+    series: str | None = None,
+    *,
+    allow: frozenset[Allowance] = NOTHING,
+    whole: bool = False,
+) -> DicomPlanes:
+    """Open one CT or MR volume of a folder or archive of DICOM files, or of one file.
 
     Args:
         path: a folder, searched at every depth; a zip archive, which is read where it lies; a
@@ -48,11 +148,12 @@ def read_dicom(
         allow: what may be done to a series that is refused otherwise: "gaps" and "tilt" resample
             it onto a regular grid, "duplicates" takes the first of different slices at one place,
             "few-slices" accepts two or three.
+        whole: whether all planes will be asked for, so that each is decoded once.
 
     Returns:
-        The volume: array axes are columns, rows, slices; CT in HU. Its ``source.header`` is a
-        :class:`medsr.io.dicom.reference.DicomReference`, and ``source.padding`` the value of all
-        voxels without data.
+        The volume: array axes are columns, rows, slices; CT in HU. Its ``header.source.header`` is
+        a :class:`~medsr.io.dicom.read.reference.DicomReference`, and ``header.source.padding`` the
+        value of all voxels without data.
 
     Raises:
         SeveralSeriesError: if there are several volumes and none was picked, or not this one.
@@ -60,52 +161,28 @@ def read_dicom(
 
     Source: DICOM PS3.3 C.7.6.2.1.1 (plane), C.11.1 (modality LUT).
     """
-    stack, notes = choose_stack(Path(path), series, allow=allow)
-    return read_stack(stack, notes, Path(path))
+    stack, notes = choose_stack(path, series, allow=allow)
+    return DicomPlanes(stack, notes, path, whole=whole)
 
 
-def read_stack(stack: Stack, notes: tuple[str, ...], path: Path) -> Volume:
-    """Read the voxels of a stack that was chosen; see :func:`read_dicom`."""
-    first = stack.slices[0]
-    common = CommonAttributes(stack)
-    values = read_values(stack, common.visit)
-    source = Source(
-        format="dicom",
-        path=path,
-        dtype=values.stored,
-        slope=values.slope,
-        intercept=values.intercept,
-        header=common.reference(signed=values.stored.kind == "i"),
-        notes=notes,
-        padding=values.padding,
-    )
-    return Volume(
-        data=values.data,
-        geometry=stack.geometry,
-        modality=first.modality,
-        units=units_of(first.modality),
-        source=source,
-    )
-
-
-@quiet
+@suppress_logging
 def inspect_dicom(
     path: Path, *, series: str | None = None, allow: frozenset[Allowance] = NOTHING
 ) -> Inspection:
-    """Describe the volume that :func:`read_dicom` would read, from its headers alone.
+    """Describe the volume that :func:`open_dicom` would open, from its headers alone.
 
     Args:
-        path: as for :func:`read_dicom`.
-        series: as for :func:`read_dicom`.
-        allow: as for :func:`read_dicom`.
+        path: as for :func:`open_dicom`.
+        series: as for :func:`open_dicom`.
+        allow: as for :func:`open_dicom`.
 
     Returns:
         The description; two or three slices are described too, with a warning.
 
     Raises:
-        InputError: as :func:`read_dicom`, but for what only the pixel data tell.
+        InputError: as :func:`open_dicom`, but for what only the pixel data tell.
     """
-    stack, notes = choose_stack(Path(path), series, allow=allow | _LENIENT)
+    stack, notes = choose_stack(path, series, allow=allow | _LENIENT)
     first = stack.slices[0]
     return describe(
         stack.geometry,
@@ -116,27 +193,29 @@ def inspect_dicom(
     )
 
 
-@quiet
+@suppress_logging
 def list_dicom(path: Path, *, allow: frozenset[Allowance] = NOTHING) -> tuple[ListedVolume, ...]:
     """List the volumes that a path holds, those that cannot be read with their reasons.
 
     Args:
-        path: as for :func:`read_dicom`.
-        allow: as for :func:`read_dicom`.
+        path: as for :func:`open_dicom`.
+        allow: as for :func:`open_dicom`.
 
     Raises:
         InputError: if there is no CT or MR slice at all that can be read.
     """
-    found = find_slices(Path(path))
-    candidates = list_candidates(found.slices, allow)
-    return tuple(_listed(each, found, allow) for each in candidates)
+    contents = find_slices(path)
+    candidates = list_candidates(contents.slices, allow)
+    return tuple(_listed(each, contents, allow) for each in candidates)
 
 
-def _listed(candidate: Candidate, found: FoundSlices, allow: frozenset[Allowance]) -> ListedVolume:
+def _listed(
+    candidate: Candidate, contents: FoundSlices, allow: frozenset[Allowance]
+) -> ListedVolume:
     first, spacing = candidate.slices[0], None
     shape, fault = (first.columns, first.rows, len(candidate.slices)), candidate.fault
     try:
-        check_damage(candidate, found)
+        check_damage(candidate, contents)
         geometry = stack_of(candidate, (), allow)[0].geometry
         shape, spacing = geometry.shape, geometry.spacing
     except InputError as error:

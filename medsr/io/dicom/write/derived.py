@@ -1,7 +1,7 @@
 """What derived images say of themselves: how they came to be, of what, and by which machine.
 
 Used for single-frame series (``classic``) and multi-frame objects (``enhanced``). What
-passes from the source is chosen in ``reference``.
+passes from the source is chosen in ``dicom.read.reference``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydicom.valuerep import DSfloat
 import medsr
 from medsr.geometry import Geometry
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.dicom.reference import DicomReference, SourceImage
+from medsr.io.dicom.read.reference import DicomReference, SourceImage
 from medsr.io.scaling import Scaling
 from medsr.volume import Derivation
 
@@ -72,26 +72,20 @@ _STALE = (
     "FileSetID",
     "ConversionSourceAttributesSequence",
 )
-
-
-# Type 2: must be there, may be empty. Source: DICOM PS3.3 A.3 (CT), A.4 (MR).
-_MAY_BE_EMPTY = {
-    "CT": ("KVP", "AcquisitionNumber"),
-    "MR": ("ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength"),
-    "all": (
-        "PatientName",
-        "PatientID",
-        "PatientBirthDate",
-        "PatientSex",
-        "StudyDate",
-        "StudyTime",
-        "StudyID",
-        "AccessionNumber",
-        "ReferringPhysicianName",
-        "Manufacturer",
-        "PositionReferenceIndicator",
-    ),
-}
+# Type 2 in both classes: must be there, may be empty. Source: DICOM PS3.3 A.3, A.4, A.36, A.38.
+_MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "Manufacturer",
+    "PositionReferenceIndicator",
+)
 
 
 def lasting_attributes(reference: DicomReference) -> Dataset:
@@ -192,9 +186,9 @@ def _described(derivation: Derivation) -> str:
     missing = [
         fact for fact in facts if not re.search(rf"(?<![\w.]){re.escape(fact)}(?![\w.])", sentence)
     ]
-    words = f"{sentence} ({', '.join(missing)})" if missing else sentence
-    if len(words) <= _SHORT_TEXT:
-        return words
+    description = f"{sentence} ({', '.join(missing)})" if missing else sentence
+    if len(description) <= _SHORT_TEXT:
+        return description
     tail = f" ({', '.join(facts)})"
     return sentence[: max(0, _SHORT_TEXT - len(tail))].rstrip() + tail
 
@@ -238,25 +232,42 @@ def file_meta(dataset: Dataset) -> FileMetaDataset:
     return meta
 
 
-def add_empty(dataset: Dataset, reference: DicomReference, *, enhanced: bool = False) -> None:
-    """Add empty what must be there and is unknown."""
-    own = () if enhanced else _MAY_BE_EMPTY[reference.modality]
-    for name in (*_MAY_BE_EMPTY["all"], *own):
+def add_empty(dataset: Dataset, names: tuple[str, ...]) -> None:
+    """Add empty what must be there and is unknown: ``names``, and what any image must have."""
+    for name in (*_MAY_BE_EMPTY, *names):
         if name not in dataset:
             setattr(dataset, name, None)
 
 
-def note(sentences: tuple[str, ...]) -> None:
-    """Tell what was mended, if anybody listens."""
+def log_notes(sentences: tuple[str, ...]) -> None:
+    """Log what was repaired."""
     for sentence in sentences:
         logger.info("%s", sentence)
 
 
 def numbers_rise(geometry: Geometry, reference: DicomReference) -> bool:
     """Whether InstanceNumber rises along array axis 2, as it does in space in the source."""
-    ours, theirs = geometry.directions[:, 2], reference.geometry.directions[:, 2]
-    same_way = float(ours @ theirs) >= 0.0
-    return reference.number_rises == same_way
+    result, source = geometry.directions[:, 2], reference.geometry.directions[:, 2]
+    return reference.number_rises == (float(result @ source) >= 0.0)
+
+
+def image_type_rest(dataset: Dataset) -> list[str]:
+    """The source's image type from its third value on."""
+    value = dataset.get("ImageType") or []
+    return [] if isinstance(value, str) else [str(part) for part in value[2:]]
+
+
+def set_measures(dataset: Dataset, geometry: Geometry) -> None:
+    """Set the spacing within and between slices, in mm."""
+    x_mm, y_mm, z_mm = geometry.spacing
+    dataset.PixelSpacing = decimals([y_mm, x_mm])
+    dataset.SliceThickness = dataset.SpacingBetweenSlices = decimals([z_mm])[0]
+
+
+def orientation(geometry: Geometry) -> list[DSfloat]:
+    """ImageOrientationPatient: the directions of rows and columns, LPS+."""
+    _, _, direction = geometry.to_lps()
+    return decimals(np.asarray(direction)[:, :2].T.ravel())
 
 
 def resampling_code() -> Dataset:

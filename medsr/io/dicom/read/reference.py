@@ -1,7 +1,7 @@
 """What a DICOM volume remembers of its source, so that a derived series can be written.
 
-Here lives the choice of the attributes that may pass from the source to a derived image. They stay
-in memory and never reach a log or report. What is added to them is in ``dicom.write.classic``.
+The choice of the attributes that may pass from the source to a derived image. They stay in memory
+and never reach a log or report. What is added to them is in ``dicom.write``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
+from medsr.errors import OutputFormatError
 from medsr.geometry import Geometry
 from medsr.io.dicom.read.header import SliceHeader
 from medsr.io.dicom.read.pixels import native_padding
 from medsr.io.dicom.read.stack import Stack
-from medsr.volume import Modality
+from medsr.volume import Modality, Source
 
 _PIXEL_TAGS = {
     Tag(name)
@@ -118,6 +119,32 @@ class DicomReference:
     rescale_stated: bool
     padding: float | None
     lossy: bool
+
+    @classmethod
+    def of(cls, source: Source | None) -> DicomReference:
+        """The reference of a volume's source.
+
+        Raises:
+            OutputFormatError: if it did not come from DICOM.
+        """
+        reference = None if source is None else source.header
+        if not isinstance(reference, cls):
+            raise OutputFormatError(
+                "DICOM output needs DICOM input, whose patient and study it belongs to; "
+                "write .nii.gz, .nrrd or .mha instead"
+            )
+        return reference
+
+    @property
+    def inverted(self) -> bool:
+        """Whether low values are shown bright.
+
+        Enhanced CT and MR images are MONOCHROME2 with an IDENTITY presentation by definition. To
+        turn their values round instead would give numbers that are no HU.
+
+        Source: DICOM PS3.3 C.7.6.3.1.2 (photometric interpretation), C.8.13.1, C.8.15.2 (enhanced).
+        """
+        return bool(self.attributes.get("PhotometricInterpretation") == "MONOCHROME1")
 
     @property
     def body_part(self) -> str:

@@ -65,7 +65,7 @@ _SAYS_SIDE = (
 )
 
 
-def mend_values(dataset: Dataset) -> tuple[str, ...]:
+def repair_values(dataset: Dataset) -> tuple[str, ...]:
     """Move, shorten or leave out values that break the rules of their value representation.
 
     Args:
@@ -90,7 +90,7 @@ def mend_values(dataset: Dataset) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def mend_modules(dataset: Dataset, modality: str) -> tuple[str, ...]:
+def repair_modules(dataset: Dataset, modality: str) -> tuple[str, ...]:
     """Add empty what the single-frame class demands; leave out what it forbids.
 
     Args:
