@@ -1,8 +1,8 @@
 """DicomOptions: what a user may settle about DICOM output.
 
 Values only, without pydicom, so that command lines can be checked before anything is imported.
-What each option does is told where it is done (``dicom.write.classic``, ``dicom.write.enhanced``,
-``dicom_deidentify``).
+What each option does is told where it is done (in ``dicom.write``: ``layout``, ``series``,
+``deidentify``).
 """
 
 from __future__ import annotations

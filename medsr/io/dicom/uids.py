@@ -1,6 +1,6 @@
 """UIDs of a derived series and its instances: random ones, or those that follow from a request.
 
-Only identifiers are made here; which objects carry them is decided in ``dicom.write.classic``.
+Only identifiers are made here; which objects carry them is decided in ``dicom.write.series``.
 """
 
 from __future__ import annotations

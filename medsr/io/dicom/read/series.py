@@ -66,8 +66,8 @@ class DicomPlanes:
     ) -> None:
         self._stack, slices = stack, stack.slices
         self._padding = native_padding(slices)
-        self._stored: np.dtype[Any] | None = None
         self._kept: Array | None = None
+        self._types: list[np.dtype[Any]] = []
         common = CommonAttributes(stack)
         planes = self._first_pass(common)
         if whole or slices[0].frame is not None:
@@ -76,14 +76,13 @@ class DicomPlanes:
         else:
             self._native = self._type_of(planes)
         one = len({(header.slope, header.intercept) for header in slices}) == 1
-        stored = np.dtype(np.int16) if self._stored is None else self._stored
         source = Source(
             format="dicom",
             path=path,
-            dtype=stored,
+            dtype=self._stored,
             slope=slices[0].slope if one else 1.0,
             intercept=slices[0].intercept if one else 0.0,
-            header=common.reference(signed=stored.kind == "i"),
+            header=common.reference(signed=self._stored.kind == "i"),
             notes=notes,
             padding=self._padding,
         )
@@ -104,11 +103,15 @@ class DicomPlanes:
     def close(self) -> None:
         """Nothing is held open."""
 
+    @property
+    def _stored(self) -> np.dtype[Any]:
+        """The type that holds the stored numbers of all slices."""
+        return np.result_type(*self._types)
+
     def _first_pass(self, common: CommonAttributes) -> Iterator[Array]:
-        """All stored planes, while their files' attributes and the type of all are noted."""
+        """All stored planes, while their types and their files' attributes are noted."""
         for index, (dataset, plane) in enumerate(stored_planes(self._stack.slices)):
-            stored = plane.dtype if self._stored is None else self._stored
-            self._stored = np.result_type(stored, plane.dtype)
+            self._types.append(plane.dtype)
             common.visit(index, dataset)
             yield plane
 
