@@ -47,7 +47,7 @@ class Source:
         dtype: type of the stored numbers, before slope and intercept.
         slope: native value = stored * slope + intercept.
         intercept: see ``slope``; in native units.
-        header: nibabel header, ITK metadata (dict) or DICOM reference; None if there is none.
+        header: nibabel header or DICOM reference; None if there is none.
         notes: sentences about what the reader or writer had to decide.
         padding: native value of voxels that hold no data (outside the scanner's field of view);
             None where the file does not say.

@@ -20,8 +20,8 @@ from nibabel.freesurfer.mghformat import MGHImage
 
 from medsr.errors import CorruptFileError, OutputFormatError
 from medsr.geometry import Geometry
-from medsr.io import bids
 from medsr.io.allow import Allowance
+from medsr.io.bids import sidecars_of
 from medsr.io.compressed import check_end, open_to_read, open_to_write
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.inspection import Inspection, describe_header
@@ -125,7 +125,7 @@ class NiftiCodec:
 
     def companions(self, path: Path) -> list[Path]:
         """The JSON sidecars of BIDS."""
-        return bids.sidecars_of(path)
+        return sidecars_of(path)
 
     def scaling(self, source: Source, value_range: ValueRange) -> Scaling:
         """How a file holds the values: as its source does, where that was NIfTI too."""

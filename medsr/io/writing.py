@@ -32,6 +32,9 @@ Array = npt.NDArray[Any]
 
 logger = logging.getLogger(__name__)
 
+# What is held of stored numbers at a time.
+_STORED_BYTES = 4 * 2**20
+
 # "scan.png" asks for a format; "1.2.840" or "visit.2" is the name of a folder.
 _LOOKS_LIKE_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}$")
 
@@ -259,8 +262,10 @@ class PlaneSink:
 
     def _store(self, planes: Array) -> None:
         if self._file is not None:
-            for k in range(planes.shape[2]):
-                self._file.append(self._scaling.stored(planes[:, :, k : k + 1]))
+            x, y, count = planes.shape
+            step = max(1, _STORED_BYTES // (4 * x * y))
+            for start in range(0, count, step):
+                self._file.append(self._scaling.stored(planes[:, :, start : start + step]))
 
     def _waiting(self, scratch: BinaryIO) -> Iterator[Array]:
         x, y, count = self._shape
