@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medsr.recipe import Recipe, read_recipe
     from medsr.volume import Volume
 
-__version__ = "0.1.0"
+from medsr._version import __version__
 
 __all__ = [
     "upscale",

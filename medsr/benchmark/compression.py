@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from medsr import __version__, zoo
+from medsr import zoo
+from medsr._version import __version__
 from medsr.benchmark.compression_models import SCHEMA, Settings, Variant, Workshop, variants
 from medsr.benchmark.measure import DevScans, cost, summarise
 from medsr.compress.prune import half_width

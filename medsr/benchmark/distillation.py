@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medsr import __version__
+from medsr._version import __version__
 from medsr.benchmark.arm_work import (
     make_start,
     score_interpolation,

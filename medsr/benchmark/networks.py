@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from medsr import __version__
+from medsr._version import __version__
 from medsr.errors import UsageError
 from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.io.atomic import atomic_file, check_output

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from medsr import __version__
+from medsr._version import __version__
 from medsr.cli.options import set_up_logging, write
 
 # In the order of the help: name, module, and what is in it.

@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-import medsr
+from medsr._version import __version__
 from medsr.data.manifest import ScanRecord
 from medsr.data.split import METHOD, strata
 from medsr.errors import CohortChangedError, CohortError
@@ -220,7 +220,7 @@ def make_lock(
     return Lock(
         kind="medsr cohort lock",
         schema=1,
-        medsr=medsr.__version__,
+        medsr=__version__,
         method=METHOD if seed is not None else "the splits that the cohort named",
         seed=seed,
         fractions=dict(fractions),

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from medsr import __version__
+from medsr._version import __version__
 from medsr.degrade import DEGRADATIONS, Degradation
 from medsr.model import SRModel
 

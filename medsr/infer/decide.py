@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
-from medsr import __version__, zoo
+from medsr import zoo
+from medsr._version import __version__
 from medsr.errors import MemoryLimitError, NoUncertaintyError, UsageError
 from medsr.geometry import Geometry
 from medsr.infer import choose, prepare

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medsr import __version__, io
+from medsr import io
+from medsr._version import __version__
 from medsr.errors import (
     Interrupted,
     OutputExistsError,

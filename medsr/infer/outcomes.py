@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from medsr import __version__, io
+from medsr import io
+from medsr._version import __version__
 from medsr.errors import (
     DoubtfulResultsError,
     MedsrError,

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from medsr import __version__
+from medsr._version import __version__
 from medsr.geometry import Geometry
 from medsr.infer.result import Findings
 from medsr.infer.scope import body_part

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from medsr.errors import MissingExtraError, PacsRefusedError
-from medsr.pacs.settings import Address, Credentials, NodeAddress, Role, Settings
+from medsr.errors import PacsRefusedError
+from medsr.pacs.settings import Address
 
 SUCCESS = "0000"
 DUPLICATE = "0111"
-_EXTRA = ("pynetdicom", "dicomweb_client", "requests", "tenacity")
 
 
 class NotOfferedError(PacsRefusedError):
@@ -174,33 +173,6 @@ class Inbox:
         path = self._folder / f"{len(self._transfer.done) + 1:06d}.dcm"
         path.write_bytes(content)
         self._transfer.arrived(uid)
-
-
-def connect(address: Address, role: Role, settings: Settings) -> Archive:
-    """Give the client of an archive, which tries again where that helps. Nothing is sent yet.
-
-    Raises:
-        MissingExtraError: The extra ``pacs`` is not installed.
-        UsageError: The credentials in the environment are incomplete.
-    """
-    try:
-        from medsr.pacs.persistent import Persistent
-
-        if isinstance(address, NodeAddress):
-            from medsr.pacs.dimse import DicomNode
-
-            return Persistent(DicomNode(address, settings), settings.retries)
-        from medsr.pacs.dicomweb import WebServer
-
-        credentials = Credentials.of(role)
-        return Persistent(WebServer(address, role, settings, credentials), settings.retries)
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
-            raise
-        raise MissingExtraError(
-            f"archives on the network need the package {error.name}; install the extra: "
-            "pip install 'medsr[pacs]'"
-        ) from error
 
 
 def is_warning(status: str) -> bool:

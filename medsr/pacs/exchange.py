@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydicom.filereader import read_file_meta_info
 
-import medsr
+from medsr._version import __version__
 from medsr.errors import (
     NotInPacsError,
     PacsRefusedError,
@@ -32,15 +32,9 @@ from medsr.io.dicom.logs import suppress_logging
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.io.dicom.write.deidentify import KEY_VARIABLE, Deidentifier, has_key, result_uids
 from medsr.io.dicom.write.layout import count_files
-from medsr.pacs.archive import (
-    Archive,
-    NotOfferedError,
-    SeriesEntry,
-    StoredFile,
-    Transfer,
-    connect,
-)
+from medsr.pacs.archive import Archive, NotOfferedError, SeriesEntry, StoredFile, Transfer
 from medsr.pacs.choice import choose_series
+from medsr.pacs.connect import connect
 from medsr.pacs.settings import Settings, check_uid, parse_address
 from medsr.pacs.silence import silence
 from medsr.volume import Derivation
@@ -97,7 +91,7 @@ class Exchange:
     def as_dict(self) -> dict[str, Any]:
         """The report: plain values, nothing of a patient but UIDs."""
         return {
-            "medsr": medsr.__version__,
+            "medsr": __version__,
             "status": self.status,
             "source": {"address": self.source, "study": self.study, "series": self.series},
             "target": {

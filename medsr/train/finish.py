@@ -8,8 +8,8 @@ from typing import Any, Literal, cast
 
 import torch
 
-import medsr
 from medsr import zoo
+from medsr._version import __version__
 from medsr.errors import ModelError
 from medsr.intensity import Intensity
 from medsr.model import ModelSpec, SpacingRange, SRModel
@@ -62,7 +62,7 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
         through += base.spec.trained_spacing_mm.slice
     spec = ModelSpec(
         name=recipe.name,
-        version=medsr.__version__,
+        version=__version__,
         network=recipe.network.name,
         options=network.merged_options(recipe.network.options),
         scale=factor,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medsr.errors import UnknownModelError
-from medsr.model import SPEC_FILE, ModelSpec
+from medsr.spec import SPEC_FILE, ModelSpec
 
 ROOT = Path(__file__).parent
 """Folder of the models that ship with the package."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from medsr import __version__
+from medsr._version import __version__
 from medsr.errors import MissingExtraError
 from medsr.evaluate.report import headline, tables
 from medsr.evaluate.report.answers import answers

@@ -25,7 +25,7 @@ import platformdirs
 import psutil
 import torch
 
-from medsr import __version__
+from medsr._version import __version__
 from medsr.errors import OutputError
 from medsr.io.atomic import atomic_file
 

@@ -13,7 +13,8 @@ import requests
 from pydicom.dataset import Dataset
 
 from medsr import errors
-from medsr.pacs.archive import Archive, NotOfferedError, StoredFile, Transfer, connect
+from medsr.pacs.archive import Archive, NotOfferedError, StoredFile, Transfer
+from medsr.pacs.connect import connect
 from medsr.pacs.settings import Settings, parse_address
 
 Serve = Callable[..., str]

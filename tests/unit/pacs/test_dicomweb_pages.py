@@ -12,7 +12,8 @@ import pytest
 
 from medsr import errors
 from medsr.pacs import dicomweb
-from medsr.pacs.archive import Archive, connect
+from medsr.pacs.archive import Archive
+from medsr.pacs.connect import connect
 from medsr.pacs.settings import Settings, parse_address
 
 Answer = tuple[int, dict[str, str], list[str]]

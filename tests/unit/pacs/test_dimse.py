@@ -22,7 +22,8 @@ from pynetdicom.sop_class import (
 )
 
 from medsr import errors
-from medsr.pacs.archive import Archive, NotOfferedError, StoredFile, Transfer, connect
+from medsr.pacs.archive import Archive, NotOfferedError, StoredFile, Transfer
+from medsr.pacs.connect import connect
 from medsr.pacs.settings import Settings, parse_address
 from medsr.pacs.silence import silence
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from medsr import errors
-from medsr.pacs.archive import Archive, connect
+from medsr.pacs.archive import Archive
+from medsr.pacs.connect import connect
 from medsr.pacs.settings import Settings, parse_address
 
 Serve = Callable[..., str]

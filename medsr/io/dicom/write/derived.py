@@ -21,7 +21,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
-import medsr
+from medsr._version import __version__
 from medsr.geometry import Geometry
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.dicom.read.reference import DicomReference, SourceImage
@@ -150,7 +150,7 @@ def set_derivation(dataset: Dataset, derivation: Derivation | None) -> None:
 
     Source: DICOM PS3.16 CID 7203 (derivation), CID 7005 (contributing equipment).
     """
-    version = medsr.__version__ if derivation is None else derivation.version
+    version = __version__ if derivation is None else derivation.version
     description, detail = "Resampled by medsr", "medsr"
     equipment = Dataset()
     if derivation is not None:
