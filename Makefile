@@ -1,5 +1,6 @@
 # make demo   upscale a scan and look at it        (SCAN=path for a scan of your own)
 # make test   lint, types and the whole test suite
+# make quick  the tests of single modules, in under two minutes
 # make lint   ruff and mypy alone
 # make fuzz   damaged and hostile files against every reader   (CASES=20000 SEED=1)
 # make pages  the figures of the documentation, from the results in docs/benchmarks
@@ -23,7 +24,7 @@ WORKERS ?= 2
 CASES ?= 5000
 SEED ?= $(shell date +%Y%m%d)
 
-.PHONY: demo test lint fuzz pages docs clean
+.PHONY: demo test quick lint fuzz pages docs clean
 
 demo: $(STAMPS)/demo
 	@$(BIN)/python -m medsr.demo $(if $(SCAN),"$(SCAN)")
@@ -31,9 +32,13 @@ demo: $(STAMPS)/demo
 test: $(STAMPS)/dev lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+quick: $(STAMPS)/dev
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/unit -m "not slow" -n $(WORKERS) --dist worksteal
+
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy medsr
 
 fuzz: $(STAMPS)/dev

@@ -179,3 +179,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[name]
 
     return make
+
+
+# What `make quick` leaves out: training, DICOM, statistics, networks' exports, whole runs.
+SLOW = ("integration", "contract", "fuzz", "unit/train", "unit/distill", "unit/benchmark")
+SLOW += ("unit/compress", "unit/evaluate", "unit/pacs", "unit/infer/engine", "unit/io/dicom")
+SLOW += ("unit/io/test_dicom", "unit/networks/test_unet", "unit/cli/test_commands")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, by folder and module."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
