@@ -20,8 +20,9 @@ from medsr.benchmark.held_scans import HeldScans, Row
 from medsr.benchmark.workers import stop_if_asked
 from medsr.evaluate.baselines import Interpolation
 from medsr.infer.engine.device import resolve_device
-from medsr.model import SPEC_FILE, SRModel
+from medsr.model import SRModel
 from medsr.recipe import Recipe
+from medsr.spec import SPEC_FILE
 from medsr.train.cohort import Cohort, load_cohort
 from medsr.train.loop import MODEL_FOLDER, run
 from medsr.train.objective import build_student

@@ -18,8 +18,9 @@ import torch
 
 from medsr.compress import QuantisedModel, calibration_patches, prune, quantise
 from medsr.errors import UsageError
-from medsr.model import SPEC_FILE, ModelSpec, SRModel
+from medsr.model import ModelSpec, SRModel
 from medsr.recipe import Recipe, read_recipe, recipe_from_dict
+from medsr.spec import SPEC_FILE
 from medsr.train import run as train
 
 Triple = tuple[int, int, int]

@@ -29,8 +29,9 @@ from medsr.evaluate.metrics import psnr, reference_for
 from medsr.infer.monai_inferer import TiledInferer
 from medsr.infer.upscale import upscale
 from medsr.io import load
-from medsr.model import CARD_FILE, SPEC_FILE, ModelSpec, SRModel
+from medsr.model import CARD_FILE, ModelSpec, SRModel
 from medsr.networks import build_network
+from medsr.spec import SPEC_FILE
 from medsr.volume import Volume
 
 Triple = tuple[int, int, int]

@@ -41,7 +41,8 @@ def card_command(
     from medsr import zoo
     from medsr.evaluate.card import model_card, read_precision, read_results
     from medsr.io.atomic import atomic_file
-    from medsr.model import WEIGHTS_FILE, ModelSpec
+    from medsr.model import ModelSpec
+    from medsr.spec import WEIGHTS_FILE
 
     if not data:
         raise UsageError("name at least one training data set with --data")

@@ -23,10 +23,11 @@ from torch import Tensor
 
 from medsr.errors import ModelError, ModelFileError, UsageError
 from medsr.io.atomic import atomic_file
-from medsr.model import SPEC_FILE, ModelSpec, SRModel
+from medsr.model import ModelSpec, SRModel
 from medsr.networks import SRNetwork
 from medsr.networks.blocks import Triple, pad_to_multiple, voxel_unshuffle
 from medsr.networks.heads import Head
+from medsr.spec import SPEC_FILE
 
 DETAILS_FILE = "int8.json"
 KEPT_FLOAT = ("head", "tail")

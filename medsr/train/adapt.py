@@ -24,7 +24,7 @@ from medsr.data.transforms import slice_axes
 from medsr.errors import CohortError, OutOfScopeError, OutputExistsError
 from medsr.infer.engine.device import resolve_device
 from medsr.io.atomic import atomic_file
-from medsr.model import SPEC_FILE, Intensity, ModelSpec, SRModel
+from medsr.model import Intensity, ModelSpec, SRModel
 from medsr.recipe import (
     AdapterRecipe,
     DataRecipe,
@@ -39,6 +39,7 @@ from medsr.recipe import (
     at_key,
     with_overrides,
 )
+from medsr.spec import SPEC_FILE
 from medsr.train.assistants import MODEL_FOLDER
 from medsr.train.cohort import load_validation
 from medsr.train.loop import prepare_folder, run

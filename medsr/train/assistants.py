@@ -14,9 +14,10 @@ from pathlib import Path
 
 from torch import nn
 
-from medsr.model import SPEC_FILE, SRModel
+from medsr.model import SRModel
 from medsr.networks import build_network
 from medsr.recipe import Recipe, at_key
+from medsr.spec import SPEC_FILE
 from medsr.train.objective import build_objective
 
 MODEL_FOLDER = "model"

@@ -22,9 +22,10 @@ from medsr.data.cohort import read_cohort
 from medsr.data.manifest import ScanRecord
 from medsr.distill.pool import TeacherPool
 from medsr.errors import CheckpointError, CohortError, ModelError
-from medsr.model import WEIGHTS_FILE, SRModel
+from medsr.model import SRModel
 from medsr.networks import SRNetwork
 from medsr.recipe import Recipe, at_key
+from medsr.spec import WEIGHTS_FILE
 from medsr.train.checkpoint import CHECKPOINT_FILE
 from medsr.train.cohort import load_validation
 from medsr.train.source import simulations

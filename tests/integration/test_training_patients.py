@@ -10,8 +10,9 @@ from medsr.compress.prune import prune
 from medsr.data.manifest import read_manifest, select
 from medsr.data.overlap import refuse_training_patients
 from medsr.errors import CohortChangedError, TrainingPatientsError
-from medsr.model import SPEC_FILE, ModelSpec, SRModel
+from medsr.model import ModelSpec, SRModel
 from medsr.patients import TrainingPatients
+from medsr.spec import SPEC_FILE
 
 SHORT = ("loop.steps=1", "loop.validate_every=9", "loop.checkpoint_every=1")
 OUTPUT = "terms=[{name: output, weight: 0.5}]"

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from medsr.errors import ModelFileError
-from medsr.model import SPEC_FILE, WEIGHTS_FILE, Intensity, ModelSpec, SpacingRange, SRModel
+from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
+from medsr.spec import SPEC_FILE, WEIGHTS_FILE
 
 NETWORKS = [
     ("RepPlain3D", {"width": 16, "depth": 2}),

@@ -10,7 +10,8 @@ import pytest
 
 from medsr import zoo
 from medsr.errors import ModelFileError, UnknownModelError
-from medsr.model import SPEC_FILE, Intensity, ModelSpec, SpacingRange
+from medsr.model import Intensity, ModelSpec, SpacingRange
+from medsr.spec import SPEC_FILE
 
 
 @pytest.fixture
