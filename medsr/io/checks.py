@@ -13,6 +13,8 @@ import numpy.typing as npt
 from medsr.errors import CorruptFileError, NonFiniteError, TooFewSlicesError, WideIntegerError
 from medsr.geometry import Geometry
 
+__all__ = ["check_claimed_bytes"]
+
 MIN_SLICES = 4
 """The smallest number of voxels along any axis that counts as a volume."""
 
@@ -145,6 +147,16 @@ def check_claimed_bytes(
 
     Raises:
         CorruptFileError: if the file is too small even at the highest compression possible.
+
+    Examples:
+        >>> from medsr.errors import CorruptFileError
+        >>> from medsr.io.checks import check_claimed_bytes
+        >>> check_claimed_bytes(1000, 1200, "brain.plain")
+        >>> try:
+        ...     check_claimed_bytes(10**15, 1200, "brain.plain")
+        ... except CorruptFileError as error:
+        ...     print(error.exit_code)
+        13
     """
     if claimed_bytes > file_bytes * inflation:
         raise CorruptFileError(

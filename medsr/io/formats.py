@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from medsr.errors import InputNotFoundError, UnsupportedFormatError
 from medsr.io.allow import Allowance
@@ -26,7 +26,7 @@ from medsr.io.planes import PlaneFile, PlaneSource
 from medsr.io.scaling import Scaling, ValueRange
 from medsr.volume import Derivation, Source, SourceFormat, Volume
 
-__all__ = ["Codec", "Format", "find", "format_of", "register", "table"]
+__all__ = ["Codec", "Format", "SeriesCodec", "find", "format_of", "register", "table"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +64,6 @@ class Codec(Protocol):
             allow: What may be done to a scan that is refused otherwise.
             whole: Whether all planes will be asked for at once, so that what is decoded on the
                 way may be kept.
-
-        Raises:
-            InputError: The header cannot be taken; one of its family.
-        """
-
-    def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
-        """Describe a scan from its header; arguments and errors as for :meth:`open`."""
-
-    def count_voxels(self, path: Path) -> int:
-        """Say how many voxels a scan has at most, from as little of it as can be.
 
         Raises:
             InputError: The header cannot be taken; one of its family.
@@ -120,7 +110,21 @@ class Codec(Protocol):
 
 
 class SeriesCodec(Codec, Protocol):
-    """How a format is read and written of which one path may hold several volumes."""
+    """How a format is read and written of which one path may hold several volumes.
+
+    What is told of a scan without its voxels takes choosing here; of other formats it is what the
+    source's header says.
+    """
+
+    def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
+        """Describe a scan from its header; arguments and errors as for :meth:`open`."""
+
+    def count_voxels(self, path: Path) -> int:
+        """Say how many voxels a scan has at most, from as little of it as can be.
+
+        Raises:
+            InputError: The header cannot be taken; one of its family.
+        """
 
     def list_volumes(self, path: Path, *, allow: frozenset[Allowance]) -> tuple[ListedVolume, ...]:
         """List the volumes; errors as for :func:`medsr.io.list_volumes`."""
@@ -165,6 +169,10 @@ class Format:
             return self.codec
         codec: Codec = _import(self.codec)
         return codec
+
+    def series_codec(self) -> SeriesCodec | None:
+        """The codec, where one path may hold several volumes."""
+        return cast(SeriesCodec, self.load()) if self.has_series else None
 
     def recognises(self, path: Path) -> bool:
         """Whether a file without a known ending is of this format."""

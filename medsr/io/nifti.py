@@ -6,7 +6,6 @@ memory is written by the same code as one that does. Headers are read in ``nifti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from medsr.io.allow import Allowance
 from medsr.io.bids import sidecars_of
 from medsr.io.compressed import check_end, open_to_read, open_to_write
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.inspection import Inspection, describe_header
 from medsr.io.nifti_header import (
     DAMAGED,
     NiftiInfo,
@@ -114,14 +112,6 @@ class NiftiCodec:
     ) -> NiftiPlanes:
         """Open a file with one 3D scalar image; a fourth axis of length one is dropped."""
         return NiftiPlanes(path)
-
-    def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
-        """Describe a file."""
-        return describe_header(NiftiPlanes(path))
-
-    def count_voxels(self, path: Path) -> int:
-        """Count the voxels of a file."""
-        return math.prod(read_header(path).geometry.shape)
 
     def companions(self, path: Path) -> list[Path]:
         """The JSON sidecars of BIDS."""

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from medsr.geometry import Geometry
 from medsr.volume import Modality, Source, Volume, units_of
 
+__all__ = ["MemoryPlanes", "PlaneFile", "PlaneSource", "chunks", "gather", "header_of"]
+
 Array = npt.NDArray[Any]
 
 CHUNK_BYTES = 16 * 2**20
@@ -34,6 +36,20 @@ class PlaneSource(Protocol):
     Attributes:
         header: Grid, type, source and (where the file says it) modality of the scan; its voxels
             are zeros that take no memory and mean nothing.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry
+        >>> from medsr.io.planes import gather, header_of
+        >>> class Ramp:  # plane k is k everywhere
+        ...     header = header_of(Geometry((4, 4, 6), np.eye(4)), np.int16)
+        ...     def read(self, start, stop):
+        ...         planes = np.arange(start, stop, dtype=np.int16)
+        ...         return np.broadcast_to(planes, (4, 4, stop - start))
+        ...     def close(self):
+        ...         pass
+        >>> gather(Ramp()).data[0, 0].tolist()
+        [0, 1, 2, 3, 4, 5]
     """
 
     header: Volume
@@ -50,7 +66,21 @@ class PlaneSource(Protocol):
 
 
 class PlaneFile(Protocol):
-    """A file or folder under way, which takes stored planes one after the other."""
+    """A file or folder under way, which takes stored planes one after the other.
+
+    Examples:
+        >>> import io
+        >>> import numpy as np
+        >>> class Raw:
+        ...     def __init__(self, stream):
+        ...         self.stream = stream
+        ...     def append(self, stored):
+        ...         self.stream.write(stored.tobytes(order="F"))
+        >>> file = Raw(io.BytesIO())
+        >>> file.append(np.zeros((4, 4, 2), dtype=np.int16))
+        >>> len(file.stream.getvalue())
+        64
+    """
 
     def append(self, stored: Array) -> None:
         """Write stored numbers ``(X, Y, planes)`` behind those that are there."""
@@ -61,6 +91,15 @@ class MemoryPlanes:
 
     Args:
         volume: It.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.io.planes import MemoryPlanes
+        >>> data = np.zeros((4, 4, 6), dtype=np.int16)
+        >>> source = MemoryPlanes(Volume(data, Geometry(data.shape, np.eye(4)), "MR"))
+        >>> source.read(2, 5).shape
+        (4, 4, 3)
     """
 
     def __init__(self, volume: Volume) -> None:
@@ -84,7 +123,16 @@ def header_of(
     modality: Modality | None = None,
     source: Source | None = None,
 ) -> Volume:
-    """Make a volume that tells all of a scan but its voxels, which are zeros without memory."""
+    """Make a volume that tells all of a scan but its voxels, which are zeros without memory.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry
+        >>> from medsr.io.planes import header_of
+        >>> header = header_of(Geometry((512, 512, 2000), np.eye(4)), np.int16)
+        >>> header.data.dtype, header.data.strides
+        (dtype('int16'), (0, 0, 0))
+    """
     nothing = np.broadcast_to(np.zeros((), dtype=dtype), geometry.shape)
     return Volume(nothing, geometry, modality, units_of(modality), source)
 
@@ -94,6 +142,14 @@ def gather(source: PlaneSource) -> Volume:
 
     Raises:
         CorruptFileError: As for :meth:`PlaneSource.read`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.io.planes import MemoryPlanes, gather
+        >>> scan = Volume(np.ones((4, 4, 6), np.int16), Geometry((4, 4, 6), np.eye(4)), "MR")
+        >>> int(gather(MemoryPlanes(scan)).data.sum())
+        96
     """
     try:
         return source.header.replace(data=source.read(0, source.header.shape[2]))
@@ -102,7 +158,16 @@ def gather(source: PlaneSource) -> Volume:
 
 
 def chunks(source: PlaneSource) -> Iterator[tuple[int, Array]]:
-    """Go through a scan: the place of the first plane of each chunk, and the chunk."""
+    """Go through a scan: the place of the first plane of each chunk, and the chunk.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr import Geometry, Volume
+        >>> from medsr.io.planes import MemoryPlanes, chunks
+        >>> scan = Volume(np.ones((4, 4, 6), np.int16), Geometry((4, 4, 6), np.eye(4)), "MR")
+        >>> [(start, planes.shape) for start, planes in chunks(MemoryPlanes(scan))]
+        [(0, (4, 4, 6))]
+    """
     x, y, count = source.header.shape
     step = max(1, CHUNK_BYTES // (x * y * 4))
     for start in range(0, count, step):

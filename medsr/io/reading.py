@@ -7,16 +7,17 @@ read is its codec's part, see ``medsr.io.formats``.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from medsr.errors import ModalityError, UsageError
-from medsr.io.allow import parse_allowances
+from medsr.io.allow import NOTHING, parse_allowances
 from medsr.io.checks import check_finite, check_integers, check_slices
-from medsr.io.formats import Format, SeriesCodec, format_of
-from medsr.io.inspection import Inspection, ListedVolume
+from medsr.io.formats import Format, format_of
+from medsr.io.inspection import Inspection, ListedVolume, describe_header
 from medsr.io.modality import judge, settled, tally
 from medsr.io.planes import PlaneSource, gather
 from medsr.volume import Volume
@@ -50,7 +51,10 @@ def count_voxels(path: Path) -> int:
     Raises:
         InputError: The header cannot be taken; one of its family.
     """
-    return format_of(path).load().count_voxels(path)
+    format = format_of(path)
+    if (several := format.series_codec()) is not None:
+        return several.count_voxels(path)
+    return math.prod(_header_of(path, format).header.shape)
 
 
 def load(
@@ -146,8 +150,11 @@ def inspect(
     """
     path = Path(path)
     allowed = parse_allowances(allow)
-    codec = _format_for(path, series).load()
-    inspection = codec.inspect(path, series=series, allow=allowed)
+    format = _format_for(path, series)
+    if (several := format.series_codec()) is not None:
+        inspection = several.inspect(path, series=series, allow=allowed)
+    else:
+        inspection = describe_header(_header_of(path, format))
     return _with_range(inspection, path, series, allowed) if with_range else inspection
 
 
@@ -193,12 +200,19 @@ def list_volumes(path: str | Path, *, allow: Collection[str] = ()) -> tuple[List
     """
     path = Path(path)
     format = format_of(path)
-    if not format.has_series:
+    several = format.series_codec()
+    if several is None:
         raise UsageError(
             f"{path}: only DICOM sources hold several volumes, and this is {format.name}"
         )
-    codec = cast(SeriesCodec, format.load())
-    return codec.list_volumes(path, allow=parse_allowances(allow))
+    return several.list_volumes(path, allow=parse_allowances(allow))
+
+
+def _header_of(path: Path, format: Format) -> PlaneSource:
+    """A scan of which no voxel will be read, in a format that holds one volume a file."""
+    source = format.load().open(path, series=None, allow=NOTHING, whole=False)
+    source.close()
+    return source
 
 
 def _with_range(

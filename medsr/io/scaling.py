@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from medsr.volume import Source, Volume
 
+__all__ = ["Scaling", "dequantise", "find_scaling", "type_without_slope"]
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -24,6 +26,13 @@ class Scaling:
         slope: see above.
         intercept: see above, in native units.
         notes: sentences on what differs from the source.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.io.scaling import Scaling
+        >>> values = np.array([[[0.2, 0.75, 1e9]]])
+        >>> Scaling(np.dtype(np.uint8), slope=0.5).stored(values).tolist()
+        [[[0, 2, 255]]]
     """
 
     dtype: np.dtype[Any]
@@ -71,6 +80,13 @@ def find_scaling(
             saturate. With others the source used them to cover a range, so where the data need
             more of it, a wider slope for the same type is chosen and noted.
         intercept: of the source, in native units.
+
+    Examples:
+        >>> from medsr.io.scaling import find_scaling
+        >>> find_scaling(lambda: (0, 100), "int16", slope=0.5).slope
+        0.5
+        >>> find_scaling(lambda: (0, 100_000), "int16", slope=0.5).slope > 1  # it does not fit
+        True
     """
     target = np.dtype(dtype)
     if target.kind == "f":
@@ -91,7 +107,15 @@ def find_scaling(
 
 
 def dequantise(raw: npt.NDArray[Any], slope: float, intercept: float) -> npt.NDArray[Any]:
-    """Native values of stored numbers: the integer type itself where unscaled, else float32."""
+    """Native values of stored numbers: the integer type itself where unscaled, else float32.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.io.scaling import dequantise
+        >>> raw = np.full((1, 1, 1), 1024, dtype=">u2")
+        >>> dequantise(raw, 1.0, 0.0).dtype, float(dequantise(raw, 1.0, -1024.0)[0, 0, 0])
+        (dtype('uint16'), 0.0)
+    """
     native = raw.dtype.newbyteorder("=")
     if slope == 1.0 and intercept == 0.0:
         dtype = np.dtype(np.float32) if native.kind == "f" else native
@@ -108,6 +132,14 @@ def type_without_slope(source: Source, value_range: ValueRange) -> np.dtype[Any]
 
     The source's own type where it was stored without slope and intercept; the smallest signed
     type where only a whole number was added (CT stored from 0 up); float32 otherwise.
+
+    Examples:
+        >>> import numpy as np
+        >>> from medsr.io.scaling import type_without_slope
+        >>> from medsr.volume import Source
+        >>> ct = Source("dicom", dtype=np.dtype("uint16"), intercept=-1024.0)
+        >>> type_without_slope(ct, lambda: (-1024, 3071))
+        dtype('int16')
     """
     if source.dtype.kind == "f" or (source.slope == 1.0 and source.intercept == 0.0):
         return np.dtype(source.dtype).newbyteorder("=")

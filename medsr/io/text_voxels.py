@@ -27,7 +27,6 @@ from medsr.io.allow import Allowance
 from medsr.io.checks import BZIP2, DEFLATE, check_claimed_bytes
 from medsr.io.compressed import Compressor
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.inspection import Inspection, describe_header
 from medsr.io.planes import PlaneFile, header_of
 from medsr.io.scaling import Scaling, ValueRange, dequantise, find_scaling, type_without_slope
 from medsr.io.text_header import TextHeader
@@ -131,14 +130,6 @@ class TextCodec:
             GeometryError: A spacing, direction or position is missing, not finite or not positive.
         """
         return TextPlanes(path, self._header(path), self.format)
-
-    def inspect(self, path: Path, *, series: str | None, allow: frozenset[Allowance]) -> Inspection:
-        """Describe a file."""
-        return describe_header(self.open(path, series=series, allow=allow, whole=False))
-
-    def count_voxels(self, path: Path) -> int:
-        """Count the voxels of a file."""
-        return math.prod(self._header(path).geometry.shape)
 
     def companions(self, path: Path) -> list[Path]:
         """The file with the voxels, where the header lies beside it."""

@@ -40,7 +40,6 @@ import numpy as np
 
 from medsr.geometry import Geometry
 from medsr.io.formats import Format
-from medsr.io.inspection import describe_header
 from medsr.io.planes import header_of
 from medsr.io.scaling import Scaling
 from medsr.volume import Source
@@ -79,12 +78,6 @@ class ToyFile:
 class ToyCodec:
     def open(self, path, *, series, allow, whole):
         return ToyPlanes(path)
-
-    def inspect(self, path, *, series, allow):
-        return describe_header(ToyPlanes(path))
-
-    def count_voxels(self, path):
-        return int(np.prod(ToyPlanes(path).header.shape))
 
     def companions(self, path):
         return []
