@@ -1,7 +1,7 @@
 """What a user may allow medsr to do with a scan that it refuses by default.
 
 Only the names; what each does is documented where it is done (``dicom.read.choose``,
-``dicom_regular``, ``labels``).
+``dicom.read.regular``, ``labels``).
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ from medsr.io.dicom.write.layout import count_files
 from medsr.pacs.archive import Archive, NotOfferedError, SeriesEntry, StoredFile, Transfer
 from medsr.pacs.choice import choose_series
 from medsr.pacs.connect import connect
+from medsr.pacs.logs import suppress_network_logging
 from medsr.pacs.settings import Settings, check_uid, parse_address
-from medsr.pacs.silence import silence
 from medsr.volume import Derivation
 
 logger = logging.getLogger(__name__)
@@ -132,11 +132,11 @@ def list_series(source: str, study: str, *, settings: Settings | None = None) ->
     """
     check_uid(study, "--study")
     archive = connect(parse_address(source), "from", settings or Settings())
-    with silence():
-        found = suppress_logging(archive.series)(study)
-    if not found:
+    with suppress_network_logging, suppress_logging:
+        entries = archive.series(study)
+    if not entries:
         raise NotInPacsError(f"{archive.address} has no study {study}")
-    return found
+    return entries
 
 
 @suppress_logging
@@ -211,7 +211,7 @@ def upscale(
     exchange = Exchange(study, series, str(addresses[0]), str(addresses[1]))
     archives = connect(addresses[0], "from", settings), connect(addresses[1], "to", settings)
     try:
-        with silence(), tempfile.TemporaryDirectory(prefix="medsr-") as scratch:
+        with suppress_network_logging, tempfile.TemporaryDirectory(prefix="medsr-") as scratch:
             upscaler.warm_up()
             _run(exchange, *archives, upscaler, dicom, Path(scratch), progress or _nobody)
     finally:

@@ -51,9 +51,9 @@ class DicomOptions:
         """Refuse what cannot be written."""
         if self.layout not in LAYOUTS:
             raise UsageError(f"layout {self.layout!r} is not known; choose {', '.join(LAYOUTS)}")
-        words = self.series_description
-        if words is not None and (
-            len(words) > _LONGEST_DESCRIPTION or "\\" in words or not words.isprintable()
+        text = self.series_description
+        if text is not None and (
+            len(text) > _LONGEST_DESCRIPTION or "\\" in text or not text.isprintable()
         ):
             raise UsageError(
                 f"a series description has at most {_LONGEST_DESCRIPTION} printable characters "
@@ -70,14 +70,14 @@ class DicomOptions:
         series_number: int | None = None,
         deidentify: bool = False,
     ) -> DicomOptions:
-        """Options of words that a user typed.
+        """Options from what a user typed.
 
         Raises:
             UsageError: as the class.
         """
-        for known in LAYOUTS:
-            if layout == known:
-                return cls(known, series_description, series_number, deidentify)
+        for choice in LAYOUTS:
+            if layout == choice:
+                return cls(choice, series_description, series_number, deidentify)
         raise UsageError(f"layout {layout!r} is not known; choose {', '.join(LAYOUTS)}")
 
 

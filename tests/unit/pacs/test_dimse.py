@@ -24,8 +24,8 @@ from pynetdicom.sop_class import (
 from medsr import errors
 from medsr.pacs.archive import Archive, NotOfferedError, StoredFile, Transfer
 from medsr.pacs.connect import connect
+from medsr.pacs.logs import suppress_network_logging
 from medsr.pacs.settings import Settings, parse_address
-from medsr.pacs.silence import silence
 
 Serve = Callable[..., str]
 
@@ -196,7 +196,7 @@ def test_what_passes_is_not_logged(
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "pynetdicom")
     archive = client(serve(keeper))
-    with silence():
+    with suppress_network_logging:
         archive.fetch("1.2.1", "1.2.2", tmp_path, Transfer())
         archive.instances("1.2.1", "1.2.2")
     assert "Doe" not in caplog.text

@@ -104,25 +104,25 @@ def choose_stack(
         SeveralSeriesError: if there are several volumes and none was picked, or not this one.
         InputError: one subclass for each fault.
     """
-    found = find_slices(path)
-    notes = list(found.notes)
-    candidates = list_candidates(found.slices, allow)
-    chosen = _pick(candidates, series, notes, found)
-    if found.damaged and series is None:
-        raise refusal(found.damaged, chosen.slices, found.slices)
-    for note in check_damage(chosen, found):
+    contents = find_slices(path)
+    notes = list(contents.notes)
+    candidates = list_candidates(contents.slices, allow)
+    chosen = _pick(candidates, series, notes, contents)
+    if contents.damaged and series is None:
+        raise refusal(contents.damaged, chosen.slices, contents.slices)
+    for note in check_damage(chosen, contents):
         notes.append(note)
         logger.warning("%s", note)
     return stack_of(chosen, notes, allow)
 
 
-def check_damage(chosen: Candidate, found: FoundSlices) -> tuple[str, ...]:
+def check_damage(chosen: Candidate, contents: FoundSlices) -> tuple[str, ...]:
     """Refuse a volume that a damaged file may belong to; a sentence on those that do not.
 
     Raises:
         InputError: the first one's fault.
     """
-    may_be, cannot = damage_of_series(found.damaged, chosen.slices, found.slices)
+    may_be, cannot = damage_of_series(contents.damaged, chosen.slices, contents.slices)
     if may_be:
         raise may_be[0].error
     return (left_out_note(cannot),) if cannot else ()
@@ -140,12 +140,12 @@ def list_candidates(
     by_series: dict[str, list[SliceHeader]] = defaultdict(list)
     for header in slices:
         by_series[header.series].append(header)
-    found = [
+    candidates = [
         volume
         for uid, group in sorted(by_series.items(), key=lambda item: natural(item[0]))
         for volume in _volumes_of(uid, group, allow)
     ]
-    return [replace(each, number=number) for number, each in enumerate(found, start=1)]
+    return [replace(each, number=number) for number, each in enumerate(candidates, start=1)]
 
 
 def stack_of(
@@ -155,34 +155,34 @@ def stack_of(
     if chosen.fault is not None:
         raise chosen.fault
     first = chosen.slices[0]
-    said, slices = [*notes, *chosen.notes], chosen.slices
+    remarks, slices = [*notes, *chosen.notes], chosen.slices
     if first.modality == "CT" and first.kind == "slice":
         for note in hounsfield_notes([header.rescale for header in slices]):
-            said.append(note)
+            remarks.append(note)
             logger.warning("%s", note)
     scalings = on_one_scale([header.rescale for header in slices])
     if any(new != header.rescale for new, header in zip(scalings, slices, strict=True)):
         slices = tuple(replace(h, rescale=new) for h, new in zip(slices, scalings, strict=True))
-        said.append("slices with different private scale slopes were brought to one scale")
-        logger.warning("%s", said[-1])
+        remarks.append("slices with different private scale slopes were brought to one scale")
+        logger.warning("%s", remarks[-1])
     stack = regular_stack(slices, allow=allow)
     if joined := joined_contrasts(slices):
-        said.append(f"several acquisitions side by side: slices differ in {', '.join(joined)}")
-        logger.warning("%s", said[-1])
+        remarks.append(f"several acquisitions side by side: slices differ in {', '.join(joined)}")
+        logger.warning("%s", remarks[-1])
     for note in (*chosen.notes, *stack.notes):
         logger.warning("%s", note)
-    said.extend(stack.notes)
+    remarks.extend(stack.notes)
     padding = native_padding(stack.slices)
     if padding is not None:
-        said.append(f"PixelPaddingValue {padding:g} (native units) marks voxels without data")
-    return stack, tuple(said)
+        remarks.append(f"PixelPaddingValue {padding:g} (native units) marks voxels without data")
+    return stack, tuple(remarks)
 
 
 def _pick(
-    candidates: list[Candidate], series: str | None, notes: list[str], found: FoundSlices
+    candidates: list[Candidate], series: str | None, notes: list[str], contents: FoundSlices
 ) -> Candidate:
     if series is not None:
-        return _named(candidates, series, found)
+        return _named(candidates, series, contents)
     if len(candidates) == 1:
         return candidates[0]
     if len({each.uid for each in candidates}) == 1:
@@ -206,7 +206,7 @@ def _strays(chosen: Candidate, candidates: Sequence[Candidate]) -> bool:
     )
 
 
-def _named(candidates: list[Candidate], series: str, found: FoundSlices) -> Candidate:
+def _named(candidates: list[Candidate], series: str, contents: FoundSlices) -> Candidate:
     """The volume of a key, of a number, or the only one of a series."""
     named = [each for each in candidates if series in (each.key, str(each.number))]
     if named:
@@ -218,7 +218,7 @@ def _named(candidates: list[Candidate], series: str, found: FoundSlices) -> Cand
         if len(usable) == 1 and not _strays(usable[0], same):
             return usable[0]
         raise _several(same)
-    for each in found.damaged:
+    for each in contents.damaged:
         if each.series == series:
             raise each.error
     raise SeveralSeriesError(

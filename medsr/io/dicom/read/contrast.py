@@ -1,7 +1,7 @@
 """What can tell apart images of one series: echo, kernel, b value, phase, time, and the like.
 
-Here lives which attributes those are, standard and private, of single frames and of the frames of
-an enhanced object, and how they become plain text. What follows from them is in ``dicom_split``.
+Which attributes those are, standard and private, of single frames and of the frames of
+an enhanced object, and how they become plain text. What follows from them is in ``split``.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def times_of(dataset: Dataset, group: Callable[[str], Dataset]) -> Times:
         dataset: the file.
         group: look-up of the frame's functional groups, or of the file itself.
     """
-    found = []
+    times = []
     for name, date in _CLOCKS:
         place = group("FrameContentSequence") if name.startswith("Frame") else dataset
         text = str(place.get(name) or "")
@@ -174,8 +174,8 @@ def times_of(dataset: Dataset, group: Callable[[str], Dataset]) -> Times:
         if match:
             whole, _, part = match.group().partition(".")
             time = float(f"{whole.ljust(6, '0')}.{part or 0}")
-            found.append((name, (int(day) if day.isdecimal() else 0, time)))
-    return tuple(found)
+            times.append((name, (int(day) if day.isdecimal() else 0, time)))
+    return tuple(times)
 
 
 def _private(dataset: Dataset, makers: Sequence[_Private]) -> list[float]:

@@ -1,7 +1,7 @@
 """Damaged DICOM files: which series they may be of, and so which they bar.
 
 A file that cannot be read may be a slice of the volume that is wanted, and a missing slice must
-never go unnoticed. Here lives the rule that tells such files from those that belong elsewhere;
+never go unnoticed. The rule here tells such files from those that belong elsewhere;
 reading is in ``files``, the choice of a volume in ``choose``.
 """
 

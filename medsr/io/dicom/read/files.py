@@ -1,6 +1,6 @@
 """The CT and MR slices among files, and what is to be said of the others.
 
-Here lives what tells a readable image from the rest. Where the files lie is in ``sources``,
+What tells a readable image from the rest. Where the files lie is in ``sources``,
 how one is opened in ``open``; grouping into volumes is in ``groups``.
 """
 
@@ -171,16 +171,16 @@ def find_slices(path: Path) -> FoundSlices:
         CorruptFileError: if a file of one slice's series cannot be parsed, or no file can.
     """
     single = path.is_file() and not (is_archive(path) or is_directory(path))
-    found = _beside(path) if single else _all_below(path)
-    if not found.slices:
-        if found.damaged:
-            raise found.damaged[0].error
-        _refuse_without_slices(found)
-    for note in found.remarks:
+    contents = _beside(path) if single else _all_below(path)
+    if not contents.slices:
+        if contents.damaged:
+            raise contents.damaged[0].error
+        _refuse_without_slices(contents)
+    for note in contents.remarks:
         logger.warning("%s", note)
-    for note in found.notes[len(found.remarks) :]:
+    for note in contents.notes[len(contents.remarks) :]:
         logger.info("%s", note)
-    return found
+    return contents
 
 
 @suppress_logging
@@ -202,23 +202,23 @@ def count_voxels(path: Path) -> int:
     return 0
 
 
-def _refuse_without_slices(found: FoundSlices) -> None:
-    if found.colour:
+def _refuse_without_slices(contents: FoundSlices) -> None:
+    if contents.colour:
         raise ColourError(
-            f"{found.colour} colour image(s) and no CT or MR slice; "
+            f"{contents.colour} colour image(s) and no CT or MR slice; "
             "give the series of grey-level images"
         )
-    lost = "".join(f"; {remark}" for remark in found.remarks)
-    is_index = set(found.other_objects) <= {MediaStorageDirectoryStorage.name}
-    if is_index and lost and not found.not_dicom:
+    lost = "".join(f"; {remark}" for remark in contents.remarks)
+    is_index = set(contents.other_objects) <= {MediaStorageDirectoryStorage.name}
+    if is_index and lost and not contents.not_dicom:
         raise NotAnImageError(f"no image but an index of images{lost}; give the whole medium")
-    if found.other_objects:
-        listed = ", ".join(f"{count} x {name}" for name, count in found.other_objects.items())
+    if contents.other_objects:
+        listed = ", ".join(f"{count} x {name}" for name, count in contents.other_objects.items())
         raise NotAnImageError(
             f"no CT or MR slice but {listed}; give a folder of CT or MR images{lost}"
         )
     raise UnsupportedFormatError(
-        f"no DICOM file among {found.not_dicom} file(s); give a folder of CT or MR images{lost}"
+        f"no DICOM file among {contents.not_dicom} file(s); give a folder of CT or MR images{lost}"
     )
 
 
@@ -241,14 +241,14 @@ def _beside(path: Path) -> FoundSlices:
         raise damaged_error(file, error) from None
     if whole or not series:
         return _read_headers([file], series=series)
-    found = _read_headers(_siblings(path), series=series)
-    if not found.slices:
-        return found
-    may_be, cannot = damage_of_series(found.damaged, found.slices, found.slices)
+    contents = _read_headers(_siblings(path), series=series)
+    if not contents.slices:
+        return contents
+    may_be, cannot = damage_of_series(contents.damaged, contents.slices, contents.slices)
     if may_be:
         raise may_be[0].error
     remarks = (left_out_note(cannot),) if cannot else ()
-    return replace(found, damaged=(), remarks=(*found.remarks, *remarks))
+    return replace(contents, damaged=(), remarks=(*contents.remarks, *remarks))
 
 
 def _siblings(path: Path) -> list[DicomFile]:

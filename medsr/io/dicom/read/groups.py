@@ -1,6 +1,6 @@
 """Loose slices sorted by plane and by place, and what is no slice refused.
 
-What tells images of one plane apart is in ``dicom_split``; whether the slices of one volume make a
+What tells images of one plane apart is in ``split``; whether the slices of one volume make a
 regular stack is judged in ``stack``. No file is opened here.
 """
 

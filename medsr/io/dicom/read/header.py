@@ -1,6 +1,6 @@
 """What medsr reads from the headers of DICOM files: one SliceHeader per slice or frame.
 
-Here lives the parsing of a file's attributes (single-frame and enhanced multi-frame) into plain
+The parsing of a file's attributes (single-frame and enhanced multi-frame) into plain
 values. Whether slices make a volume is judged in ``stack``; pixels are in ``pixels``.
 """
 

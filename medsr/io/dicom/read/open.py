@@ -1,7 +1,7 @@
 """DICOM files opened: the header that matters of each, its SOP class, or the file whole.
 
-Here lives what keeps a damaged or hostile file from doing harm while it is parsed. What a header
-means is in ``dicom_header``; which files there are, in ``sources``.
+What keeps a damaged or hostile file from doing harm while it is parsed. What a header means is in
+``header``; which files there are, in ``sources``.
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ def complete(header: FileDataset) -> tuple[str, ...]:
     if any(shared[:2]):
         stand_ins["StudyInstanceUID"] = _following_from("study", shared[:2])
         stand_ins["SeriesInstanceUID"] = _following_from("series", shared)
-    found = [name for name, value in stand_ins.items() if value and not header.get(name)]
-    for name in found:
+    missing = [name for name, value in stand_ins.items() if value and not header.get(name)]
+    for name in missing:
         setattr(header, name, stand_ins[name])
-    return tuple(found)
+    return tuple(missing)
 
 
 def _following_from(kind: str, values: list[str]) -> str:

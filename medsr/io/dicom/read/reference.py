@@ -149,10 +149,10 @@ class DicomReference:
     @property
     def body_part(self) -> str:
         """What part of the body is shown, as the source has it; it may be anything."""
-        told = str(self.attributes.get("BodyPartExamined") or "")
+        stated = str(self.attributes.get("BodyPartExamined") or "")
         places = [self.attributes, *((self.groups or Dataset()).get("FrameAnatomySequence") or [])]
         regions = [code for place in places for code in place.get("AnatomicRegionSequence") or []]
-        return told or next((str(code.get("CodeMeaning") or "") for code in regions), "")
+        return stated or next((str(code.get("CodeMeaning") or "") for code in regions), "")
 
 
 class CommonAttributes:

@@ -131,21 +131,21 @@ def rescale_of(group: Group, frame: Dataset, *, modality: str, where: str) -> Re
     stated = slope is not None and intercept is not None
     if slope is None and intercept is None and modality == "MR":
         slope, intercept = _real_world(group, where)
-    found = Rescale(
+    rescale = Rescale(
         1.0 if slope is None else slope,
         0.0 if intercept is None else intercept,
         stated,
         str(place.get("RescaleType") or ""),
     )
-    if not np.isfinite([found.slope, found.intercept]).all():
+    if not np.isfinite([rescale.slope, rescale.intercept]).all():
         raise CorruptFileError(
             f"{where}: RescaleSlope or RescaleIntercept is not finite; export the series again"
         )
     private = _philips_slope(frame, where)
     return dataclasses.replace(
-        found,
-        per_real=private and found.slope * private,
-        other=_other_quantity(group, found) if modality == "CT" else "",
+        rescale,
+        per_real=private and rescale.slope * private,
+        other=_other_quantity(group, rescale) if modality == "CT" else "",
     )
 
 
@@ -196,12 +196,12 @@ def on_one_scale(scalings: Sequence[Rescale]) -> list[Rescale]:
 
     Source: Chenevert et al., Translational Oncology 7 (2014) 65-71, equation for FP.
     """
-    known = [s.per_real for s in scalings if s.per_real]
-    if len(known) < len(scalings) or not known:
+    units = [s.per_real for s in scalings if s.per_real]
+    if len(units) < len(scalings) or not units:
         return list(scalings)
-    if max(known) - min(known) <= _SAME_SCALE * abs(known[0]):
+    if max(units) - min(units) <= _SAME_SCALE * abs(units[0]):
         return list(scalings)
-    return [s.times(known[0] / own) for s, own in zip(scalings, known, strict=True)]
+    return [s.times(units[0] / own) for s, own in zip(scalings, units, strict=True)]
 
 
 def _real_world(group: Group, where: str) -> tuple[float | None, float | None]:
@@ -215,7 +215,7 @@ def _real_world(group: Group, where: str) -> tuple[float | None, float | None]:
     return (slope, intercept) if slope and intercept is not None else (None, None)
 
 
-def _other_quantity(group: Group, found: Rescale) -> str:
+def _other_quantity(group: Group, rescale: Rescale) -> str:
     """What CT values are where they cannot be Hounsfield units, whatever RescaleType says.
 
     Three kinds of evidence count: ImageType names a map; the real world values have other units;
@@ -224,19 +224,19 @@ def _other_quantity(group: Group, found: Rescale) -> str:
     """
     top = group("ImageType")
     types = [*listed(top.get("ImageType")), *listed(_frame_type(group))]
-    words = [str(part).strip().upper() for part in types]
-    for word in words[2:]:
-        if word in _MAPS:
-            return f"{_MAPS[word]} ({word})"
+    terms = [str(part).strip().upper() for part in types]
+    for term in terms[2:]:
+        if term in _MAPS:
+            return f"{_MAPS[term]} ({term})"
     units = _units(group) - {"", "1"}  # 1 is no unit
     if units and _HOUNSFIELD_UNIT not in units:
         return "values in other units (RealWorldValueMappingSequence)"
-    if found.kind.strip().upper() != _UNSPECIFIED:
+    if rescale.kind.strip().upper() != _UNSPECIFIED:
         return ""
-    is_map = _COMPUTED & {*words} or ("PERFUSION" in words and not _STAYS & {*words})
-    if "DERIVED" in words and is_map:
+    is_map = _COMPUTED & {*terms} or ("PERFUSION" in terms and not _STAYS & {*terms})
+    if "DERIVED" in terms and is_map:
         return "values of an unspecified kind (US) in a computed map"
-    if top.get("PixelRepresentation") == 0 and found.slope > 0 <= found.intercept:
+    if top.get("PixelRepresentation") == 0 and rescale.slope > 0 <= rescale.intercept:
         return "values of an unspecified kind (US) that are never below 0"
     return ""
 

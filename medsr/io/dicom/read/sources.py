@@ -1,7 +1,7 @@
 """Where DICOM files lie: a folder, a zip archive, what a DICOMDIR lists, or one file.
 
-Here lives the way from a path to its files, each of which can be opened and has a name for
-messages. What the files hold is read in ``files``.
+The way from a path to its files, each of which can be opened and has a name for messages. What the
+files hold is read in ``files``.
 """
 
 from __future__ import annotations
@@ -186,5 +186,5 @@ def _files_below(folder: Path) -> list[Path]:
         *folders, name = file.relative_to(folder).parts
         return [*((True, part) for part in folders), (False, name)]
 
-    found = (place / name for place, _, names in walk(folder, onerror=refuse) for name in names)
-    return sorted(found, key=order)
+    files = (place / name for place, _, names in walk(folder, onerror=refuse) for name in names)
+    return sorted(files, key=order)

@@ -2,7 +2,7 @@
 
 Slices that differ in these make several volumes where they lie at the same places or between each
 other's; they never become one stack of alternating images. Which attributes count is in
-``dicom_contrast``. No file is opened here.
+``contrast``. No file is opened here.
 """
 
 from __future__ import annotations
@@ -195,10 +195,10 @@ def _partitions(
         names: attributes that differ among them.
         alike: numbers that hardly differ count as one.
     """
-    known = [dict(header.contrast) for header in slices]
+    contrasts = [dict(header.contrast) for header in slices]
     columns: dict[str, list[str | None]] = {}
     for name in names:
-        column = [values.get(name) for values in known]
+        column = [values.get(name) for values in contrasts]
         same = _representatives(column) if alike and name not in COUNTERS else {}
         columns[name] = [same.get(value, value) for value in column]
     texts = {name: _texts(name, column) for name, column in columns.items()}
@@ -237,13 +237,13 @@ def _representatives(values: Sequence[str | None]) -> dict[str | None, str | Non
             numbers[value] = float(value or "")
         except ValueError:
             continue
-    found: dict[str | None, str | None] = {}
+    lowest_of: dict[str | None, str | None] = {}
     lowest: str | None = None
     for value in sorted(numbers, key=lambda value: numbers[value]):
-        if not found or numbers[value] - numbers[lowest] > _ALIKE * abs(numbers[value]):
+        if not lowest_of or numbers[value] - numbers[lowest] > _ALIKE * abs(numbers[value]):
             lowest = value
-        found[value] = lowest
-    return found
+        lowest_of[value] = lowest
+    return lowest_of
 
 
 def _texts(name: str, values: Sequence[str | None]) -> dict[str | None, str]:

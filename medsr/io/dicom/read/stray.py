@@ -1,8 +1,8 @@
 """Files among DICOM files that are none: which may stand for a slice, and which belong elsewhere.
 
 A transfer that breaks leaves an empty file, a server's error page or a link to nothing where a
-slice should be. Here lives the rule that tells these from notes, tables and pictures beside the
-slices; what damage bars is settled in ``dicom_damage``.
+slice should be. The rule here tells these from notes, tables and pictures beside the
+slices; what damage bars is settled in ``damage``.
 """
 
 from __future__ import annotations

@@ -170,8 +170,8 @@ class Deidentifier:
     def _pseudonym(self, dataset: Dataset) -> str:
         """A name that is the same for one patient throughout, and says nothing."""
         parts = (str(dataset.get(name) or "") for name in ("PatientID", "IssuerOfPatientID"))
-        known = "\n".join(parts).strip() or str(dataset.get("StudyInstanceUID") or "")
-        return f"ANON-{uuid.uuid5(self._secret, 'patient ' + known).hex[:12].upper()}"
+        patient = "\n".join(parts).strip() or str(dataset.get("StudyInstanceUID") or "")
+        return f"ANON-{uuid.uuid5(self._secret, 'patient ' + patient).hex[:12].upper()}"
 
 
 def _remove(dataset: Dataset, element: DataElement) -> None:

@@ -128,8 +128,8 @@ def flattened(attributes: Dataset, groups: Dataset, modality: Modality) -> None:
             del attributes[tag]
     attributes.pop(Tag("AcquisitionContextSequence"), None)
     attributes.pop(Tag("PresentationLUTShape"), None)
-    for group, theirs, ours in _PAIRS[modality]:
-        _copy(_item(groups, group), theirs, attributes, ours)
+    for group, enhanced, classic in _PAIRS[modality]:
+        _copy(_item(groups, group), enhanced, attributes, classic)
     for name in _WINDOW:
         _copy(_item(groups, "FrameVOILUTSequence"), name, attributes, name)
     anatomy = _item(groups, "FrameAnatomySequence")
@@ -141,10 +141,10 @@ def flattened(attributes: Dataset, groups: Dataset, modality: Modality) -> None:
     times = _item(groups, "MRModifierSequence")
     inverted |= times.get("InversionRecovery") == "YES"
     if inverted:
-        known = times.get("InversionTimes")
+        inversion_times = times.get("InversionTimes")
         attributes.InversionTime = None
-        if known is not None:
-            _set(attributes, "InversionTime", _first(known))
+        if inversion_times is not None:
+            _set(attributes, "InversionTime", _first(inversion_times))
     kind = {"GRADIENT": "GR", "SPIN": "SE"}.get(pulse, "RM")
     attributes.ScanningSequence = [kind, "IR"] if inverted else kind
     attributes.SequenceVariant = "NONE"
@@ -163,11 +163,11 @@ def grouped(attributes: Dataset, modality: Modality) -> Dataset:
         One item of functional groups.
     """
     groups = Dataset()
-    for group, theirs, ours in _PAIRS[modality]:
-        if group not in _COMPLETE or attributes.get(ours) in (None, ""):
+    for group, enhanced, classic in _PAIRS[modality]:
+        if group not in _COMPLETE or attributes.get(classic) in (None, ""):
             continue
         item = _item(groups, group)
-        _copy(attributes, ours, item, theirs)
+        _copy(attributes, classic, item, enhanced)
         if len(item):
             setattr(groups, group, [item])
     window = Dataset()
@@ -208,15 +208,15 @@ def _anatomy(attributes: Dataset) -> Dataset:
 
 def _item(groups: Dataset, name: str) -> Dataset:
     items = groups.get(name)
-    found: Dataset = items[0] if items else Dataset()
-    return found
+    item: Dataset = items[0] if items else Dataset()
+    return item
 
 
-def _copy(source: Dataset, theirs: str, target: Dataset, ours: str) -> None:
-    value = source.get(theirs)
+def _copy(source: Dataset, name: str, target: Dataset, new_name: str) -> None:
+    value = source.get(name)
     if value is None or value == "":
         return
-    _set(target, ours, value)
+    _set(target, new_name, value)
 
 
 def _set(target: Dataset, name: str, value: Any) -> None:

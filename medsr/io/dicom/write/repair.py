@@ -1,4 +1,4 @@
-"""Faults of a source's attributes that a writer can mend, so that they are not handed on.
+"""Faults of a source's attributes that a writer can repair, so that they are not handed on.
 
 A value that its kind of attribute cannot hold is moved to where it fits, shortened or left out;
 attributes that the class of image demands or forbids are added empty or left out. Each is noted by
@@ -81,7 +81,7 @@ def repair_values(dataset: Dataset) -> tuple[str, ...]:
     sets).
     """
     misnamed = _is_misnamed(dataset)
-    notes = dict.fromkeys(_mended(dataset, ""))  # many items say the same
+    notes = dict.fromkeys(_repaired(dataset, ""))  # many items say the same
     if misnamed:  # all text is read by now
         dataset.SpecificCharacterSet = _UTF8
         notes[
@@ -127,17 +127,17 @@ def _is_misnamed(dataset: Dataset) -> bool:
     return any(encoding != default_encoding for encoding in convert_encodings(odd))
 
 
-def _mended(dataset: Dataset, where: str) -> Iterator[str]:
+def _repaired(dataset: Dataset, where: str) -> Iterator[str]:
     for element in list(dataset):
         name = f"{where}{element.keyword or element.tag}"
         if element.VR == "SQ":
             for item in element.value:
-                yield from _mended(item, f"{name}.")
+                yield from _repaired(item, f"{name}.")
         elif not _is_valid(element):
-            yield f"{name} of the source is not valid; {_mend(dataset, element)}"
+            yield f"{name} of the source is not valid; {_repair(dataset, element)}"
 
 
-def _mend(dataset: Dataset, element: DataElement) -> str:
+def _repair(dataset: Dataset, element: DataElement) -> str:
     """Replace one faulty element and say what was done."""
     value, limit = element.value, MAX_VALUE_LEN.get(element.VR, 0)
     if element.tag == _CODE_VALUE and isinstance(value, str) and _LONG_CODE_VALUE not in dataset:

@@ -1,4 +1,4 @@
-"""What a source has wrong and a writer can mend is mended, and told without its value."""
+"""What a source has wrong and a writer can repair is repaired, and told without its value."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_the_class_demands_and_forbids() -> None:
     assert "Laterality" not in sound
 
 
-def test_written_series_are_mended_and_the_source_is_not(
+def test_written_series_are_repaired_and_the_source_is_not(
     tmp_path: Path, make_series: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     def edit(dataset: Dataset, k: int) -> None:
