@@ -1,4 +1,4 @@
-"""DICOM series are read as ITK reads them; what is refused is in ``test_dicom_refusals``."""
+"""DICOM series are read as ITK reads them; what is refused is in ``test_refusals``."""
 
 from __future__ import annotations
 
