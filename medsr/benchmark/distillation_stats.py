@@ -8,31 +8,26 @@ averaged)? Only what both affirm is called significant.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from medsr.benchmark.arms import LONGER, REFERENCE
+from medsr.evaluate.by_patient import means
+from medsr.evaluate.inference import bootstrap_interval, t_interval
 
 LEVEL = 0.95
-RESAMPLES = 9999
 
-Interval = tuple[float, float]
 Scores = dict[str, float]
 """PSNR in dB by patient."""
 
 
 def by_patient(rows: Sequence[Mapping[str, Any]]) -> Scores:
     """Return the mean PSNR of every patient, dB."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        groups[row["patient_id"]].append(row["psnr"])
-    return {patient: fmean(values) for patient, values in groups.items()}
+    return means((row["patient_id"], row["psnr"]) for row in rows)
 
 
 def summarise(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -100,8 +95,8 @@ def compare(ours: Mapping[int, Scores], theirs: Mapping[int, Scores]) -> dict[st
         return None
     patients = sorted(ours[seeds[0]].keys() & theirs[seeds[0]].keys())
     table = np.array([[ours[s][p] - theirs[s][p] for p in patients] for s in seeds])
-    over_patients = bootstrap_interval(table.mean(axis=0))
-    over_seeds = t_interval(table.mean(axis=1))
+    over_patients = bootstrap_interval(table.mean(axis=0).tolist(), confidence=LEVEL, fewest=2)
+    over_seeds = t_interval(table.mean(axis=1).tolist(), confidence=LEVEL, fewest=2)
     significant = None
     if over_patients is not None and over_seeds is not None:
         significant = any(
@@ -115,37 +110,6 @@ def compare(ours: Mapping[int, Scores], theirs: Mapping[int, Scores]) -> dict[st
         "over_seeds": over_seeds,
         "significant": significant,
     }
-
-
-def bootstrap_interval(values: Sequence[float] | np.ndarray[Any, Any]) -> Interval | None:
-    """Return a 95 % interval of the mean by resampling; None for fewer than two values.
-
-    Source: Efron 1987, bias-corrected and accelerated bootstrap, as SciPy has it.
-    """
-    found = np.asarray(values, dtype=float)
-    if len(found) < 2:
-        return None
-    if np.ptp(found) == 0:
-        return (float(found[0]), float(found[0]))
-    result = stats.bootstrap(
-        (found,),
-        np.mean,
-        confidence_level=LEVEL,
-        n_resamples=RESAMPLES,
-        random_state=np.random.default_rng(0),
-    )
-    low, high = result.confidence_interval
-    return (float(low), float(high))
-
-
-def t_interval(values: Sequence[float] | np.ndarray[Any, Any]) -> Interval | None:
-    """Return a 95 % interval of the mean by Student's t; None for fewer than two values."""
-    found = np.asarray(values, dtype=float)
-    if len(found) < 2:
-        return None
-    mean, error = float(found.mean()), float(found.std(ddof=1)) / math.sqrt(len(found))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(found) - 1)) * error
-    return (mean - reach, mean + reach)
 
 
 def _recovered(

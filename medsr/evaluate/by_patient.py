@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 Better = Literal["higher", "lower", "zero"]
+Key = TypeVar("Key", bound=Hashable)
 Place = tuple[str, str, str]
 """Patient, scan and axis of a row."""
 
@@ -60,28 +61,37 @@ def scores(rows: Iterable[Row], method: str, metric: str) -> Scores:
 
     A metric that a row does not name at all was not asked for and is not counted as dropped.
     """
-    found: dict[Place, list[float]] = defaultdict(list)
+    found: list[tuple[Place, float]] = []
     dropped = 0
     for row in rows:
         if row.method != method or metric not in row.metrics:
             continue
         value = float(row.metrics[metric])
         if math.isfinite(value):
-            found[row.patient_id, row.scan_id, row.axis].append(value)
+            found.append(((row.patient_id, row.scan_id, row.axis), value))
         else:
             dropped += 1
-    return Scores({place: fmean(values) for place, values in found.items()}, dropped)
+    return Scores(means(found), dropped)
+
+
+def means(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
+    """Average the values of each key (a patient, a scan); keys in order of first appearance.
+
+    Examples:
+        >>> from medsr.evaluate.by_patient import means
+        >>> means([("p0", 30.0), ("p1", 28.0), ("p0", 32.0)])
+        {'p0': 31.0, 'p1': 28.0}
+    """
+    groups: dict[Key, list[float]] = defaultdict(list)
+    for key, value in pairs:
+        groups[key].append(value)
+    return {key: fmean(values) for key, values in groups.items()}
 
 
 def over_patients(by_place: Mapping[Place, float]) -> dict[str, float]:
     """Average the places of each scan, then the scans of each patient."""
-    scans: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for (patient, scan, _), value in by_place.items():
-        scans[patient, scan].append(value)
-    patients: dict[str, list[float]] = defaultdict(list)
-    for (patient, _), values in scans.items():
-        patients[patient].append(fmean(values))
-    return {patient: fmean(values) for patient, values in patients.items()}
+    scans = means(((patient, scan), value) for (patient, scan, _), value in by_place.items())
+    return means((patient, value) for (patient, _), value in scans.items())
 
 
 def differences(ours: Scores, theirs: Scores, better: Better) -> dict[Place, float]:

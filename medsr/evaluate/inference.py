@@ -27,7 +27,12 @@ _NOTHING = 1e-12
 
 
 def bootstrap_interval(
-    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+    values: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+    fewest: int = FEWEST,
 ) -> Interval | None:
     """Interval of the mean by resampling patients.
 
@@ -38,14 +43,15 @@ def bootstrap_interval(
         confidence: Two-sided level.
         resamples: How many.
         seed: Of the resampling.
+        fewest: How many values an interval needs.
 
     Returns:
-        Lower and upper end; None below :data:`FEWEST` patients.
+        Lower and upper end; None below ``fewest`` values.
 
     Source: Efron 1987, "Better bootstrap confidence intervals".
     """
     sample = np.asarray(values, dtype=float)
-    if len(sample) < FEWEST:
+    if len(sample) < fewest:
         return None
     if _equal(sample):
         return float(sample[0]), float(sample[0])
@@ -65,10 +71,12 @@ def bootstrap_interval(
     return float(found.low), float(found.high)
 
 
-def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval | None:
-    """Interval of the mean by Student's t; None below :data:`FEWEST` patients."""
+def t_interval(
+    values: Sequence[float], *, confidence: float = 0.95, fewest: int = FEWEST
+) -> Interval | None:
+    """Interval of the mean by Student's t; None below ``fewest`` values."""
     sample = np.asarray(values, dtype=float)
-    if len(sample) < FEWEST:
+    if len(sample) < fewest:
         return None
     mean, error = float(sample.mean()), float(stats.sem(sample))
     reach = error * float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1))

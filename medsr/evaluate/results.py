@@ -8,12 +8,12 @@ manifest.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
+from medsr.evaluate.by_patient import means
 from medsr.evaluate.metrics.catalogue import describe
 
 __all__ = ["CaseResult", "DisturbedResult", "Results"]
@@ -147,13 +147,13 @@ class Results:
             if not by_row:
                 continue
             by_scan = _means(rows, name, lambda row: row.scan_id)
-            by_patient = _means(rows, name, lambda row: row.patient_id)
+            over_patients = _means(rows, name, lambda row: row.patient_id)
             summary[name] = {
                 "mean_over_rows": fmean(by_row),
                 "std_over_rows": _spread(by_row),
                 "mean_over_scans": fmean(by_scan),
                 "std_over_scans": _spread(by_scan),
-                "mean_over_patients": fmean(by_patient),
+                "mean_over_patients": fmean(over_patients),
             }
         gains = self.gains(method)
         if method != REFERENCE_METHOD and gains:
@@ -285,11 +285,8 @@ def _counts(row: CaseResult, name: str) -> bool:
 
 
 def _means(rows: Iterable[CaseResult], name: str, key: Callable[[CaseResult], str]) -> list[float]:
-    groups: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if _counts(row, name):
-            groups[key(row)].append(row.metrics[name])
-    return [fmean(values) for values in groups.values()]
+    pairs = ((key(row), row.metrics[name]) for row in rows if _counts(row, name))
+    return [*means(pairs).values()]
 
 
 def _spread(values: Sequence[float]) -> float | None:

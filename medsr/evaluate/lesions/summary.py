@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 MEASURES = (
     "contrast_kept",
@@ -22,8 +21,6 @@ MEASURES = (
 )
 CONFIDENCE = 0.95
 RESAMPLES = 1999
-FEWEST_PATIENTS = 3
-"""Below this no interval is given."""
 
 
 def summarise(
@@ -75,38 +72,25 @@ def summarise(
     return found
 
 
-def _by_patient(rows: Sequence[Mapping[str, Any]], measure: str) -> NDArray[np.float64]:
+def _by_patient(rows: Sequence[Mapping[str, Any]], measure: str) -> list[float]:
     """A mean for every patient that has a value."""
     values: dict[str, list[float]] = {}
     for row in rows:
         value = row.get(measure)
         if value is not None and math.isfinite(value):
             values.setdefault(row["patient_id"], []).append(float(value))
-    return np.array([np.mean(values[patient]) for patient in sorted(values)])
+    # NumPy's sum: the bootstrap of few patients hangs on the last bit of their means.
+    return [float(np.mean(values[patient])) for patient in sorted(values)]
 
 
-def _interval(values: NDArray[np.float64], resamples: int, seed: int) -> dict[str, float | None]:
+def _interval(values: Sequence[float], resamples: int, seed: int) -> dict[str, float | None]:
     """Mean with the interval of a bootstrap over the values."""
-    if not values.size:
-        return {"mean": None, "low": None, "high": None}
-    mean = float(values.mean())
-    if values.size < FEWEST_PATIENTS:
-        return {"mean": mean, "low": None, "high": None}
-    if np.allclose(values, mean, rtol=1e-9, atol=0.0):
-        return {"mean": mean, "low": mean, "high": mean}
-    from scipy.stats import bootstrap
+    from medsr.evaluate.inference import bootstrap_interval
 
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=resamples,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    sound = math.isfinite(low) and math.isfinite(high)
-    return {"mean": mean, "low": low if sound else None, "high": high if sound else None}
+    low, high = bootstrap_interval(
+        values, confidence=CONFIDENCE, resamples=resamples, seed=seed
+    ) or (None, None)
+    return {"mean": float(np.mean(values)) if values else None, "low": low, "high": high}
 
 
 def _number(contrast: str) -> float:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from medsr.evaluate.by_patient import means
 from medsr.evaluate.metrics.catalogue import describe
 
 LONG_NAMES = {
@@ -243,11 +244,11 @@ class Evaluation:
                 for patient, of in given.items()
                 if finite(of.get(metric))
             }
-        gathered: dict[str, list[float]] = {}
-        for row in self.rows:
-            if row["method"] == method and finite(row.get(metric)):
-                gathered.setdefault(str(row["patient_id"]), []).append(float(row[metric]))
-        return {patient: math.fsum(v) / len(v) for patient, v in gathered.items()}
+        return means(
+            (str(row["patient_id"]), float(row[metric]))
+            for row in self.rows
+            if row["method"] == method and finite(row.get(metric))
+        )
 
     def comparison(self, method: str, against: str, metric: str) -> Mapping[str, Any] | None:
         """The paired comparison of two methods, if it was made."""

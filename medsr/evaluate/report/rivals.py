@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medsr.evaluate.by_patient import means
 from medsr.evaluate.inference import bootstrap_interval
 from medsr.evaluate.report.reading import (
     Evaluation,
@@ -178,13 +179,13 @@ def kept_difference(of: Evaluation, mine: Kept, theirs: Kept) -> tuple[float, fl
 
 
 def _by_patient(of: Evaluation, of_method: Kept) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
+    pairs: list[tuple[str, float]] = []
     for row in (of.data.get("lesions") or {}).get("rows") or []:
         size, share = row.get("diameter_mm"), row.get("contrast_kept")
         same = row.get("method") == of_method.method.name and size == of_method.diameter_mm
         if same and finite(share):
-            values.setdefault(str(row.get("patient_id")), []).append(float(share))
-    return {patient: math.fsum(v) / len(v) for patient, v in values.items()}
+            pairs.append((str(row.get("patient_id")), float(share)))
+    return means(pairs)
 
 
 def _interval(of: Evaluation, values: Sequence[float]) -> tuple[float, float] | None:

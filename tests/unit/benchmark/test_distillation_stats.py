@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medsr.benchmark.distillation_stats import (
-    bootstrap_interval,
-    by_patient,
-    compare,
-    summarise,
-    t_interval,
-)
+from medsr.benchmark.distillation_stats import by_patient, compare, summarise
+from medsr.evaluate.inference import bootstrap_interval, t_interval
 
 
 def rows(**patients: list[float]) -> list[dict[str, Any]]:
@@ -37,14 +32,14 @@ def test_a_patient_counts_once() -> None:
 def test_intervals_are_scipys() -> None:
     values = [0.2, 0.5, -0.1, 0.4]
     expected = stats.ttest_1samp(values, 0).confidence_interval()
-    assert t_interval(values) == pytest.approx((expected.low, expected.high))
-    interval = bootstrap_interval(values)
+    assert t_interval(values, fewest=2) == pytest.approx((expected.low, expected.high))
+    interval = bootstrap_interval(values, fewest=2)
     assert interval is not None
     assert min(values) <= interval[0] < np.mean(values) < interval[1] <= max(values)
-    assert bootstrap_interval(values) == interval
-    assert bootstrap_interval([0.3, 0.3]) == (0.3, 0.3)
-    assert bootstrap_interval([0.3]) is None
-    assert t_interval([0.3]) is None
+    assert bootstrap_interval(values, fewest=2) == interval
+    assert bootstrap_interval([0.3, 0.3], fewest=2) == (0.3, 0.3)
+    assert bootstrap_interval([0.3], fewest=2) is None
+    assert t_interval([0.3], fewest=2) is None
 
 
 def test_differences_are_paired_by_seed_and_patient() -> None:
