@@ -242,7 +242,9 @@ class PlaneValues:
             inside = rank - int(cumulated[place] - upper[place])
             digit = int(np.searchsorted(np.cumsum(lower[place]), inside, "right"))
             found.append(value_of((place << 16) + digit, self._dtype))
-        return _between(found[0], found[1], share)
+        # In the values' own precision, as NumPy computes.
+        kind = np.float32 if self._dtype.kind == "f" else np.float64
+        return _between(kind(found[0]), kind(found[1]), share)
 
 
 def _values_of(dtype: np.dtype[Any]) -> int:
@@ -257,7 +259,7 @@ def _percentile(counts: Counts, values: npt.NDArray[np.float64], percent: float)
     low_rank, high_rank, share = _ranks(total, percent)
     cumulated = np.cumsum(counts)
     low, high = (values[np.searchsorted(cumulated, r, "right")] for r in (low_rank, high_rank))
-    return _between(float(low), float(high), share)
+    return _between(low, high, share)
 
 
 def _ranks(total: int, percent: float) -> tuple[int, int, float]:
@@ -267,7 +269,7 @@ def _ranks(total: int, percent: float) -> tuple[int, int, float]:
     return low, min(low + 1, total - 1), position - low
 
 
-def _between(low: float, high: float, share: float) -> float:
+def _between(low: np.floating[Any], high: np.floating[Any], share: float) -> float:
     # From the nearer end, as NumPy does, so that the last bit agrees too.
     step = high - low
-    return low + step * share if share < 0.5 else high - step * (1.0 - share)
+    return float(low + step * share if share < 0.5 else high - step * (1.0 - share))
