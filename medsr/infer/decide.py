@@ -146,7 +146,7 @@ class Decision:
 
 
 @dataclass
-class Shelf:
+class ModelCache:
     """The models that were loaded so far, each read from disk once.
 
     Args:
@@ -186,7 +186,7 @@ def decide(
         geometry: The scan's grid, axes as in its array.
         modality: What the scan is.
         wishes: What was asked for.
-        load: Gives a model by its name, such as :meth:`Shelf.get`.
+        load: Gives a model by its name, such as :meth:`ModelCache.get`.
 
     Raises:
         UsageError: The grid asked for is nowhere finer than the scan's.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike, NDArray
 
 from medsr.infer import prepare
-from medsr.infer.decide import Decision, Shelf, Wishes, decide, default_limit
+from medsr.infer.decide import Decision, ModelCache, Wishes, decide, default_limit
 from medsr.infer.outputs import Outputs
 from medsr.infer.report import build_report, note_findings
 from medsr.infer.result import Findings, UpscaleOutput
@@ -88,7 +88,7 @@ class Upscaler:
         self.max_memory_bytes = prepare.parse_bytes(max_memory)
         self.backend = prepare.parse_backend(backend)
         self._device, self._precision = device, precision
-        self._shelf = Shelf(zoo_root)
+        self._models = ModelCache(zoo_root)
         prepare.parse_modality(modality)
 
     @cached_property
@@ -125,7 +125,7 @@ class Upscaler:
         if self.backend != "auto":
             resolve_backend(self.backend, precision, self.device)
         if self.wishes.model != "auto":
-            self._shelf.get(self.wishes.model)
+            self._models.get(self.wishes.model)
 
     def read(
         self,
@@ -253,7 +253,7 @@ class Upscaler:
             ModelError: As for :func:`medsr.infer.decide.decide`.
             UsageError: Likewise.
         """
-        decision = decide(volume.geometry, modality_of(volume), self.wishes, self._shelf.get)
+        decision = decide(volume.geometry, modality_of(volume), self.wishes, self._models.get)
         decision.warnings.extend(beyond(decision.model.spec, volume.source))
         return decision
 

@@ -281,7 +281,7 @@ class Engine:
                 except torch.OutOfMemoryError as error:
                     # The frames of its traceback hold the memory that is wanted back.
                     problem = error.with_traceback(None)
-                plan = self._without_air(self._humbler(plan, problem), lr, offset, divisor)
+                plan = self._without_air(self._smaller_plan(plan, problem), lr, offset, divisor)
 
     def _run(self, plan: Plan, lr: Tensor, out: Tensor, offset: float, divisor: float) -> None:
         done, total = 0, plan.steps
@@ -384,7 +384,7 @@ class Engine:
         output = 4 * math.prod(shape) * math.prod(self.scale) * self.channels
         return self.max_memory_bytes - output
 
-    def _humbler(self, plan: Plan, error: Exception) -> Plan:
+    def _smaller_plan(self, plan: Plan, error: Exception) -> Plan:
         """Return a plan of blocks half as large, in the end one for the processor.
 
         Raises:

@@ -210,7 +210,7 @@ def test_a_full_gpu_is_left_for_good(limit_bytes: int | None) -> None:
     engine = Engine(Hungry(bears=10**9), precision="fp32", core=6, max_memory_bytes=limit_bytes)
     plan = dataclasses.replace(engine.plan((6, 6, 6)), device=torch.device("cuda"))
     engine.device = plan.device
-    humbler = engine._humbler(plan, torch.OutOfMemoryError("no room"))
+    humbler = engine._smaller_plan(plan, torch.OutOfMemoryError("no room"))
     assert humbler.device == torch.device("cpu") == engine.device
 
 
