@@ -102,7 +102,9 @@ def _engine_arm(
     optional: bool = False,
 ) -> Arm:
     # Random voxels hold no air; saying so spares the search that a scan would pay back.
-    engine = Engine(network, device=device, precision=precision, backend=backend, skip_air=False)
+    engine = Engine(
+        network, device=device, precision=precision, backend=backend, skip_background=False
+    )
     found = engine.plan(shape).as_dict()
     plan = {key: found[key] for key in ("count", "largest_shape", "streamed")}
     return Arm(label, precision, engine.run, plan, optional)

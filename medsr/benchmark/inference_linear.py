@@ -71,7 +71,7 @@ def linearity(
         raise UsageError(f"runs {runs} must be at least 1")
     place = resolve_device(device)
     network = SRModel.load(model, device=place).module
-    engine = Engine(network, device=place, precision=precision, skip_air=False)
+    engine = Engine(network, device=place, precision=precision, skip_background=False)
     fitting = [shape for shape in shapes if _fits(engine, shape)]
     if not fitting:
         raise UsageError("no size fits into the memory that is free; close other programs")

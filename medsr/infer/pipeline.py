@@ -139,11 +139,11 @@ class Pipeline:
     def _summary(self) -> dict[str, Any]:
         if self._whole:
             return {**self._tiles[0].as_dict(), "chunks": 1}
-        air = sum(plan.air_voxels for plan in self._tiles)
+        background = sum(plan.background_voxels for plan in self._tiles)
         return {
             **self._tiles[0].as_dict(),
             "count": sum(len(plan.tiles) for plan in self._tiles),
-            "air_share": round(min(air / int(np.prod(self._scan.volume.shape)), 1.0), 4),
+            "air_share": round(min(background / int(np.prod(self._scan.volume.shape)), 1.0), 4),
             "chunks": len(self._tiles),
             "slabs": len(self._tiles),  # deprecated
         }

@@ -1,4 +1,4 @@
-"""What need not be computed: blocks of air, where the network gives back what it is given.
+"""What need not be computed: blocks of background, where the network gives back what it is given.
 
 Half of many a scan is nothing: zeros around a skull-stripped brain, padding outside a CT's field
 of view. Where a scan is constant as far as a network sees, its answer is one constant too, which
@@ -37,7 +37,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Air:
+class Background:
     """Which blocks of a volume need no network.
 
     Args:
@@ -52,7 +52,7 @@ class Air:
     answers: tuple[tuple[Mask, Tensor], ...]
 
     def complete(self, fine: Tensor, divisor: float) -> None:
-        """Add, to nearest voxels in blocks of air, what the network adds there.
+        """Add, to nearest voxels in blocks of background, what the network adds there.
 
         Args:
             fine: ``(X·sx, Y·sy, Z·sz)`` float32 native values, changed.
@@ -83,7 +83,7 @@ class Air:
             high: Its end.
 
         Returns:
-            Start and end in voxels; None where the whole box is air.
+            Start and end in voxels; None where the whole box is background.
         """
         window = tuple(
             slice(a // BLOCK, math.ceil(b / BLOCK)) for a, b in zip(low, high, strict=True)
@@ -101,14 +101,14 @@ class Air:
         return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
 
 
-def find_air(
+def find_background(
     lr: Tensor,
     halo: Shape,
     ask: Callable[[Tensor], Tensor],
     *,
     offset: float = 0.0,
     divisor: float = 1.0,
-) -> Air | None:
+) -> Background | None:
     """Find the blocks of a scan that interpolation restores as the network would.
 
     Args:
@@ -119,7 +119,7 @@ def find_air(
         divisor: Native width that is 1 to the network.
 
     Returns:
-        The blocks; None where there is too little air for the question to pay.
+        The blocks; None where there is too little background for the question to pay.
     """
     shape: Shape = (lr.shape[0], lr.shape[1], lr.shape[2])
     high, low = _reach(lr, halo), -_reach(-lr, halo)
@@ -142,15 +142,17 @@ def find_air(
         if float(_middle(answer, probe).abs().max()) <= TOLERANCE - RIPPLE:
             empty |= same
             answers.append((same, answer))
-    return Air(empty, shape, tuple(answers)) if answers else None
+    return Background(empty, shape, tuple(answers)) if answers else None
 
 
-def shrink(tiles: tuple[Tile, ...], air: Air, halo: Shape) -> tuple[tuple[Tile, ...], int]:
-    """Cut air off the tiles.
+def shrink(
+    tiles: tuple[Tile, ...], background: Background, halo: Shape
+) -> tuple[tuple[Tile, ...], int]:
+    """Cut background off the tiles.
 
     Args:
         tiles: A plan whose blocks need no alignment.
-        air: What needs no network.
+        background: What needs no network.
         halo: As the plan's.
 
     Returns:
@@ -158,13 +160,13 @@ def shrink(tiles: tuple[Tile, ...], air: Air, halo: Shape) -> tuple[tuple[Tile, 
     """
     kept, left_out = [], 0
     for tile in tiles:
-        box = air.busy_box(tile.core_start, tile.core_stop)
+        box = background.busy_box(tile.core_start, tile.core_stop)
         left_out += math.prod(b - a for a, b in zip(tile.core_start, tile.core_stop, strict=True))
         if box is None:
             continue
         low, high = box
         left_out -= math.prod(b - a for a, b in zip(low, high, strict=True))
-        sides = zip(low, high, halo, air.shape, strict=True)
+        sides = zip(low, high, halo, background.shape, strict=True)
         ends = [(max(a - h, 0), min(b + h, n)) for a, b, h, n in sides]
         (x0, x1), (y0, y1), (z0, z1) = ends
         kept.append(Tile(low, high, (x0, y0, z0), (x1, y1, z1)))

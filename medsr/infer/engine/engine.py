@@ -1,6 +1,6 @@
 """The engine: runs a network over a volume in blocks, as if it had seen it whole.
 
-It asks the planner for blocks that suit the machine and the memory, leaves out air, lets an
+It asks the planner for blocks that suit the machine and the memory, leaves out background, lets an
 executor run every block and writes its core straight into one float32 array. Where a GPU's memory
 does not suffice after all, blocks get smaller, and in the end the processor takes over.
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.engine.backends import BACKENDS, DEFAULT_BACKEND, precision_for, resolve_backend
 from medsr.infer.engine.backends.choose import fastest
-from medsr.infer.engine.background import TOLERANCE, Air, find_air, shrink
+from medsr.infer.engine.background import TOLERANCE, Background, find_background, shrink
 from medsr.infer.engine.device import Precision, resolve_device
 from medsr.infer.engine.executors import Executor, Runner, StreamExecutor, TileExecutor
 from medsr.infer.engine.speed import USUAL, Way, rates
@@ -64,8 +64,8 @@ class Plan:
         executor: What runs it.
         device: Where.
         backend: By which library.
-        air_voxels: Voxels left to interpolation.
-        air: Where they are, if any.
+        background_voxels: Voxels left to interpolation.
+        background: Where they are, if any.
 
     Examples:
         >>> from medsr.infer.engine.engine import Engine
@@ -81,13 +81,13 @@ class Plan:
     executor: Executor
     device: torch.device
     backend: str
-    air_voxels: int = 0
-    air: Air | None = None
+    background_voxels: int = 0
+    background: Background | None = None
 
     @property
-    def air_share(self) -> float:
+    def background_share(self) -> float:
         """Share of the volume that is left to interpolation."""
-        return self.air_voxels / math.prod(self.shape)
+        return self.background_voxels / math.prod(self.shape)
 
     @property
     def is_cramped(self) -> bool:
@@ -115,7 +115,7 @@ class Plan:
             "largest_shape": list(largest),
             "streamed": isinstance(self.executor, StreamExecutor),
             "backend": self.backend,
-            "air_share": round(self.air_share, 4),
+            "air_share": round(self.background_share, 4),
             "air_tolerance": TOLERANCE,
         }
 
@@ -141,7 +141,8 @@ class Engine:
         core: Largest core of a block in voxels, per axis or one number for all; chosen by the
             planner when not given.
         step: Planes that a streamed block answers at a time; chosen when not given.
-        skip_air: Whether blocks in which the network changes nothing are left to interpolation.
+        skip_background: Whether blocks in which the network changes nothing are left to
+            interpolation.
         progress: Called with (steps done, steps in all) at the start and after every step.
 
     Raises:
@@ -177,7 +178,7 @@ class Engine:
         max_memory_bytes: int | None = None,
         core: int | Shape | None = None,
         step: int | None = None,
-        skip_air: bool = True,
+        skip_background: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self.scale, self.halo, self.multiple_of = _traits(network)
@@ -193,7 +194,7 @@ class Engine:
         self.max_memory_bytes = max_memory_bytes
         self.core: Shape | None = (core, core, core) if isinstance(core, int) else core
         self.step = step
-        self.skip_air = skip_air
+        self.skip_background = skip_background
         self.progress = progress
         self._runner_for = lru_cache(maxsize=64)(self._prepare)
         self._network_on = lru_cache(maxsize=None)(self._copied)
@@ -212,7 +213,7 @@ class Engine:
         return self._plan(shape, self.device, self._limit(shape, self.device))
 
     def plan_for(self, lr: Tensor, *, offset: float = 0.0, divisor: float = 1.0) -> Plan:
-        """Plan a volume, its air left out.
+        """Plan a volume, its background left out.
 
         Args:
             lr: Native values ``(X, Y, Z)``.
@@ -240,7 +241,7 @@ class Engine:
             backend=name,
             max_memory_bytes=self.max_memory_bytes,
             core=self.core,
-            skip_air=self.skip_air,
+            skip_background=self.skip_background,
         )
 
     def run(
@@ -294,9 +295,9 @@ class Engine:
 
         if self.progress is not None:
             self.progress(done, total)
-        if plan.air is not None:
+        if plan.background is not None:
             _interpolate(lr, out, self.scale)
-            plan.air.complete(out[0], divisor)
+            plan.background.complete(out[0], divisor)
         for tile in plan.tiles:
             plan.executor.run(
                 lr[tile.input_slices],
@@ -326,18 +327,22 @@ class Engine:
 
     def _without_air(self, plan: Plan, lr: Tensor, offset: float, divisor: float) -> Plan:
         """Leave out what interpolation restores as well."""
-        asked = self.skip_air and self.channels == 1 and self.multiple_of == (1, 1, 1)
+        asked = self.skip_background and self.channels == 1 and self.multiple_of == (1, 1, 1)
         if not asked or plan.executor.even:
             return plan
         try:
-            air = find_air(lr, self.halo, self._ask, offset=offset, divisor=divisor)
+            background = find_background(lr, self.halo, self._ask, offset=offset, divisor=divisor)
         except torch.OutOfMemoryError:
             # A block of the plan may not fit either; what to do then is decided by its run.
-            air = None
-        if air is None:
+            background = None
+        if background is None:
             return plan
-        tiles, left_out = shrink(plan.tiles, air, self.halo)
-        return replace(plan, tiles=tiles, air_voxels=left_out, air=air) if left_out else plan
+        tiles, left_out = shrink(plan.tiles, background, self.halo)
+        return (
+            replace(plan, tiles=tiles, background_voxels=left_out, background=background)
+            if left_out
+            else plan
+        )
 
     def _ask(self, block: Tensor) -> Tensor:
         parameter = next(self.network.parameters(), block)
@@ -394,11 +399,11 @@ class Engine:
             torch.cuda.empty_cache()
         largest = max(plan.executor.working_bytes(tile.shape) for tile in plan.tiles)
         with suppress(MemoryLimitError):
-            humbler = self._plan(plan.shape, plan.device, largest // 2)
-            fits = max(humbler.executor.working_bytes(tile.shape) for tile in humbler.tiles)
+            smaller = self._plan(plan.shape, plan.device, largest // 2)
+            fits = max(smaller.executor.working_bytes(tile.shape) for tile in smaller.tiles)
             if fits < largest:
                 self._warn_once("memory of %s does not suffice; going on in smaller blocks", plan)
-                return humbler
+                return smaller
         if plan.device.type == "cuda":
             self._warn_once("memory of %s does not suffice; going on on the processor", plan)
             # What comes after is no smaller, such as further chunks of the same volume.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medsr.infer.engine.background import RIPPLE, TOLERANCE, find_air
+from medsr.infer.engine.background import RIPPLE, TOLERANCE, find_background
 from medsr.infer.engine.engine import Engine
 from medsr.networks import SRNetwork, build_network
 
@@ -37,11 +37,11 @@ def test_air_is_left_out_and_nothing_changes(head: torch.Tensor) -> None:
     net = network()
     engine = Engine(net, precision="fp32")
     plan = engine.plan_for(head)
-    assert 0.5 < plan.air_share < 1
+    assert 0.5 < plan.background_share < 1
     skipped = engine.run(head, plan=plan)
-    full = Engine(net, precision="fp32", skip_air=False).run(head)
+    full = Engine(net, precision="fp32", skip_background=False).run(head)
     assert float((skipped - full).abs().max()) <= 1e-5
-    assert Engine(net, precision="fp32", skip_air=False).plan_for(head).air_share == 0
+    assert Engine(net, precision="fp32", skip_background=False).plan_for(head).background_share == 0
 
 
 @pytest.mark.parametrize("core", [24, (72, 20, 56)])
@@ -49,8 +49,8 @@ def test_every_tile_gets_its_own_box(head: torch.Tensor, core: object) -> None:
     net = network()
     engine = Engine(net, precision="fp32", core=core)  # type: ignore[arg-type]
     whole = Engine(net, precision="fp32").plan_for(head)
-    assert engine.plan_for(head).air_share >= whole.air_share
-    full = Engine(net, precision="fp32", skip_air=False).run(head)
+    assert engine.plan_for(head).background_share >= whole.background_share
+    full = Engine(net, precision="fp32", skip_background=False).run(head)
     assert float((engine.run(head) - full).abs().max()) <= 1e-5
 
 
@@ -61,21 +61,21 @@ def test_native_units_and_faint_noise(head: torch.Tensor) -> None:
     native = noisy * 2048 - 1024
     units = {"offset": -1024.0, "divisor": 2048.0}
     engine = Engine(net, precision="fp32")
-    assert engine.plan_for(native, **units).air_share > 0.5
-    full = Engine(net, precision="fp32", skip_air=False).run(native, **units)
+    assert engine.plan_for(native, **units).background_share > 0.5
+    full = Engine(net, precision="fp32", skip_background=False).run(native, **units)
     assert float((engine.run(native, **units) - full).abs().max()) <= TOLERANCE * 2048
 
 
 def test_a_network_that_answers_something_else_to_nothing_is_run_everywhere(
     head: torch.Tensor,
 ) -> None:
-    assert Engine(network(bias=2 * TOLERANCE)).plan_for(head).air_share == 0
+    assert Engine(network(bias=2 * TOLERANCE)).plan_for(head).background_share == 0
 
 
 def test_noise_is_not_air(head: torch.Tensor) -> None:
     torch.manual_seed(1)
     noisy = head + 4 * RIPPLE * torch.rand_like(head)
-    assert Engine(network()).plan_for(noisy).air_share == 0
+    assert Engine(network()).plan_for(noisy).background_share == 0
 
 
 @pytest.mark.parametrize("shape", [(72, 64, 56), (71, 61, 13), (70, 9, 56)])
@@ -95,13 +95,13 @@ def test_edges_where_padding_shows_are_as_the_network_has_them(
     native = native * 2048 - 1024
     units = {"offset": -1024.0, "divisor": 2048.0}
     engine = Engine(net, precision="fp32")
-    air = find_air(native, net.halo, lambda block: net(block), **units)
+    air = find_background(native, net.halo, lambda block: net(block), **units)
     assert air is not None
     assert air.empty[0].all()
     assert air.empty[:, -1, -1].any()
     plan = engine.plan_for(native, **units)
-    assert plan.air_share > 0.5
-    full = Engine(net, precision="fp32", skip_air=False).run(native, **units)
+    assert plan.background_share > 0.5
+    full = Engine(net, precision="fp32", skip_background=False).run(native, **units)
     nearest = native
     for axis, factor in enumerate(scale):
         nearest = nearest.repeat_interleave(factor, axis)
@@ -113,6 +113,6 @@ def test_a_volume_of_nothing_at_all() -> None:
     engine = Engine(network(), precision="fp32")
     lr = torch.zeros(64, 64, 48)
     plan = engine.plan_for(lr)
-    assert plan.air_share == 1
+    assert plan.background_share == 1
     assert plan.as_dict()["count"] == 0
     assert torch.equal(engine.run(lr, plan=plan), torch.zeros(1, 64, 64, 96))

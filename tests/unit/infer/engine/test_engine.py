@@ -177,7 +177,7 @@ def test_out_of_memory_is_met_with_smaller_blocks_and_one_warning(
 ) -> None:
     network = Hungry(bears=1500)
     lr = torch.rand(20, 20, 20)
-    sr = Engine(network, precision="fp32", skip_air=False).run(lr)
+    sr = Engine(network, precision="fp32", skip_background=False).run(lr)
     torch.testing.assert_close(sr[0], lr + 1)
     assert max(network.blocks) == 8000
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -194,7 +194,7 @@ def test_what_a_failed_block_held_is_free_before_the_next() -> None:
             held.append(weakref.ref(scratch))
             return super().forward(scratch)
 
-    Engine(Holding(bears=1500), precision="fp32", skip_air=False).run(torch.rand(20, 20, 20))
+    Engine(Holding(bears=1500), precision="fp32", skip_background=False).run(torch.rand(20, 20, 20))
     assert len(held) > 2
     assert not any(alive)
 
@@ -202,7 +202,7 @@ def test_what_a_failed_block_held_is_free_before_the_next() -> None:
 def test_no_room_for_the_question_about_air_is_no_failure() -> None:
     lr = torch.zeros(48, 48, 48)
     assert Engine(Hungry(bears=10**9), precision="fp32").run(lr)[0, 0, 0, 0] == 1
-    assert Engine(Hungry(bears=0), precision="fp32").plan_for(lr).air_share == 0
+    assert Engine(Hungry(bears=0), precision="fp32").plan_for(lr).background_share == 0
 
 
 @pytest.mark.parametrize("limit_bytes", [None, 2**24])
@@ -224,7 +224,7 @@ def test_the_callers_network_stays_where_it_is(network: torch.nn.Module) -> None
 
 def test_memory_that_never_suffices_is_refused() -> None:
     with pytest.raises(MemoryLimitError, match="does not fit"):
-        Engine(Hungry(bears=0), precision="fp32", skip_air=False).run(torch.rand(6, 6, 6))
+        Engine(Hungry(bears=0), precision="fp32", skip_background=False).run(torch.rand(6, 6, 6))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -232,7 +232,7 @@ def test_the_whole_volume_decides_and_not_a_tile(table: dict[str, Fake]) -> None
                 parameter.zero_()  # without biases zeros give zeros, which is air
     engine = Engine(chain, backend="torch", core=32)
     plan = engine.plan_for(lr)
-    assert plan.air_share > 0.5
+    assert plan.background_share > 0.5
     seconds = fastest(engine, plan, lr).seconds
     assert min(seconds, key=seconds.__getitem__) == "torch"
     # By tiles it is all of the volume, each tile with its halo.
