@@ -1,9 +1,9 @@
 """The fastest backend for a volume on this machine, told from a piece of the work to be done.
 
 How long a backend takes depends on how it goes through a volume: torch leaves out background, the
-other libraries work through all tiles. So what is timed is a piece of the very plan that would run, and
-what is compared is the time of whole plans. Plans are made by ``medsr.infer.engine.engine``, which
-asks only for networks that torch does not stream.
+other libraries work through all tiles. So what is timed is a piece of the very plan that would run,
+and what is compared is the time of whole plans. Plans are made by ``medsr.infer.engine.engine``,
+which asks only for networks that torch does not stream.
 """
 
 from __future__ import annotations
