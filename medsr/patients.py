@@ -142,8 +142,8 @@ class HashedPatients:
         by_spelling: dict[str, list[str]] = {}
         for name in patient_ids:
             by_spelling.setdefault(spelling(name), []).append(name)
-        hashes, known = self._hash([*by_spelling]), set(self.hashes)
-        hit = [names for names, h in zip(by_spelling.values(), hashes, strict=True) if h in known]
+        hashes, stated = self._hash([*by_spelling]), set(self.hashes)
+        hit = [names for names, h in zip(by_spelling.values(), hashes, strict=True) if h in stated]
         return frozenset(name for names in hit for name in names)
 
     def _hash(self, spellings: Sequence[str]) -> list[str]:

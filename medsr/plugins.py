@@ -132,8 +132,8 @@ class Registry(Mapping[str, F]):
             return self._entries[name]
         offered = self._offered()
         if name not in offered:
-            known = ", ".join(sorted({*self, *offered}))
-            raise self.error(f"{self.what} {name!r} is unknown; known are {known}")
+            available = ", ".join(sorted({*self, *offered}))
+            raise self.error(f"{self.what} {name!r} is unknown; known are {available}")
         try:
             return self._load(offered[name])
         except (ImportError, AttributeError) as problem:
@@ -144,27 +144,27 @@ class Registry(Mapping[str, F]):
 
     def entries(self) -> list[Entry[F]]:
         """All entries by name, those of other packages that load among them."""
-        found = {name: self.find(name) for name in self}
+        by_name = {name: self.find(name) for name in self}
         for name, point in self._offered().items():
-            if name not in found:
+            if name not in by_name:
                 try:
-                    found[name] = self._load(point)
+                    by_name[name] = self._load(point)
                 except (ImportError, AttributeError):
                     continue  # said by find() to whoever asks for this one
-        return [found[name] for name in sorted(found, key=str.lower)]
+        return [by_name[name] for name in sorted(by_name, key=str.lower)]
 
     def public(self) -> dict[str, Any]:
         """What the package's modules give to users of the package, by name.
 
         That is what their ``__all__`` lists; of a module without it, the classes that it registers.
         """
-        found: dict[str, Any] = {}
+        offered: dict[str, Any] = {}
         for factory in self.values():
             module = import_module(factory.__module__)
             if module.__name__.startswith(f"{self.package}."):
                 names = getattr(module, "__all__", (getattr(factory, "__name__", ""),))
-                found |= {name: getattr(module, name) for name in names if hasattr(module, name)}
-        return found
+                offered |= {name: getattr(module, name) for name in names if hasattr(module, name)}
+        return offered
 
     def attribute(self, name: str) -> Any:
         """Serve as ``__getattr__`` of the package, for the classes of :meth:`public`.
@@ -234,8 +234,8 @@ def source_of(documented: object) -> str:
         'Wan et al. 2024'
     """
     text = inspect.getdoc(documented) or ""
-    found = re.search(r"^Source: (.+?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-    return " ".join(found[1].split()) if found else ""
+    match = re.search(r"^Source: (.+?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    return " ".join(match[1].split()) if match else ""
 
 
 def _entry(name: str, factory: F, facts: Mapping[str, Any]) -> Entry[F]:
@@ -310,8 +310,8 @@ _NAMES: dict[object, str] = {
 def _kinds(hint: object) -> tuple[str, ...]:
     """What YAML may give for an annotation; empty where that cannot be said."""
     members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    found = [_NAMES.get(get_origin(member) or member) for member in members]
-    return () if None in found else tuple(dict.fromkeys(cast("list[str]", found)))
+    names = [_NAMES.get(get_origin(member) or member) for member in members]
+    return () if None in names else tuple(dict.fromkeys(cast("list[str]", names)))
 
 
 def _is_number(value: object) -> bool:

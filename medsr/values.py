@@ -73,11 +73,11 @@ class ArrayValues:
         """See :class:`Values`."""
         keys = keys_of(self._data)
         upper = count_keys(keys >> 16, DIGITS)
-        found = []
+        differences = []
         for place in np.flatnonzero(upper >= share * self.size):
             lower = count_keys(keys[keys >> 16 == place] & (DIGITS - 1), DIGITS)
-            found += recurring(int(place), lower, share * self.size, self._data.dtype)
-        return sorted(found, key=lambda pair: -pair[1])
+            differences += recurring(int(place), lower, share * self.size, self._data.dtype)
+        return sorted(differences, key=lambda pair: -pair[1])
 
 
 def count_between(data: Array, low: float, high: float) -> int:

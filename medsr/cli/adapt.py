@@ -81,13 +81,13 @@ def adapt_command(
 def _print_summary(adapted: Adapted, base: str) -> None:
     training = adapted.spec.training
     write(f"learnt from {len(training['scans'])} scans of {training['patients']} patients")
-    found = adapted.held_out
-    if found is None:
+    scores = adapted.held_out
+    if scores is None:
         write("held-out scans: none, so nothing is known of any gain")
     else:
         write(
-            f"held-out scans: {len(found.before)}, PSNR {fmean(found.before):.2f} dB with {base}, "
-            f"{fmean(found.after):.2f} dB adapted, {found.gain:+.2f} dB "
-            f"(better on {found.better} of {len(found.before)})"
+            f"held-out scans: {len(scores.before)}, PSNR {fmean(scores.before):.2f} dB with {base}"
+            f", {fmean(scores.after):.2f} dB adapted, {scores.gain:+.2f} dB "
+            f"(better on {scores.better} of {len(scores.before)})"
         )
     write(f"model folder: {adapted.folder}")

@@ -105,6 +105,6 @@ def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        words = all(isinstance(item, str) for item in value)
-        return (" " if words else " x ").join(_plain(item) for item in value)
+        is_text = all(isinstance(item, str) for item in value)
+        return (" " if is_text else " x ").join(_plain(item) for item in value)
     return str(value)

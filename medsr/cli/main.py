@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python's last search for garbage takes longer than many a command, and finds what the
         # end of the process frees anyway.
         atexit.register(gc.freeze)
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words or _is_set("MEDSR_DEBUG")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given or _is_set("MEDSR_DEBUG")
     try:
-        result = build_app(words)(args=words, prog_name="medsr", standalone_mode=False)
+        result = build_app(given)(args=given, prog_name="medsr", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_gone()

@@ -30,8 +30,11 @@ def quantise_command(
     from medsr.model import SRModel
 
     source = SRModel.load(model)
-    found = calibration_patches(cohort, source.spec, split=split, count=patches)
-    quantised = quantise(source, found)
+    calibration = calibration_patches(cohort, source.spec, split=split, count=patches)
+    quantised = quantise(source, calibration)
     quantised.save(output)
     if not quiet:
-        write(f"{quantised.spec.name}: calibrated on {len(found)} patches; model folder: {output}")
+        write(
+            f"{quantised.spec.name}: calibrated on {len(calibration)} patches; "
+            f"model folder: {output}"
+        )

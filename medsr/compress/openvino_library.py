@@ -103,9 +103,9 @@ def _own_signal_stack() -> Iterator[None]:
         return
     libc = ctypes.CDLL(None)
     before = _SignalStack()
-    known = libc.sigaltstack(None, ctypes.byref(before)) == 0
+    is_saved = libc.sigaltstack(None, ctypes.byref(before)) == 0
     try:
         yield
     finally:
-        if known:
+        if is_saved:
             libc.sigaltstack(ctypes.byref(before), None)

@@ -72,8 +72,8 @@ def prune(
     spec = model.spec
     # A copy whose layers are all plain; `merged` may return the network itself.
     source = copy.deepcopy(model.module.merged()).cpu().float().eval().requires_grad_(True)
-    kept = {"width": _new_width(source, width, ratio), **(options or {})}
-    new_options = {**source.merged_options(spec.options), **kept}
+    pruned_options = {"width": _new_width(source, width, ratio), **(options or {})}
+    new_options = {**source.merged_options(spec.options), **pruned_options}
     target = build_network(spec.network, spec.scale, **new_options).merged().eval()
     if pairs:
         _gradients(source, pairs)
@@ -82,7 +82,7 @@ def prune(
         _take_out(tp, source, _channels(target), importance)
         target.load_state_dict(source.state_dict(), strict=True)
     except (RuntimeError, ValueError, LookupError, AttributeError) as error:
-        wanted = ", ".join(f"{name} {value}" for name, value in kept.items())
+        wanted = ", ".join(f"{name} {value}" for name, value in pruned_options.items())
         reason = str(error).strip().split("\n", 1)[0]
         raise ModelError(
             f"model {spec.name}: {spec.network} cannot be pruned to {wanted} ({reason}); "
@@ -90,7 +90,7 @@ def prune(
         ) from error
     pruned = dataclasses.replace(
         spec,
-        name=f"{spec.name}-w{kept['width']}",
+        name=f"{spec.name}-w{pruned_options['width']}",
         options=new_options,
         halo=target.halo,
         multiple_of=target.multiple_of,
@@ -100,11 +100,11 @@ def prune(
             "pruned": {
                 "from": spec.name,
                 "weights_sha256": model.weight_hash,
-                "kept": kept,
+                "kept": pruned_options,
                 "importance": "taylor" if pairs else "l2",
             },
         },
-        description=f"{spec.name} pruned to {kept['width']} channels",
+        description=f"{spec.name} pruned to {pruned_options['width']} channels",
     )
     return SRModel(target.requires_grad_(False), pruned)
 

@@ -169,7 +169,7 @@ def _sites(table: Path) -> dict[str, str]:
             rows = list(csv.DictReader(file, delimiter="\t"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CohortError(f"{table.name} cannot be read; write it as UTF-8 with tabs") from error
-    found: dict[str, str] = {}
+    entities: dict[str, str] = {}
     for row in rows:
         cells = {
             key.strip().lower(): value.strip()
@@ -182,8 +182,8 @@ def _sites(table: Path) -> dict[str, str]:
             (_place(cells.get(column)) for column in _PLACE_COLUMNS if column in cells), ""
         )
         if subject:
-            found[subject] = coded or named
-    return found
+            entities[subject] = coded or named
+    return entities
 
 
 def _told(value: object) -> str:

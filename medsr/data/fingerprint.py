@@ -82,8 +82,8 @@ def coarse_likeness(one: Spectrum, others: Spectrum, *, workers: int = 1) -> Flo
     """
     from scipy.fft import irfftn
 
-    found = irfftn(np.conj(one) * others, s=(TORUS,) * 3, axes=(1, 2, 3), workers=workers)
-    return np.asarray(found.max(axis=(1, 2, 3)), dtype=np.float32)
+    correlations = irfftn(np.conj(one) * others, s=(TORUS,) * 3, axes=(1, 2, 3), workers=workers)
+    return np.asarray(correlations.max(axis=(1, 2, 3)), dtype=np.float32)
 
 
 def fine_likeness(one: Fingerprint, other: Fingerprint) -> float:
@@ -174,8 +174,8 @@ def _best_offset(a: FloatArray, b: FloatArray) -> tuple[int, int, int]:
 
     lengths = zip(a.shape, b.shape, strict=True)
     shape = [int(next_fast_len(m + n - 1, real=True)) for m, n in lengths]
-    found = irfftn(rfftn(a, shape) * np.conj(rfftn(b, shape)), shape)
-    peak = np.unravel_index(int(found.argmax()), found.shape)
+    correlation = irfftn(rfftn(a, shape) * np.conj(rfftn(b, shape)), shape)
+    peak = np.unravel_index(int(correlation.argmax()), correlation.shape)
     x, y, z = (
         int(at) if at < size else int(at) - length
         for at, size, length in zip(peak, a.shape, shape, strict=True)

@@ -169,12 +169,12 @@ def near_spellings(records: Sequence[ScanRecord]) -> tuple[Twins, ...]:
     for record in records:
         people = by_spelling.setdefault(spelling(record.patient_id), {})
         people.setdefault(record.patient_id, record)
-    found = [
+    same_scans = [
         Twins(first, second, None)
         for people in by_spelling.values()
         for first, second in combinations(people.values(), 2)
     ]
-    return tuple(sorted(found, key=lambda twins: not twins.leaks))
+    return tuple(sorted(same_scans, key=lambda twins: not twins.leaks))
 
 
 def same_content(
@@ -230,13 +230,13 @@ def _fingerprints(
     records: Sequence[ScanRecord], progress: Progress | None
 ) -> tuple[list[tuple[ScanRecord, Fingerprint]], tuple[tuple[str, str], ...]]:
     """Fingerprint every scan that can be read; also say which cannot."""
-    found: list[tuple[ScanRecord, Fingerprint]] = []
+    fingerprints: list[tuple[ScanRecord, Fingerprint]] = []
     unread: list[tuple[str, str]] = []
     for number, record in enumerate(records):
         if progress is not None:
             progress(number, len(records), "reading")
         try:
-            found.append((record, fingerprint(load(record.path, modality=record.modality))))
+            fingerprints.append((record, fingerprint(load(record.path, modality=record.modality))))
         except MedsrError as error:
             unread.append((record.scan_id, type(error).__name__))
             logger.warning(
@@ -244,7 +244,7 @@ def _fingerprints(
                 number + 1,
                 type(error).__name__,
             )
-    return found, tuple(unread)
+    return fingerprints, tuple(unread)
 
 
 def _candidates(

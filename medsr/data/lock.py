@@ -314,12 +314,12 @@ def read_lock(path: str | Path) -> Lock:
             f"{path}: no lock file of this version, {key}: {first['msg']}; make one with medsr "
             "cohort split"
         ) from error
-    known: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for number, scan in enumerate(lock.scans, start=1):
-        if known.setdefault(scan.patient_id, scan.split) != scan.split:
+        if split_of.setdefault(scan.patient_id, scan.split) != scan.split:
             raise CohortError(
                 f"{path}: the patient of scan {number} (split {scan.split}) stands also in split "
-                f"{known[scan.patient_id]}; the file was changed by hand: make it again"
+                f"{split_of[scan.patient_id]}; the file was changed by hand: make it again"
             )
     if not lock.scans:
         raise CohortError(f"{path}: the lock holds no scan; make it again")
@@ -387,10 +387,10 @@ def verify(
             elif _size(place) != told.bytes or _digest(place) != told.sha256:
                 changed.append(told.path)
     if missing or changed:
-        found = [f"{len(missing)} missing"] * bool(missing)
-        found += [f"{len(changed)} changed"] * bool(changed)
+        problems = [f"{len(missing)} missing"] * bool(missing)
+        problems += [f"{len(changed)} changed"] * bool(changed)
         raise CohortChangedError(
-            f"{path}: of {len(chosen)} scans {' and '.join(found)} since they were locked, the "
+            f"{path}: of {len(chosen)} scans {' and '.join(problems)} since they were locked, the "
             f"first {(missing + changed)[0]}; bring them back, or lock the cohort again with "
             "medsr cohort split --extend"
         )
@@ -410,8 +410,8 @@ def _hash(path: Path, folder: Path) -> FileHash:
 
 
 def _files(path: Path) -> list[Path]:
-    found = (place / name for place, _, names in walk(path) for name in names)
-    return sorted(file for file in found if file.is_file())
+    files = (place / name for place, _, names in walk(path) for name in names)
+    return sorted(file for file in files if file.is_file())
 
 
 def _size(path: Path) -> int:

@@ -292,19 +292,21 @@ def _sharp_axes(where: str, text: str) -> str:
 def _check_unique(manifest: Path, records: Iterable[ScanRecord]) -> None:
     first: dict[Path, int] = {}
     for record in records:
-        known = first.setdefault(record.path, record.line)
-        if known != record.line:
+        first_line = first.setdefault(record.path, record.line)
+        if first_line != record.line:
             raise CohortError(
-                f"{manifest}: lines {known} and {record.line} list the same scan; keep one of them"
+                f"{manifest}: lines {first_line} and {record.line} list the same scan; "
+                "keep one of them"
             )
 
 
 def _check_leaks(manifest: Path, records: Iterable[ScanRecord]) -> None:
     first: dict[str, ScanRecord] = {}
     for record in records:
-        known = first.setdefault(record.patient_id, record)
-        if known.split != record.split:
+        first_record = first.setdefault(record.patient_id, record)
+        if first_record.split != record.split:
             raise CohortError(
                 f"{manifest}: the patient of line {record.line} (split {record.split}) stands also "
-                f"in line {known.line} (split {known.split}); keep each patient in one split"
+                f"in line {first_record.line} (split {first_record.split}); "
+                "keep each patient in one split"
             )

@@ -41,8 +41,8 @@ def training_scans(spec: ModelSpec, records: Sequence[ScanRecord]) -> tuple[Scan
     """
     if spec.training_patients is None:
         return ()
-    known = spec.training_patients.overlap(record.patient_id for record in records)
-    return tuple(record for record in records if record.patient_id in known)
+    overlapping = spec.training_patients.overlap(record.patient_id for record in records)
+    return tuple(record for record in records if record.patient_id in overlapping)
 
 
 def training_warnings(specs: Iterable[ModelSpec]) -> tuple[str, ...]:
@@ -59,20 +59,20 @@ def training_warnings(specs: Iterable[ModelSpec]) -> tuple[str, ...]:
         >>> len(training_warnings([silent]))
         1
     """
-    found = []
+    messages = []
     for spec in specs:
         told = spec.training_patients
         if told is None:
-            found.append(
+            messages.append(
                 f"model {spec.name} does not say whom it was trained on; whether it learnt from "
                 "patients scored here cannot be known"
             )
         elif not told.is_complete:
-            found.append(
+            messages.append(
                 f"model {spec.name} learnt from {', '.join(told.unstated)}, which does not say "
                 "whom it was trained on; whether that was on patients scored here cannot be known"
             )
-    return tuple(found)
+    return tuple(messages)
 
 
 def refuse_training_patients(
@@ -111,12 +111,12 @@ def refuse_training_patients(
     for spec in specs:
         scans = training_scans(spec, records)
         if scans:
-            known = len({record.patient_id for record in scans})
+            count = len({record.patient_id for record in scans})
             everybody = len({record.patient_id for record in records})
             names = ", ".join(record.scan_id for record in scans[:_NAMED])
             more = f" and {len(scans) - _NAMED} more" if len(scans) > _NAMED else ""
             raise TrainingPatientsError(
-                f"model {spec.name} learnt from {known} of the {everybody} patients to be scored "
+                f"model {spec.name} learnt from {count} of the {everybody} patients to be scored "
                 f"(scans {names}{more}), so its scores would flatter it; take another split or "
                 "leave the model out. If these are other people who share an identifier by "
                 "chance, put the name of their data set before it"

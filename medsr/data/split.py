@@ -35,22 +35,22 @@ def parse_fractions(text: str) -> dict[str, float]:
         >>> parse_fractions("train=0.8, test=0.2")
         {'train': 0.8, 'test': 0.2}
     """
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = (word.strip() for word in part.partition("="))
         try:
             value = float(number)
         except ValueError:
             value = math.nan
-        if not name or name in found or not 0 < value <= 1:
+        if not name or name in shares or not 0 < value <= 1:
             raise UsageError(
                 f"fractions {text!r}: {part.strip()!r} is no NAME=FRACTION with a fraction above 0 "
                 "up to 1; write train=0.7,dev=0.15,test=0.15"
             )
-        found[name] = value
-    if not math.isclose(sum(found.values()), 1.0, abs_tol=1e-6):
-        raise UsageError(f"fractions {text!r} add up to {sum(found.values()):g}; make that 1")
-    return found
+        shares[name] = value
+    if not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-6):
+        raise UsageError(f"fractions {text!r} add up to {sum(shares.values()):g}; make that 1")
+    return shares
 
 
 def strata(records: Sequence[ScanRecord]) -> dict[str, str]:

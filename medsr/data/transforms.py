@@ -149,11 +149,11 @@ def prepare_scan(
     for axis in axes:
         order = [a for a in range(3) if a != axis] + [axis]
         turned = image.permute(0, *(a + 1 for a in order)).contiguous()
-        found = indices({"body": turned > threshold})
+        body_indices = indices({"body": turned > threshold})
         sample = {
             "image": turned,
-            "body_fg": torch.as_tensor(found["body_fg"]).to(torch.int32),
-            "body_bg": torch.as_tensor(found["body_bg"]).to(torch.int32),
+            "body_fg": torch.as_tensor(body_indices["body_fg"]).to(torch.int32),
+            "body_bg": torch.as_tensor(body_indices["body_bg"]).to(torch.int32),
         }
         entries.append(
             PreparedScan(

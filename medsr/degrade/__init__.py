@@ -84,8 +84,10 @@ def for_domain(
         return degradation
     modality = domain.partition("/")[0]
     if modality not in degradation:
-        known = ", ".join(degradation)
-        raise UsageError(f"no degradation is given for {modality or 'unknown'} scans, only {known}")
+        available = ", ".join(degradation)
+        raise UsageError(
+            f"no degradation is given for {modality or 'unknown'} scans, only {available}"
+        )
     return degradation[modality]
 
 

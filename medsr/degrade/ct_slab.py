@@ -156,7 +156,7 @@ class CTSlab:
 
         On a grid that is not ``factor`` times finer, the PSF keeps its width in coarse voxels.
         """
-        found: list[Tensor | None] = []
+        matrices: list[Tensor | None] = []
         for axis, (n, m) in enumerate(zip(fine, coarse, strict=True)):
             ratio = n / m
             own = None
@@ -166,8 +166,8 @@ class CTSlab:
             if axis < 2 and sigma > 0:
                 psf = gaussian_matrix(n, sigma)
                 own = psf if own is None else own @ psf
-            found.append(own)
-        return (found[0], found[1], found[2])
+            matrices.append(own)
+        return (matrices[0], matrices[1], matrices[2])
 
     def apply(self, hr: Tensor, params: CTSlabParams) -> Tensor:
         """Degrade ``(…, X, Y, Z)``; the remainder of a size that is no multiple is dropped."""

@@ -78,9 +78,9 @@ def crop_matrix(size: int, factor: int, window: str, mirror: bool) -> Tensor:
     Returns:
         Rows that sum to one, so that constants survive.
     """
-    kept = size // factor
-    full = torch.zeros(kept, size, dtype=torch.float64)
-    full[:, : kept * factor] = crop_rows(kept * factor, kept, window, mirror)
+    coarse_size = size // factor
+    full = torch.zeros(coarse_size, size, dtype=torch.float64)
+    full[:, : coarse_size * factor] = crop_rows(coarse_size * factor, coarse_size, window, mirror)
     return full
 
 

@@ -109,12 +109,12 @@ class Distiller(nn.Module):
         for term in terms:
             term.bind(student, teacher)
         taps = [tap for term in terms for tap in term.needs]
-        ours = (tap.student for tap in taps if tap.student)
-        self._student_taps = FeatureTaps(student, ours, "student")
+        student_names = (tap.student for tap in taps if tap.student)
+        self._student_taps = FeatureTaps(student, student_names, "student")
         self._teacher_taps = None
         if teacher is not None:
-            theirs = (tap.teacher for tap in taps if tap.teacher)
-            self._teacher_taps = FeatureTaps(teacher, theirs, "teacher")
+            teacher_names = (tap.teacher for tap in taps if tap.teacher)
+            self._teacher_taps = FeatureTaps(teacher, teacher_names, "teacher")
         self._setup_terms()
 
     @property
@@ -134,8 +134,10 @@ class Distiller(nn.Module):
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters for the student's optimiser: its own and those of the terms' projections."""
-        theirs = {id(p) for network in self.adversaries.values() for p in network.parameters()}
-        return (p for p in self.parameters() if p.requires_grad and id(p) not in theirs)
+        adversary_ids = {
+            id(p) for network in self.adversaries.values() for p in network.parameters()
+        }
+        return (p for p in self.parameters() if p.requires_grad and id(p) not in adversary_ids)
 
     def forward(self, batch: Batch, active: Collection[str] | None = None) -> Distilled:
         """Run the student, ask the teacher, and compare them.
@@ -214,8 +216,8 @@ class Distiller(nn.Module):
         Taps that give nothing are found here, before the first step.
         """
         waiting = [term for term in map(self.term, self.terms) if type(term).setup != Term.setup]
-        theirs = () if self._teacher_taps is None else self._teacher_taps.names
-        if not (waiting or self._student_taps.names or theirs):
+        teacher_names = () if self._teacher_taps is None else self._teacher_taps.names
+        if not (waiting or self._student_taps.names or teacher_names):
             return
         student = teacher = _probe(self.student, self._student_taps)
         if self.teacher is not None and self._teacher_taps is not None:
@@ -243,11 +245,15 @@ def _check_networks(student: nn.Module, teacher: nn.Module) -> None:
     shared = {id(p) for p in student.parameters()} & {id(p) for p in teacher.parameters()}
     if shared or student is teacher:
         raise UsageError("student and teacher share parameters; give the teacher its own copy")
-    ours, theirs = getattr(student, "scale", None), getattr(teacher, "scale", None)
-    if ours is not None and theirs is not None and tuple(ours) != tuple(theirs):
+    student_scale, teacher_scale = getattr(student, "scale", None), getattr(teacher, "scale", None)
+    if (
+        student_scale is not None
+        and teacher_scale is not None
+        and tuple(student_scale) != tuple(teacher_scale)
+    ):
         raise UsageError(
-            f"the student enlarges by {tuple(ours)} and the teacher by {tuple(theirs)}; "
-            "both must have one scale"
+            f"the student enlarges by {tuple(student_scale)} and the teacher by "
+            f"{tuple(teacher_scale)}; both must have one scale"
         )
 
 

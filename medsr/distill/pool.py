@@ -43,8 +43,8 @@ def inverse_error_weights(errors: Sequence[float], sharpness: float) -> tuple[fl
     logarithms = [-sharpness * math.log(max(error, 1e-20)) for error in errors]
     highest = max(logarithms)
     raw = [math.exp(value - highest) for value in logarithms]
-    kept = [value if value >= NEGLIGIBLE * sum(raw) else 0.0 for value in raw]
-    return tuple(value / sum(kept) for value in kept)
+    shares = [value if value >= NEGLIGIBLE * sum(raw) else 0.0 for value in raw]
+    return tuple(value / sum(shares) for value in shares)
 
 
 class TeacherPool(nn.Module):
@@ -123,8 +123,8 @@ class TeacherPool(nn.Module):
 
     def weights_for(self, domain: str) -> tuple[float, ...]:
         """Return the teachers' weights in a domain, of sum one."""
-        found = self.weights.get(domain) or self.weights.get(domain.partition("/")[0])
-        return found or self.weights[""]
+        own_weights = self.weights.get(domain) or self.weights.get(domain.partition("/")[0])
+        return own_weights or self.weights[""]
 
     def forward(self, lr: Tensor, domains: Sequence[str] = ()) -> Tensor:
         """Ask the teachers and return their weighted mean.

@@ -34,8 +34,8 @@ class AxisOrder:
     @classmethod
     def of(cls, geometry: Geometry) -> AxisOrder:
         """Find the order; the slice axis is clearly the longest, without one the array's last."""
-        found = geometry.slice_axis()
-        slice_axis = 2 if found is None else found
+        thick_axis = geometry.slice_axis()
+        slice_axis = 2 if thick_axis is None else thick_axis
         codes = geometry.axcodes
         plane = [axis for axis in range(3) if axis != slice_axis]
         plane.sort(key=lambda axis: "RLAPSI".index(codes[axis]))

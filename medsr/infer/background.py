@@ -53,16 +53,16 @@ def in_patches(equal: BoolArray, at: int) -> BoolArray:
     Returns:
         ``(X, Y)``.
     """
-    found = np.zeros(equal.shape[1:], dtype=np.bool_)
+    mask = np.zeros(equal.shape[1:], dtype=np.bool_)
     if not equal[at].any():
-        return found
+        return mask
     for axes in combinations(range(3), 2):
         opened = equal
         for better in (np.logical_and, np.logical_or):
             for axis in axes:
                 opened = running(opened, better, axis)
-        found |= opened[at]
-    return found
+        mask |= opened[at]
+    return mask
 
 
 class Faces:

@@ -133,10 +133,10 @@ def choose(
     axes = _refined_axes(ratio)
     fitting = [s for s in students if _refined_axes(s.scale) == axes]
     if not fitting:
-        known = ", ".join(f"{s.name} {_factor(s.scale)}" for s in students)
+        available = ", ".join(f"{s.name} {_factor(s.scale)}" for s in students)
         raise OutOfScopeError(
             f"no shipped {modality} model refines by {_factor(ratio)} "
-            f"(in-plane, in-plane, slice); there are {known}; {advice}"
+            f"(in-plane, in-plane, slice); there are {available}; {advice}"
         )
     problems = {spec.name: misfits(spec, geometry, modality) for spec in fitting}
     suited = [spec for spec in fitting if not problems[spec.name]]

@@ -181,9 +181,9 @@ def cut(
     left = limit_bytes - int(psutil.Process().memory_info().rss) - RESERVE_BYTES
     core = _thickest(costs, count, halo, multiple, left)
     while True:
-        found = divide(count, halo, multiple, core, flipped=axis in order.flips)
-        read = max(chunk.stop - chunk.start for chunk in found)
-        planes = max(chunk.planes for chunk in found)
+        pieces = divide(count, halo, multiple, core, flipped=axis in order.flips)
+        read = max(chunk.stop - chunk.start for chunk in pieces)
+        planes = max(chunk.planes for chunk in pieces)
         engine.max_memory_bytes = left - costs.beside_engine(read)
         try:
             if costs.restoring(read, planes) > left:
@@ -200,10 +200,10 @@ def cut(
                 ) from error
             core = max(multiple, core // 2 // multiple * multiple)
             continue
-        computed = sum(chunk.stop - chunk.start for chunk in found)
+        computed = sum(chunk.stop - chunk.start for chunk in pieces)
         if plan.is_cramped or computed > WASTE * count:
             logger.warning(SLOW, limit_bytes / 2**20)
-        return Chunks(axis, found)
+        return Chunks(axis, pieces)
 
 
 def estimate(

@@ -200,6 +200,6 @@ def _local(stack: FloatArray, at: int, limits: Limits) -> _Local:
     np.minimum(high, np.float32(limits.ceiling), out=high)
     background = None
     if limits.background is not None:
-        found = in_patches(stack == np.float32(limits.background), at)
-        background = found if found.any() else None
+        is_background = in_patches(stack == np.float32(limits.background), at)
+        background = is_background if is_background.any() else None
     return _Local(low, high, background)

@@ -259,5 +259,5 @@ def _path_of(volume: Volume) -> Path:
 
 def describe_error(derivation: Derivation) -> Derivation:
     """Say of a map of uncertainty how it was computed."""
-    words = f"Standard deviation of the error expected by {derivation.model}"
-    return dataclasses.replace(derivation, description=words, further="")
+    caption = f"Standard deviation of the error expected by {derivation.model}"
+    return dataclasses.replace(derivation, description=caption, further="")

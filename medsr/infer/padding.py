@@ -126,10 +126,10 @@ def find_padding(
         where it lies among the measured values or next to them (0 in MR, -1024 HU in CT), so that
         it does no harm as it is.
     """
-    found = _find(PlaneValues(source, survey), source.header, modality)
-    if found is None:
+    detected = _find(PlaneValues(source, survey), source.header, modality)
+    if detected is None:
         return None, survey
-    padding, low, high = found
+    padding, low, high = detected
     counts = None
     if survey.counts is not None:
         counts, smallest = survey.counts.copy(), int(np.iinfo(source.header.data.dtype).min)

@@ -142,7 +142,7 @@ def sidecars_of(scan: Path) -> list[Path]:
     if root is None or name is None or not name.is_scan:
         beside = sidecar_path(scan)
         return [beside] if beside.is_file() else []
-    found = []
+    sidecars = []
     for folder in reversed(scan.absolute().parents):
         if folder != root and root not in folder.parents:
             continue
@@ -151,8 +151,8 @@ def sidecars_of(scan: Path) -> list[Path]:
             parsed = BidsName.parse(file.name)
             if parsed is not None and parsed.applies_to(name):
                 fitting.append((len(parsed.entities), file))
-        found += [file for _, file in sorted(fitting)]
-    return found
+        sidecars += [file for _, file in sorted(fitting)]
+    return sidecars
 
 
 def read_sidecar(scan: Path) -> dict[str, Any] | None:
@@ -185,12 +185,16 @@ def derived_sidecar(
         Fields that are still true, the thickness of slices as it is now, and where it came from.
         Timing of slices and sizes of matrices are gone.
     """
-    kept = {key: value for key, value in fields.items() if key in KEPT and _is_short(value)}
+    short_fields = {key: value for key, value in fields.items() if key in KEPT and _is_short(value)}
     before, after = grids
     axis = before.slice_axis()
     thickness = round(after.spacing[2 if axis is None else axis], 6)
-    kept |= {key: thickness for key in _THROUGH_PLANE if key in fields}
-    return {**kept, "Description": derivation.description, "Sources": [source_uri(source, output)]}
+    short_fields |= {key: thickness for key in _THROUGH_PLANE if key in fields}
+    return {
+        **short_fields,
+        "Description": derivation.description,
+        "Sources": [source_uri(source, output)],
+    }
 
 
 def source_uri(source: Path, output: Path) -> str:
@@ -218,8 +222,8 @@ def derived_description(source: Path, output: Path, version: str) -> dict[str, A
         version: of medsr.
     """
     told = (_read(source / DESCRIPTION) or {}).get("BIDSVersion")
-    known = isinstance(told, str) and _VERSION.fullmatch(told) is not None
-    numbers = max(_numbers(str(told)), _numbers(_OLDEST_VERSION)) if known else None
+    has_version = isinstance(told, str) and _VERSION.fullmatch(told) is not None
+    numbers = max(_numbers(str(told)), _numbers(_OLDEST_VERSION)) if has_version else None
     place = Path(os.path.relpath(source.resolve(), output.resolve())).as_posix()
     return {
         "Name": "Super-resolved scans",

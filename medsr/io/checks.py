@@ -62,9 +62,9 @@ def check_finite(data: npt.NDArray[Any], where: str, *, largest: float = LARGEST
     Raises:
         NonFiniteError: saying how many there are and where the first one is.
     """
-    found = first_unusable(data, largest)
-    if found is not None:
-        raise unusable(*found, data.size, where)
+    first_bad = first_unusable(data, largest)
+    if first_bad is not None:
+        raise unusable(*first_bad, data.size, where)
 
 
 def first_unusable(

@@ -260,7 +260,7 @@ def by_name_of(path: Path) -> Format | None:
 
 def readable() -> str:
     """What medsr reads, for messages."""
-    endings = (suffix for known in table().values() for suffix in sorted(known.written))
+    endings = (suffix for format in table().values() for suffix in sorted(format.written))
     return f"{', '.join(s for s in endings if s != '.mgh')}, or a DICOM file, folder or zip archive"
 
 
@@ -318,5 +318,5 @@ def _add_entry_points() -> None:
 @cache
 def _import(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), attribute)
-    return found
+    attribute_value: Callable[..., Any] = getattr(import_module(module), attribute)
+    return attribute_value

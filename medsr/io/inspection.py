@@ -147,11 +147,11 @@ def describe(
 def describe_header(source: PlaneSource) -> Inspection:
     """Make an Inspection of an opened scan, whose voxels are not read."""
     header = source.header
-    kept = header.source
+    original = header.source
     return describe(
         header.geometry,
-        format="array" if kept is None else kept.format,
-        dtype=(header.data.dtype if kept is None else kept.dtype).name,
+        format="array" if original is None else original.format,
+        dtype=(header.data.dtype if original is None else original.dtype).name,
         modality=header.modality,
-        warnings=() if kept is None else kept.notes,
+        warnings=() if original is None else original.notes,
     )

@@ -101,9 +101,9 @@ class Tally:
 
 def tally(data: npt.NDArray[Any]) -> Tally:
     """Count every second voxel of a volume along each axis."""
-    found = Tally()
-    found.add(data[::2, ::2, ::2])
-    return found
+    counts = Tally()
+    counts.add(data[::2, ::2, ::2])
+    return counts
 
 
 def judge(found: Tally) -> Judgement:
@@ -113,40 +113,40 @@ def judge(found: Tally) -> Judgement:
         found: Their counts, of one voxel at least.
     """
     seen = _Shape(found)
-    words = seen.words()
+    summary = seen.words()
     if seen.size == 0 or seen.low == seen.high:
         return Judgement("MR", "all voxels are alike", hounsfield=True)
     impossible = seen.span <= _TINY and seen.fractions > 0.5
     if seen.air >= _AIR and seen.plausible >= _PLAUSIBLE:
         if seen.soft < _SOFT_SHARE and seen.not_air > _NOT_AIR:
-            return Judgement(None, f"{words}, with air but without soft tissue", hounsfield=True)
+            return Judgement(None, f"{summary}, with air but without soft tissue", hounsfield=True)
         if seen.zeros >= _MUCH_ZERO and seen.air <= _LITTLE_AIR:
-            return Judgement(None, f"{words}, much of it exactly 0", hounsfield=True)
-        return Judgement("CT", f"{words}, as in Hounsfield units", hounsfield=True)
+            return Judgement(None, f"{summary}, much of it exactly 0", hounsfield=True)
+        return Judgement("CT", f"{summary}, as in Hounsfield units", hounsfield=True)
     if seen.bottom < -_CLEARLY_NEGATIVE * seen.top:
         if seen.width < _NARROW or seen.plausible < 1 - _OUTSIDE:
-            return Judgement("MR", f"{words}, no Hounsfield units", False, impossible)
-        return Judgement(None, f"{words}: below 0 as no magnitude, without CT's air", True)
+            return Judgement("MR", f"{summary}, no Hounsfield units", False, impossible)
+        return Judgement(None, f"{summary}: below 0 as no magnitude, without CT's air", True)
     if seen.is_stored_ct():
-        text = f"{words}, as in Hounsfield units stored {STORED_OFFSET:g} too high"
+        text = f"{summary}, as in Hounsfield units stored {STORED_OFFSET:g} too high"
         return Judgement(None, text, hounsfield=False)
     if seen.fill is not None and seen.width >= _NARROW:
         around = f"around a fill value of {seen.fill:g}, as CT scanners have"
-        return Judgement(None, f"{words}, {around}", hounsfield=True)
+        return Judgement(None, f"{summary}, {around}", hounsfield=True)
     at_low = 0 if found.low < LOWEST_HU else found.at_low  # no end of the values but a fill
     cut = min(at_low, found.at_high) >= max(_CUT * seen.size, _CUT_COUNT)
     if cut and seen.levels > _FEW_LEVELS:
-        return Judgement(None, f"{words}, cut off at both ends as by a window", hounsfield=False)
+        return Judgement(None, f"{summary}, cut off at both ends as by a window", hounsfield=False)
     if seen.is_cut_at_water():
-        text = f"{words}, much of it exactly 0, the rest as in Hounsfield units above water"
+        text = f"{summary}, much of it exactly 0, the rest as in Hounsfield units above water"
         return Judgement(None, text, hounsfield=True)
     offset = None
     if seen.starts_high():
         offset = (
-            f"{words}: for MR that is far above 0. It is taken for a part from inside tissue; if "
+            f"{summary}: for MR that is far above 0. It is taken for a part from inside tissue; if "
             "an offset was added, subtract it"
         )
-    text = f"{words}, none clearly below 0"
+    text = f"{summary}, none clearly below 0"
     return Judgement("MR", text, seen.width >= _NARROW, impossible, offset)
 
 

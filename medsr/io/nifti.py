@@ -271,9 +271,9 @@ def _set_transforms(image: Any, geometry: Geometry, original: Any) -> None:
         if original is None
         else (int(original["sform_code"]), int(original["qform_code"]))
     )
-    known = [code for code in codes if code in _KNOWN_CODES]
+    known_codes = [code for code in codes if code in _KNOWN_CODES]
     sform_code, qform_code = (
-        code if code in _KNOWN_CODES else (known or [_ALIGNED])[0] for code in codes
+        code if code in _KNOWN_CODES else (known_codes or [_ALIGNED])[0] for code in codes
     )
     second = geometry if sform_code == qform_code else _in_the_qforms_space(geometry, original)
     image.set_sform(geometry.affine, sform_code)
@@ -287,10 +287,10 @@ def _set_transforms(image: Any, geometry: Geometry, original: Any) -> None:
 def _in_the_qforms_space(geometry: Geometry, original: Any) -> Geometry:
     """The grid of a result as its source's qform has it; the grid itself where it has but one."""
     x, y, z = original.get_data_shape()[:3]
-    found = transforms_of(original, (x, y, z), Path())
-    if len(found) < 2 or are_one_place(found["sform"], found["qform"]):
+    transforms = transforms_of(original, (x, y, z), Path())
+    if len(transforms) < 2 or are_one_place(transforms["sform"], transforms["qform"]):
         return geometry
-    there = found["qform"].affine @ np.linalg.inv(found["sform"].affine)
+    there = transforms["qform"].affine @ np.linalg.inv(transforms["sform"].affine)
     return Geometry(geometry.shape, there @ geometry.affine)
 
 

@@ -242,16 +242,16 @@ def _nifti_geometry(
     unit = _UNIT_NAMES.get(int(header["xyzt_units"]) & 7)
     if unit is not None:
         notes.append(f"the header gives lengths in {unit}; they were taken as mm")
-    found = transforms_of(header, shape, path)
-    if len(found) == 2:
-        notes += _check_agreement(header, found["sform"], found["qform"], path)
-    if not found:
+    grids = transforms_of(header, shape, path)
+    if len(grids) == 2:
+        notes += _check_agreement(header, grids["sform"], grids["qform"], path)
+    if not grids:
         notes.append(f"neither sform nor qform is set; {_UNPLACED}")
-        found["base"] = _geometry(shape, header.get_base_affine(), path)
-    taken = next(iter(found.values()))
+        grids["base"] = _geometry(shape, header.get_base_affine(), path)
+    taken = next(iter(grids.values()))
     if not np.allclose(taken.spacing, zooms, rtol=_SPACING_TOLERANCE, atol=0.0):
         notes.append(
-            f"pixdim says {format_mm(zooms)} mm and {next(iter(found))} "
+            f"pixdim says {format_mm(zooms)} mm and {next(iter(grids))} "
             f"{format_mm(taken.spacing)} mm; the latter was taken"
         )
     return taken, tuple(notes)

@@ -237,13 +237,13 @@ def _times(vector: list[float], signs: tuple[float, ...]) -> list[float]:
 
 def _along(fields: Fields, name: str, axes: int, spatial: list[int]) -> list[float] | None:
     """A number for each axis of the volume, NaN where that is said; None without the field."""
-    words = fields.get(name).split()
-    if not words:
+    entries = fields.get(name).split()
+    if not entries:
         return None
-    if len(words) != axes:
+    if len(entries) != axes:
         raise CorruptFileError(f"{fields.path}: {name} of not {axes} axes; export it again")
     try:
-        return [float(words[k]) for k in spatial]
+        return [float(entries[k]) for k in spatial]
     except ValueError:
         raise CorruptFileError(
             f"{fields.path}: one of the {name} is no number; export it again"

@@ -22,10 +22,10 @@ _PAIR = {".hdr": (".img", ".img.gz"), ".img": (".hdr", ".hdr.gz")}
 def identity(path: Path) -> Identity | None:
     """What a file or folder is, whatever it is called; None where there is nothing."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def files_of(scan: Path) -> list[Path]:
@@ -54,22 +54,22 @@ def check_apart(scan: Path, files: Iterable[Path] = (), folder: Path | None = No
     there = {file: file for file in files}
     if folder is not None:
         there |= {place / name: folder for place, _, names in walk(folder) for name in names}
-    found = {identity(file): output for file, output in there.items()}
-    if not found.keys() - {None}:
+    overwritten = {identity(file): output for file, output in there.items()}
+    if not overwritten.keys() - {None}:
         return
     own = [*files_of(scan), *(() if closed is None else _slices(closed, deep=deep))]
-    for known in map(identity, own):
-        if known is not None and known in found:
+    for each in map(identity, own):
+        if each is not None and each in overwritten:
             raise SourceOverwriteError(
-                f"{found[known]} is the scan itself, or holds or belongs to it; a source is never "
-                "replaced, so choose another name"
+                f"{overwritten[each]} is the scan itself, or holds or belongs to it; a source "
+                "is never replaced, so choose another name"
             )
 
 
 def _check_folder(folder: Path, scan: Path, closed: Path | None) -> None:
     whole, home = folder.resolve(), scan.resolve()
-    found = identity(folder)
-    if found is not None and found in map(identity, (home, *home.parents)):
+    folder_identity = identity(folder)
+    if folder_identity is not None and folder_identity in map(identity, (home, *home.parents)):
         raise SourceOverwriteError(
             f"{folder} is or holds the scan itself; a source is never replaced, so choose another "
             "folder"

@@ -116,8 +116,8 @@ class EmptySlices:
     """
 
     def __init__(self, geometry: Geometry) -> None:
-        found = geometry.slice_axis()
-        self._axis = 2 if found is None else found
+        axis = geometry.slice_axis()
+        self._axis = 2 if axis is None else axis
         self._count = geometry.shape[self._axis]
         self._left = set(range(self._count))
         self._values: dict[int, Any] = {}
@@ -157,9 +157,9 @@ class PlaneValues:
         without: Native value of voxels that hold no data.
     """
 
-    def __init__(self, reader: PlaneSource, found: Survey, without: float | None = None) -> None:
-        self._reader, self._counts, self._without = reader, found.counts, without
-        self.low, self.high = found.low, found.high
+    def __init__(self, reader: PlaneSource, survey: Survey, without: float | None = None) -> None:
+        self._reader, self._counts, self._without = reader, survey.counts, without
+        self.low, self.high = survey.low, survey.high
         self._dtype = reader.header.data.dtype
         if self._counts is not None:
             smallest = np.iinfo(self._dtype).min
@@ -195,13 +195,13 @@ class PlaneValues:
         least = share * self.size
         if self._counts is not None:
             often = np.flatnonzero(self._counts >= max(least, 1))
-            found = [(float(self._values[i]), int(self._counts[i])) for i in often]
+            pairs = [(float(self._values[i]), int(self._counts[i])) for i in often]
         else:
             upper = self._upper(-np.inf)
             places = [int(place) for place in np.flatnonzero(upper >= least)]
             lower = self._lower(places, -np.inf)
-            found = [pair for p in places for pair in recurring(p, lower[p], least, self._dtype)]
-        return sorted(found, key=lambda pair: -pair[1])
+            pairs = [pair for p in places for pair in recurring(p, lower[p], least, self._dtype)]
+        return sorted(pairs, key=lambda pair: -pair[1])
 
     def _blocks(self) -> Iterator[Array]:
         for _, block in chunks(self._reader):
@@ -237,14 +237,14 @@ class PlaneValues:
         cumulated = np.cumsum(upper)
         places = [int(np.searchsorted(cumulated, r, "right")) for r in (low_rank, high_rank)]
         lower = self._lower(places, above)
-        found = []
+        repeated = []
         for rank, place in zip((low_rank, high_rank), places, strict=True):
             inside = rank - int(cumulated[place] - upper[place])
             digit = int(np.searchsorted(np.cumsum(lower[place]), inside, "right"))
-            found.append(value_of((place << 16) + digit, self._dtype))
+            repeated.append(value_of((place << 16) + digit, self._dtype))
         # In the values' own precision, as NumPy computes.
         kind = np.float32 if self._dtype.kind == "f" else np.float64
-        return _between(kind(found[0]), kind(found[1]), share)
+        return _between(kind(repeated[0]), kind(repeated[1]), share)
 
 
 def _values_of(dtype: np.dtype[Any]) -> int:

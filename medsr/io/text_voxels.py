@@ -248,10 +248,10 @@ def _unpacker(text: TextHeader) -> Any:
 
 def _from_text(written: bytes, text: TextHeader) -> bytes:
     """Numbers that are written as words, as the bytes that they stand for."""
-    words = written.replace(b",", b" ").split()[: math.prod(text.geometry.shape)]
+    items = written.replace(b",", b" ").split()[: math.prod(text.geometry.shape)]
     if text.dtype.kind == "f":
-        return np.array(words, dtype=np.float64).astype(text.dtype).tobytes()
-    numbers = [int(word) for word in words]
+        return np.array(items, dtype=np.float64).astype(text.dtype).tobytes()
+    numbers = [int(word) for word in items]
     limits = np.iinfo(text.dtype)
     if numbers and not limits.min <= min(numbers) <= max(numbers) <= limits.max:
         raise ValueError(f"a number is none of {text.dtype.name}")

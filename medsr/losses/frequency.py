@@ -88,8 +88,8 @@ class FrequencyLoss(nn.Module):
             if self.form == "complex":
                 # The transform is linear: one pass over sr - hr does for both volumes.
                 return _mean(_spectrum(sr.float() - hr.float()).abs(), weights)
-            ours, theirs = _spectrum(sr.float()), _spectrum(hr.float())
-            loudness, target = ours.abs(), theirs.abs()
+            sr_spectrum, hr_spectrum = _spectrum(sr.float()), _spectrum(hr.float())
+            loudness, target = sr_spectrum.abs(), hr_spectrum.abs()
             magnitude = _mean((loudness - target).abs(), weights)
             if self.phase == 0:
                 return magnitude
@@ -97,7 +97,9 @@ class FrequencyLoss(nn.Module):
             floor = _QUIET * power.sqrt()
             told = (loudness > floor) & (target > floor)
             # The angle of the quotient is the difference of the angles, the short way round.
-            turned = torch.where(told, ours * theirs.conj(), torch.ones_like(ours))
+            turned = torch.where(
+                told, sr_spectrum * hr_spectrum.conj(), torch.ones_like(sr_spectrum)
+            )
             return magnitude + self.phase * _mean(turned.angle().abs(), weights)
 
     def _weights(self, volume: Tensor) -> Tensor:

@@ -54,10 +54,10 @@ class LowRankUpdate(nn.Module):
     def __init__(self, shape: Sequence[int], rank: int, alpha: float):
         super().__init__()
         rows, columns = shape[0], math.prod(shape[1:])
-        kept = max(1, min(rank, rows // 2, columns // 2))
+        low_rank = max(1, min(rank, rows // 2, columns // 2))
         self.factor = alpha / rank
-        self.down = nn.Parameter(torch.randn(kept, columns) * columns**-0.5)
-        self.up = nn.Parameter(torch.zeros(rows, kept))
+        self.down = nn.Parameter(torch.randn(low_rank, columns) * columns**-0.5)
+        self.up = nn.Parameter(torch.zeros(rows, low_rank))
 
     def forward(self, kernel: Tensor) -> Tensor:
         """Return the adapted kernel, of the kernel's shape and type."""

@@ -86,7 +86,7 @@ class WebServer:
     def series(self, study: str) -> list[SeriesEntry]:
         """See :class:`medsr.pacs.archive.Archive`."""
         fields = ["SeriesInstanceUID", "Modality", "NumberOfSeriesRelatedInstances"]
-        found = self._search(
+        matches = self._search(
             "SeriesInstanceUID",
             lambda **page: self._client.search_for_series(study, fields=fields, **page),
         )
@@ -94,7 +94,7 @@ class WebServer:
             SeriesEntry(
                 uid, str(answer.get("Modality") or ""), answer.get("NumberOfSeriesRelatedInstances")
             )
-            for uid, answer in found.items()
+            for uid, answer in matches.items()
         ]
 
     def instances(self, study: str, series: str) -> set[str]:
@@ -173,29 +173,30 @@ class WebServer:
         full one without anything new comes from a server that knows no offset; it is asked for
         more at once. Source: DICOM PS3.18 8.3.4.4 (paging, and its warning 299).
         """
-        found: dict[str, Dataset] = {}
+        instances: dict[str, Dataset] = {}
         limit = _PAGE
-        while len(found) < _MOST:
+        while len(instances) < _MOST:
             try:
                 with self._faults("QIDO-RS"):
                     page = [
-                        Dataset.from_json(answer) for answer in ask(limit=limit, offset=len(found))
+                        Dataset.from_json(answer)
+                        for answer in ask(limit=limit, offset=len(instances))
                     ]
             except NotInPacsError:
-                return found
+                return instances
             except PacsRefusedError:
                 if limit == _PAGE:
                     raise
-                return self._warned(found)
+                return self._warned(instances)
             new = {str(answer[key].value): answer for answer in page if key in answer}
-            if not new.keys() <= found.keys():
-                found |= new
+            if not new.keys() <= instances.keys():
+                instances |= new
             elif len(page) >= limit:
                 limit *= 2
             else:
                 # The end; or as many again as before, however many were asked for.
                 cut = page and (self._session.more or 2 * len(page) == limit > _PAGE)
-                return self._warned(found) if cut else found
+                return self._warned(instances) if cut else instances
         raise PacsError(f"{self.address} (QIDO-RS): its list comes to no end")
 
     def _warned(self, found: dict[str, Dataset]) -> dict[str, Dataset]:

@@ -142,15 +142,15 @@ class DicomNode:
         query.QueryRetrieveLevel = level
         for name, value in keys.items():
             setattr(query, name, value)
-        found: list[Dataset] = []
+        responses: list[Dataset] = []
         with self._caller.association([build_context(Find)], "C-FIND") as association:
             for answer, identifier in association.send_c_find(query, Find):
                 status = self._status(answer, "C-FIND")
                 if status in _PENDING:
-                    found.extend([] if identifier is None else [identifier])
+                    responses.extend([] if identifier is None else [identifier])
                 elif status != SUCCESS:
                     raise self._refusal("C-FIND", status)
-        return found
+        return responses
 
     def _get(self, query: Dataset, inbox: Inbox, transfer: Transfer) -> None:
         transfer.attempts += 1

@@ -76,15 +76,15 @@ def load_validation(recipe: Recipe, records: Sequence[ScanRecord]) -> tuple[Prep
     for turn, record in enumerate(_spread(wanted, data.validation_scans)):
         entries = prepare_scan(record, Intensity.for_modality(record.modality), factor)
         validation.append(entries[turn % len(entries)])
-    kept = tuple(scan for scan in validation if holds_body(scan, recipe))
-    if len(kept) < len(validation):
-        there = {id(scan) for scan in kept}
+    with_body = tuple(scan for scan in validation if holds_body(scan, recipe))
+    if len(with_body) < len(validation):
+        there = {id(scan) for scan in with_body}
         logger.warning(
             "not validated on, as their centres are smaller than the factor or hold no voxel of "
             "the body: scans %s",
             names_of(scan.scan_id for scan in validation if id(scan) not in there),
         )
-    return kept
+    return with_body
 
 
 def _wanted(records: Sequence[ScanRecord], recipe: Recipe, split: str | None) -> list[ScanRecord]:

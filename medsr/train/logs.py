@@ -33,9 +33,9 @@ class RunLog:
     def __init__(
         self, folder: Path, start: int, steps: int, *, main: bool = True, quiet: bool = False
     ):
-        kept = _rows_before(folder / LOG_FILE, start) if main else []
-        self._known = {(int(row[0]), row[1]) for row in kept}
-        self._file = _open_csv(folder / LOG_FILE, kept) if main else None
+        earlier_rows = _rows_before(folder / LOG_FILE, start) if main else []
+        self._known = {(int(row[0]), row[1]) for row in earlier_rows}
+        self._file = _open_csv(folder / LOG_FILE, earlier_rows) if main else None
         self._board = _open_board(folder / "tensorboard", start) if main else None
         quiet = quiet or not main
         console = Console(stderr=True)

@@ -111,11 +111,11 @@ def run(
         ) from error
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, overrides)
-    found = resolve_device(device)
-    half = resolve_precision(recipe.loop.precision, found) == "bf16"
+    place = resolve_device(device)
+    half = resolve_precision(recipe.loop.precision, place) == "bf16"
     fabric = Fabric(
-        accelerator=found.type,
-        devices=[found.index] if ":" in str(found) and devices == 1 else devices,
+        accelerator=place.type,
+        devices=[place.index] if ":" in str(place) and devices == 1 else devices,
         precision="bf16-mixed" if half else "32-true",
     )
     fabric.launch()

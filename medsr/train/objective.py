@@ -74,8 +74,8 @@ class Objective(nn.Module):
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters for the student's optimiser: all but those of adversaries."""
-        theirs = {id(p) for network, _ in self.adversaries for p in network.parameters()}
-        return (p for p in self.parameters() if p.requires_grad and id(p) not in theirs)
+        adversary_ids = {id(p) for network, _ in self.adversaries for p in network.parameters()}
+        return (p for p in self.parameters() if p.requires_grad and id(p) not in adversary_ids)
 
     def forward(
         self,

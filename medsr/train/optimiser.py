@@ -41,11 +41,11 @@ class Optimiser:
         recipe: OptimiserRecipe,
         adversaries: Sequence[tuple[nn.Module, float]] = (),
     ):
-        theirs = {id(p) for network, _ in adversaries for p in network.parameters()}
+        adversary_ids = {id(p) for network, _ in adversaries for p in network.parameters()}
         named = {
             name: p
             for name, p in module.named_parameters()
-            if p.requires_grad and id(p) not in theirs
+            if p.requires_grad and id(p) not in adversary_ids
         }
         hidden = {
             name: p
@@ -128,5 +128,5 @@ class Optimiser:
             optimiser.load_state_dict(state[name])
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        found = {"adamw": self.adamw, "muon": self.muon, "adversaries": self.adam}
-        return {name: optimiser for name, optimiser in found.items() if optimiser is not None}
+        optimisers = {"adamw": self.adamw, "muon": self.muon, "adversaries": self.adam}
+        return {name: optimiser for name, optimiser in optimisers.items() if optimiser is not None}

@@ -40,12 +40,12 @@ def simulations(recipe: Recipe) -> dict[str, Degradation[Any]]:
     Raises:
         RecipeError: One is unknown or does not take its options.
     """
-    found = dict.fromkeys(recipe.data.modalities, simulation(recipe))
+    degradations = dict.fromkeys(recipe.data.modalities, simulation(recipe))
     for modality, other in recipe.degradation.by_modality.items():
         with at_key(f"degradation.by_modality.{modality}"):
             factor = recipe.degradation.factor
-            found[modality] = build_degradation(other.kind, factor, **other.options)
-    return {str(modality): found[modality] for modality in recipe.data.modalities}
+            degradations[modality] = build_degradation(other.kind, factor, **other.options)
+    return {str(modality): degradations[modality] for modality in recipe.data.modalities}
 
 
 def open_stream(recipe: Recipe, cohort: Cohort, rank: int) -> Stream:

@@ -89,25 +89,25 @@ def weigh_teachers(pool: TeacherPool, recipe: Recipe, folder: Path, *, keep: boo
     path = folder / ERRORS_FILE
     files = [zoo.resolve(name) / WEIGHTS_FILE for name in recipe.teachers]
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-    found: dict[str, Any] | None = None
+    stored: dict[str, Any] | None = None
     if keep and path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            found = None  # torn; measured again
-    if found is None or found.get("weights_sha256") != hashes:
+            stored = None  # torn; measured again
+    if stored is None or stored.get("weights_sha256") != hashes:
         if keep and (folder / CHECKPOINT_FILE).is_file():
             raise CheckpointError(
                 f"run folder {folder.name}: its teachers or their scores have changed since it "
                 "began; start again with --restart"
             )
         errors = measure(pool, recipe)
-        found = {"teachers": list(recipe.teachers), "weights_sha256": hashes, "mse": errors}
+        stored = {"teachers": list(recipe.teachers), "weights_sha256": hashes, "mse": errors}
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
-    pool.weigh(found["mse"], recipe.teacher_weighting.sharpness)
-    for domain in found["mse"]:
+    pool.weigh(stored["mse"], recipe.teacher_weighting.sharpness)
+    for domain in stored["mse"]:
         shares = ", ".join(f"{weight:.2f}" for weight in pool.weights_for(domain))
         logger.info("teachers' weights in %s: %s", domain, shares)
 

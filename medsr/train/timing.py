@@ -42,15 +42,15 @@ def seconds_per_step(
         Median seconds of a step for each recipe: processor time of this process on a processor,
         which other programs do not lengthen, and wall time on a GPU.
     """
-    found = resolve_device(device)
-    clock = time.process_time if found.type == "cpu" else time.perf_counter
+    place = resolve_device(device)
+    clock = time.process_time if place.type == "cpu" else time.perf_counter
     turns: list[list[float]] = [[] for _ in recipes]
     runs = []
     for recipe in recipes:
-        half = resolve_precision(recipe.loop.precision, found) == "bf16"
+        half = resolve_precision(recipe.loop.precision, place) == "bf16"
         fabric = Fabric(
-            accelerator=found.type,
-            devices=[found.index] if ":" in str(found) else 1,
+            accelerator=place.type,
+            devices=[place.index] if ":" in str(place) else 1,
             precision="bf16-mixed" if half else "32-true",
         )
         fabric.launch()

@@ -43,9 +43,9 @@ def path(name: str, root: Path | None = None) -> Path:
         >>> sorted(file.name for file in zoo.path("ct-z4").iterdir())
         ['card.md', 'spec.json', 'weights.safetensors']
     """
-    known = names(root)
-    if name not in known:
-        shipped = ", ".join(known) if known else "none"
+    available = names(root)
+    if name not in available:
+        shipped = ", ".join(available) if available else "none"
         raise UnknownModelError(
             f"model {name!r} is unknown; shipped models: {shipped}; "
             f"or pass a folder that holds {SPEC_FILE}"

@@ -95,12 +95,16 @@ class AffinityTerm(Term):
         """
         source, target = paired(student, teacher, self.tap)
         with torch.autocast(source.device.type, enabled=False):
-            ours = _affinity(pool_to(source, self.cells))
-            theirs = _affinity(pool_to(target, self.cells))
+            student_affinity = _affinity(pool_to(source, self.cells))
+            teacher_affinity = _affinity(pool_to(target, self.cells))
             if self.temperature is not None:
-                return _divergence(ours, theirs, self.temperature)
-            spread = (theirs - theirs.mean(dim=(1, 2), keepdim=True)).abs().mean()
-            error: Tensor = (ours - theirs).abs().mean() / spread.clamp(min=_FLOOR)
+                return _divergence(student_affinity, teacher_affinity, self.temperature)
+            spread = (
+                (teacher_affinity - teacher_affinity.mean(dim=(1, 2), keepdim=True)).abs().mean()
+            )
+            error: Tensor = (student_affinity - teacher_affinity).abs().mean() / spread.clamp(
+                min=_FLOOR
+            )
             return error
 
 

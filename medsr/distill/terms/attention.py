@@ -82,11 +82,13 @@ class AttentionTerm(Term):
         Raises:
             ValueError: If one grid is not a whole multiple of the other.
         """
-        ours, theirs = paired(self._maps(student), self._maps(teacher), self.tap)
-        ours, theirs = (functional.normalize(each.flatten(1), dim=1) for each in (ours, theirs))
-        even = functional.normalize(torch.ones_like(theirs), dim=1)
-        distance = (ours - theirs).square().sum(dim=1).mean()
-        reference = (even - theirs).square().sum(dim=1).mean()
+        student_maps, teacher_maps = paired(self._maps(student), self._maps(teacher), self.tap)
+        student_maps, teacher_maps = (
+            functional.normalize(each.flatten(1), dim=1) for each in (student_maps, teacher_maps)
+        )
+        even = functional.normalize(torch.ones_like(teacher_maps), dim=1)
+        distance = (student_maps - teacher_maps).square().sum(dim=1).mean()
+        reference = (even - teacher_maps).square().sum(dim=1).mean()
         return distance / reference.clamp(min=_FLOOR)
 
     def _maps(self, activations: Activations) -> Activations:

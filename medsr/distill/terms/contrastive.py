@@ -154,11 +154,13 @@ class ContrastiveTerm(Term):
             if self.student_head is None or self.teacher_head is None:
                 raise RuntimeError("contrastive term: setup() must run before the first step")
             source, target = paired(student, teacher, self.tap)
-            ours = self._vectors(source, self.student_head)
-            theirs = self._vectors(target, self.teacher_head)
-            right = torch.arange(ours.shape[0], device=ours.device)
-            loss = functional.cross_entropy(ours @ theirs.T / self.temperature, right)
-            return loss / math.log(max(ours.shape[0], 2))
+            student_vectors = self._vectors(source, self.student_head)
+            teacher_vectors = self._vectors(target, self.teacher_head)
+            right = torch.arange(student_vectors.shape[0], device=student_vectors.device)
+            loss = functional.cross_entropy(
+                student_vectors @ teacher_vectors.T / self.temperature, right
+            )
+            return loss / math.log(max(student_vectors.shape[0], 2))
 
     def _vectors(self, features: Tensor, head: nn.Conv3d) -> Tensor:
         """One vector of length one for each block of the batch, (B·blocks, dimension)."""
@@ -181,13 +183,13 @@ def _head(channels: int, dimension: int) -> nn.Conv3d:
     return head
 
 
-def _against_input(ours: Tensor, theirs: Tensor, lr: Tensor) -> Tensor:
+def _against_input(student_vectors: Tensor, teacher_vectors: Tensor, lr: Tensor) -> Tensor:
     """Distance to the teacher over the distances of both to the interpolated scan."""
-    ours, theirs = ours.float(), theirs.detach().float()
-    size = tuple(ours.shape[2:])
+    student_vectors, teacher_vectors = student_vectors.float(), teacher_vectors.detach().float()
+    size = tuple(student_vectors.shape[2:])
     smooth = functional.interpolate(lr.float(), size=size, mode="trilinear", align_corners=False)
-    near = _distances(ours - theirs)
-    far = _distances(ours - smooth) + _distances(theirs - smooth)
+    near = _distances(student_vectors - teacher_vectors)
+    far = _distances(student_vectors - smooth) + _distances(teacher_vectors - smooth)
     return (near / (far + _TINY)).mean()
 
 

@@ -88,9 +88,11 @@ class EntropyTerm(Term):
         Returns:
             A float32 scalar in nats, zero when the student is nowhere less sure than the teacher.
         """
-        ours = self._readout[0].entropy(student.features[READOUT])
+        student_entropy = self._readout[0].entropy(student.features[READOUT])
         if self._sigma.readout is not None and self._sigma.source == "head":
-            theirs = self._sigma.readout.entropy(teacher.features[READOUT]).detach()
+            teacher_entropy = self._sigma.readout.entropy(teacher.features[READOUT]).detach()
         else:
-            theirs = self._sigma(teacher, batch).log() + 0.5 * math.log(2 * math.pi * math.e)
-        return (ours - theirs).clamp_min(0).mean()
+            teacher_entropy = self._sigma(teacher, batch).log() + 0.5 * math.log(
+                2 * math.pi * math.e
+            )
+        return (student_entropy - teacher_entropy).clamp_min(0).mean()

@@ -81,22 +81,22 @@ class SoftLabelTerm(Term):
         Raises:
             UsageError: If they do not go with each other or with the options.
         """
-        ours, theirs = student_head(self.name, student), head_of(teacher)
-        if not isinstance(ours, BinnedReadout):
+        student_readout, teacher_readout = student_head(self.name, student), head_of(teacher)
+        if not isinstance(student_readout, BinnedReadout):
             raise UsageError("soft_label term: the student needs network.options.head: bins")
-        if isinstance(theirs, BinnedReadout):
-            _check_bins(student, teacher, ours, theirs)
+        if isinstance(teacher_readout, BinnedReadout):
+            _check_bins(student, teacher, student_readout, teacher_readout)
         elif self.temperature is not None:
             raise UsageError(
                 "soft_label term: a temperature softens a soft-max and has no meaning where the "
                 "teacher's head gives values; leave it out, or take a teacher with head: bins"
             )
-        if theirs is None and self.spread is None:
+        if teacher_readout is None and self.spread is None:
             raise UsageError("soft_label term: the teacher gives values; give the option spread")
-        if theirs is not None and self.spread is not None:
+        if teacher_readout is not None and self.spread is not None:
             raise UsageError("soft_label term: the teacher gives distributions; leave out spread")
-        self._student = (ours,)
-        self._teacher = () if theirs is None else (theirs,)
+        self._student = (student_readout,)
+        self._teacher = () if teacher_readout is None else (teacher_readout,)
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Compare the distributions.
@@ -106,20 +106,22 @@ class SoftLabelTerm(Term):
         """
         (readout,) = self._student
         said = student.features[READOUT]
-        theirs = self._teacher[0] if self._teacher else None
+        teacher_readout = self._teacher[0] if self._teacher else None
         temperature = 1.0
-        if isinstance(theirs, BinnedReadout):
+        if isinstance(teacher_readout, BinnedReadout):
             temperature = 1.0 if self.temperature is None else self.temperature
             label = torch.softmax(teacher.features[READOUT].float() / temperature, dim=1)
         else:
             # Both outputs lie on one grid; bins count from the student's interpolated scan.
             plain = (student.output - readout.mean(said)).detach()
             sigma: Tensor | float = self.spread or 0.0
-            if theirs is not None:
-                sigma = theirs.sigma(teacher.features[READOUT])
+            if teacher_readout is not None:
+                sigma = teacher_readout.sigma(teacher.features[READOUT])
             label = readout.spread(teacher.output.float() - plain, torch.as_tensor(sigma))
-        ours = functional.log_softmax(said / temperature, dim=1)
-        divergence = functional.kl_div(ours, label.detach(), reduction="none").sum(dim=1)
+        log_probabilities = functional.log_softmax(said / temperature, dim=1)
+        divergence = functional.kl_div(log_probabilities, label.detach(), reduction="none").sum(
+            dim=1
+        )
         return divergence.mean() * temperature**2
 
 

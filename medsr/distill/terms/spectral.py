@@ -182,17 +182,22 @@ class SpectralTerm(Term):
         Raises:
             UsageError: If a named layer does not exist or a network has no convolution.
         """
-        ours, theirs = _layers(student, "student"), _layers(cast("nn.Module", teacher), "teacher")
-        self.pairs = tuple(self._named or _by_depth(list(ours), list(theirs)))
+        student_layers, teacher_layers = (
+            _layers(student, "student"),
+            _layers(cast("nn.Module", teacher), "teacher"),
+        )
+        self.pairs = tuple(self._named or _by_depth(list(student_layers), list(teacher_layers)))
         for (name, other), role in [(pair, "student") for pair in self.pairs]:
-            _check_name(name, ours, role)
-            _check_name(other, theirs, "teacher")
-        self._layers = tuple(ours[name] for name, _ in self.pairs)
-        known: dict[str, Tensor] = {}
+            _check_name(name, student_layers, role)
+            _check_name(other, teacher_layers, "teacher")
+        self._layers = tuple(student_layers[name] for name, _ in self.pairs)
+        spectra: dict[str, Tensor] = {}
         for _, name in self.pairs:
-            if name not in known:
-                known[name] = self._settled(theirs[name])[0]
-        self.register_buffer("teacher_norms", torch.stack([known[name] for _, name in self.pairs]))
+            if name not in spectra:
+                spectra[name] = self._settled(teacher_layers[name])[0]
+        self.register_buffer(
+            "teacher_norms", torch.stack([spectra[name] for _, name in self.pairs])
+        )
         for number, layer in enumerate(self._layers):
             self.register_buffer(f"vector_{number}", self._settled(layer)[1])
         for (name, other), norm in zip(self.pairs, self.teacher_norms.tolist(), strict=True):
@@ -244,15 +249,15 @@ class SpectralTerm(Term):
 
 def _layers(network: nn.Module, role: str) -> dict[str, Layer]:
     """The network's 3D convolutions by name, in the order of registration."""
-    found: dict[str, Layer] = {}
+    layers: dict[str, Layer] = {}
     for name, module in network.named_modules():
         # Other paddings than a number of zeros would be other operators.
         plain = isinstance(module, nn.Conv3d) and module.padding_mode == "zeros"
         if (plain and not isinstance(module.padding, str)) or isinstance(module, RepConv3d):
-            found[name] = Layer(cast("nn.Conv3d | RepConv3d", module))
-    if not found:
+            layers[name] = Layer(cast("nn.Conv3d | RepConv3d", module))
+    if not layers:
         raise UsageError(f"spectral term: the {role} {type(network).__name__} has no convolution")
-    return found
+    return layers
 
 
 def _by_depth(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[str, str]]:

@@ -223,8 +223,8 @@ class _Spread:
     def residual(self) -> Residual:
         total = _Sum()
         for start, planes, counted in self._scan:
-            found = self._total[:, :, start : start + planes.shape[2]]
-            total.add(planes.astype(np.float32, copy=False) - found, counted)
+            expected = self._total[:, :, start : start + planes.shape[2]]
+            total.add(planes.astype(np.float32, copy=False) - expected, counted)
         return total.residual()
 
 

@@ -140,12 +140,12 @@ def projections(
         )
     whole = build_degradation(str(kind), spec.scale, **options)
     parts = whole.parts if isinstance(whole, Mixture) else [whole]
-    found: list[Projection] = []
+    candidates: list[Projection] = []
     for part in parts:
         projection = Projection(part, fine, coarse)
-        if all(projection.described != known.described for known in found):
-            found.append(projection)
-    return tuple(found)
+        if all(projection.described != known.described for known in candidates):
+            candidates.append(projection)
+    return tuple(candidates)
 
 
 def make_consistent(

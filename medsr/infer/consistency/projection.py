@@ -77,7 +77,7 @@ class Projection:
                 "consistency needs one that is nowhere coarser"
             )
         params = degradation.nominal() if params is None else params
-        known = is_dataclass(params) and not isinstance(params, type)
+        is_params = is_dataclass(params) and not isinstance(params, type)
         kind = _kind(degradation)
         if not isinstance(degradation, Separable):
             raise UsageError(
@@ -88,7 +88,7 @@ class Projection:
         self.described: dict[str, Any] = {
             "kind": kind,
             "factor": [round(n / m, 6) for n, m in zip(fine, coarse, strict=True)],
-            "parameters": asdict(params) if known else {},
+            "parameters": asdict(params) if is_params else {},
         }
         found = degradation.operators(fine, coarse, params)
         matrices = [None if d is None else np.asarray(d.numpy(), np.float64) for d in found]

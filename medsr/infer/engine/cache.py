@@ -145,15 +145,15 @@ def read(key: str) -> dict[str, Any] | None:
         folder = cache_folder()
         if folder is None:
             return None
-        found = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-        left_days = (float(found.pop("expires")) - time.time()) / 86400
+        entry = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        left_days = (float(entry.pop("expires")) - time.time()) / 86400
     except FileNotFoundError:
         return None
     except (OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError) as error:
         logger.debug("nothing read from the cache: %s", error)
         return None
     # A clock that was set back must not keep an answer for longer.
-    return found if 0 < left_days <= KEPT_DAYS + 1 else None
+    return entry if 0 < left_days <= KEPT_DAYS + 1 else None
 
 
 def write(key: str, value: dict[str, Any], *, days: float = KEPT_DAYS) -> None:

@@ -20,16 +20,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        resolved = torch.device(device)
     except RuntimeError as error:
         raise DeviceError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"device {device} is not there ({torch.cuda.device_count()} CUDA GPUs found); use cpu"
         )
-    if found.type not in ("cpu", "cuda"):
+    if resolved.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {device} is not supported; use auto, cpu, cuda or cuda:N")
-    return found
+    return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:

@@ -352,16 +352,18 @@ class Engine:
     def _executor(self, shape: Shape, device: torch.device, limit_bytes: int) -> Executor:
         measured = math.prod(shape) >= WORTH_MEASURING and self.core is None
         way: Way = "stream" if self.streams else "tile"
-        known = rates(way, self.precision, device.type) if measured else USUAL[self.precision]
+        measurements = (
+            rates(way, self.precision, device.type) if measured else USUAL[self.precision]
+        )
         if self.streams:
             return StreamExecutor(
-                self.network, shape, self.precision, device, known, limit_bytes, self.step
+                self.network, shape, self.precision, device, measurements, limit_bytes, self.step
             )
         return TileExecutor(
             self.network,
             lambda tile: self._runner_for(tile, device),
             self.precision,
-            known,
+            measurements,
             even=self.backend.name != "torch",
         )
 

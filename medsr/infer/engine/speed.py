@@ -86,9 +86,9 @@ def rates(way: Way, precision: Precision, device: str = "cpu") -> Rates:
     if not device.startswith("cpu"):
         return Rates(((2**20, 1.0e12), (2**26, 2.0e13), (2**28, 4.0e13)))
     key = cache.machine_key(f"rates-{way}", precision=precision, sizes=[CUBES, PLANES])
-    kept = cache.read(key)
-    if kept is not None and _valid(kept.get("points")):
-        return Rates(tuple((float(size), float(rate)) for size, rate in kept["points"]))
+    cached = cache.read(key)
+    if cached is not None and _valid(cached.get("points")):
+        return Rates(tuple((float(size), float(rate)) for size, rate in cached["points"]))
     with torch.inference_mode(), cache.Disturbance() as others:
         measured = _streaming(precision) if way == "stream" else _tiles(precision)
     cache.write(key, {"points": [list(point) for point in measured.points]}, days=others.days)
@@ -141,10 +141,10 @@ def _valid(points: object) -> bool:
     if not isinstance(points, list) or len(points) < 2:
         return False
     try:
-        found = [(float(size), float(rate)) for size, rate in points]
+        rates = [(float(size), float(rate)) for size, rate in points]
     except (TypeError, ValueError):
         return False
-    sizes = [size for size, _ in found]
-    return all(0 < value < math.inf for point in found for value in point) and (
+    sizes = [size for size, _ in rates]
+    return all(0 < value < math.inf for point in rates for value in point) and (
         sizes == sorted(set(sizes))
     )

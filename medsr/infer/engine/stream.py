@@ -118,11 +118,11 @@ class ChainStream:
         """Memory that streaming a block takes, its input and output not counted."""
         plane = math.prod(shape) // shape[self.axes[0]]
         element = self.dtype.itemsize
-        kept = sum(layer.inputs for layer in self.layers) * (step + 2)
+        held = sum(layer.inputs for layer in self.layers) * (step + 2)
         # The convolution's answer, what the library makes of its input, and the tail in float32.
         widest = max(layer.weight.shape[0] for layer in self.layers)
         passing = 2 * widest * (step + 2)
-        return plane * (element * (kept + passing) + 4 * 3 * step * math.prod(self.scale))
+        return plane * (element * (held + passing) + 4 * 3 * step * math.prod(self.scale))
 
     def run(
         self,

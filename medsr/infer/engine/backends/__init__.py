@@ -88,7 +88,7 @@ def precision_for(name: str, precision: str, device: torch.device = CPU) -> Prec
         >>> precision_for("onnxruntime", "auto"), precision_for("torch", "fp32")
         ('fp32', 'fp32')
     """
-    found = resolve_precision(precision, device)
+    resolved = resolve_precision(precision, device)
     if precision != "auto" or name not in BACKENDS:
-        return found
-    return found if why_not(BACKENDS[name], found, device) is None else "fp32"
+        return resolved
+    return resolved if why_not(BACKENDS[name], resolved, device) is None else "fp32"

@@ -240,9 +240,9 @@ def _measured(name: str, trial: Trial, precision: Precision) -> tuple[float, str
 
 
 def _known(name: str, trial: Trial) -> tuple[float, str | None] | None:
-    kept = (cache.read(_key(name, trial)) or {}).get("factor")
-    if isinstance(kept, (int, float)) and 0 < kept < math.inf:
-        return float(kept), None
+    cached = (cache.read(_key(name, trial)) or {}).get("factor")
+    if isinstance(cached, (int, float)) and 0 < cached < math.inf:
+        return float(cached), None
     return None
 
 

@@ -278,9 +278,9 @@ def _by_contrast(
     except (DuplicateSlicesError, TimeSeriesError):
         if not lenient:
             raise
-    kept = first_of_each_place(single)
-    _note_dropped(len(single) - len(kept), notes)
-    return interleaved_groups(kept)
+    first_slices = first_of_each_place(single)
+    _note_dropped(len(single) - len(first_slices), notes)
+    return interleaved_groups(first_slices)
 
 
 def _refuse_mixed(candidates: Sequence[Candidate]) -> None:
@@ -333,7 +333,7 @@ def _without_copies(
         DuplicateSlicesError: if two slices share place and contrast, or identity, but not pixels,
             unless ``lenient``, which keeps the first of them.
     """
-    kept: list[SliceHeader] = []
+    unique: list[SliceHeader] = []
     copies = conflicts = 0
     places = place_groups(slices)
     for group in places:
@@ -356,11 +356,11 @@ def _without_copies(
                     f"{twins[0].label} and {header.label} claim one position and differ in their "
                     "pixels; give one volume, not a mixture" + (way_out if len(places) > 1 else "")
                 )
-        kept.extend(originals)
+        unique.extend(originals)
     if copies:
         notes.append(f"dropped {copies} slice(s) that are identical copies of others")
     _note_dropped(conflicts, notes)
-    return kept
+    return unique
 
 
 def _note_dropped(count: int, notes: list[str]) -> None:

@@ -188,12 +188,12 @@ class CommonAttributes:
         """The finished reference, once every slice was visited."""
         slices = self._stack.slices
         middle = slices[self._middle]
-        kept = [
+        remaining = [
             tag
             for tag, _ in _lasting_elements(self._template)
             if tag in self._common or tag in _MIDDLE_TAGS
         ]
-        attributes = _decoded(self._template, kept)
+        attributes = _decoded(self._template, remaining)
         groups = None
         if middle.frame is not None:
             frames = {h.frame for h in slices if h.sop_instance == middle.sop_instance}
