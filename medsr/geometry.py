@@ -21,15 +21,12 @@ import numpy.typing as npt
 
 from medsr.deferred import deferred
 from medsr.errors import GeometryError
+from medsr.types import Float64Array, FloatTriple, Shape
 
 with deferred("pydicom", Dataset=object):  # nibabel names it for a kind of NIfTI extension
     from nibabel.orientations import aff2axcodes
 
 __all__ = ["Geometry"]
-
-FloatArray = npt.NDArray[np.float64]
-Shape = tuple[int, int, int]
-Triple = tuple[float, float, float]
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Below this determinant of the unit axes (a volume in 0...1) two axes are within 0.06 degrees.
@@ -69,7 +66,7 @@ class Geometry:
     """
 
     shape: Shape
-    affine: FloatArray
+    affine: Float64Array
 
     def __post_init__(self) -> None:
         """Normalise the types and refuse what is no grid."""
@@ -107,17 +104,17 @@ class Geometry:
     # --- what the grid looks like -------------------------------------------------------------
 
     @property
-    def spacing(self) -> Triple:
+    def spacing(self) -> FloatTriple:
         """Distance between voxel centres along each array axis, in mm."""
         return _triple(np.linalg.norm(self.affine[:3, :3], axis=0))
 
     @property
-    def origin(self) -> Triple:
+    def origin(self) -> FloatTriple:
         """RAS+ position of the centre of voxel (0, 0, 0), in mm."""
         return _triple(self.affine[:3, 3])
 
     @property
-    def directions(self) -> FloatArray:
+    def directions(self) -> Float64Array:
         """(3, 3) array whose unit columns are the RAS+ directions of the array axes."""
         return np.asarray(self.affine[:3, :3] / np.asarray(self.spacing), dtype=np.float64)
 
@@ -128,7 +125,7 @@ class Geometry:
         return str(first), str(second), str(third)
 
     @property
-    def extent_mm(self) -> Triple:
+    def extent_mm(self) -> FloatTriple:
         """Physical length of the grid along each array axis, outer edge to outer edge, in mm."""
         return _triple(np.asarray(self.shape) * np.asarray(self.spacing))
 
@@ -142,7 +139,7 @@ class Geometry:
         gram = self.directions.T @ self.directions
         return bool(np.abs(gram - np.eye(3)).max() <= tolerance)
 
-    def corners_mm(self) -> FloatArray:
+    def corners_mm(self) -> Float64Array:
         """The eight outer corners (voxel edges, not centres), as (8, 3) RAS+ mm."""
         far = np.asarray(self.shape, dtype=np.float64) - 0.5
         indices = [[-0.5 if bit == 0 else far[i] for i, bit in enumerate(bits)] for bits in _BITS]
@@ -165,12 +162,12 @@ class Geometry:
 
     # --- points -------------------------------------------------------------------------------
 
-    def voxel_to_world(self, ijk: npt.ArrayLike) -> FloatArray:
+    def voxel_to_world(self, ijk: npt.ArrayLike) -> Float64Array:
         """Map indices (..., 3) of voxel centres (fractions allowed) to RAS+ mm (..., 3)."""
         points = np.asarray(ijk, dtype=np.float64)
         return np.asarray(points @ self.affine[:3, :3].T + self.affine[:3, 3])
 
-    def world_to_voxel(self, xyz: npt.ArrayLike) -> FloatArray:
+    def world_to_voxel(self, xyz: npt.ArrayLike) -> Float64Array:
         """Map RAS+ mm (..., 3) to fractional voxel indices (..., 3)."""
         offsets = np.asarray(xyz, dtype=np.float64) - self.affine[:3, 3]
         return np.asarray(offsets @ np.linalg.inv(self.affine[:3, :3]).T)
@@ -292,12 +289,12 @@ class Geometry:
         affine[:3, 3] = _LPS_TO_RAS @ np.asarray(origin, dtype=np.float64)
         return cls(_checked_shape(shape), affine)
 
-    def to_lps(self) -> tuple[Triple, Triple, FloatArray]:
+    def to_lps(self) -> tuple[FloatTriple, FloatTriple, Float64Array]:
         """The inverse of :meth:`from_lps`: origin (LPS+ mm), spacing (mm), direction (3, 3)."""
         origin = _LPS_TO_RAS @ self.affine[:3, 3]
         return _triple(origin), self.spacing, np.asarray(_LPS_TO_RAS @ self.directions)
 
-    def _resampled(self, shape: Shape, *, step: FloatArray, first: FloatArray) -> Geometry:
+    def _resampled(self, shape: Shape, *, step: Float64Array, first: Float64Array) -> Geometry:
         """Grid whose voxel k lies at this grid's index ``first + step * k``."""
         affine = self.affine.copy()
         affine[:3, :3] = self.affine[:3, :3] * step
@@ -319,7 +316,7 @@ def _checked_shape(shape: Sequence[int]) -> Shape:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _per_axis(scale: float | Sequence[float]) -> Triple:
+def _per_axis(scale: float | Sequence[float]) -> FloatTriple:
     """One factor per axis from a single number or three."""
     factors = (scale,) * 3 if isinstance(scale, (int, float)) else tuple(scale)
     if len(factors) != 3:
@@ -327,7 +324,7 @@ def _per_axis(scale: float | Sequence[float]) -> Triple:
     return factors[0], factors[1], factors[2]
 
 
-def _triple(values: npt.ArrayLike) -> Triple:
+def _triple(values: npt.ArrayLike) -> FloatTriple:
     """Three Python floats."""
     first, second, third = np.asarray(values, dtype=np.float64).tolist()
     return float(first), float(second), float(third)

@@ -11,14 +11,13 @@ import numpy as np
 from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 
+from medsr.types import Float32Array
 from medsr.values import ArrayValues, Values
 from medsr.volume import Modality
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
-
-    FloatArray = NDArray[np.float32]
 
 _CONFIG = ConfigDict(extra="forbid")
 
@@ -38,7 +37,7 @@ LOWEST = 0.5
 LONE, FEW = 0.1, 1e-4
 """A maximum is an outlier where no larger share than ``FEW`` exceeds ``LONE`` of it."""
 
-Number = TypeVar("Number", "FloatArray", "torch.Tensor")
+Number = TypeVar("Number", "Float32Array", "torch.Tensor")
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -78,7 +77,7 @@ class Normaliser:
         """Return ``values`` of the network's range in native units."""
         return values * self.divisor + self.offset
 
-    def restore(self, values: FloatArray) -> FloatArray:
+    def restore(self, values: Float32Array) -> Float32Array:
         """Do what :meth:`inverse` does within the memory of ``values``, and return ``values``."""
         values *= self.divisor
         values += self.offset

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from medsr.types import Array
+
 Counts = NDArray[np.int64]
 
 DIGITS = 1 << 16

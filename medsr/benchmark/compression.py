@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,10 +28,10 @@ from medsr.compress.prune import half_width
 from medsr.errors import UsageError
 from medsr.io.atomic import atomic_file
 from medsr.model import SRModel
+from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
 """Called with (rows done, rows in all, the row that comes next)."""
 
 _LIBRARIES = ("torch", "openvino", "nncf", "torch-pruning")

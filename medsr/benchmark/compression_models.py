@@ -22,8 +22,8 @@ from medsr.model import ModelSpec, SRModel
 from medsr.recipe import Recipe, read_recipe, recipe_from_dict
 from medsr.spec import SPEC_FILE
 from medsr.train import run as train
+from medsr.types import Triple
 
-Triple = tuple[int, int, int]
 Training = Literal["none", "plain", "distilled"]
 
 SCHEMA = 1

@@ -35,13 +35,13 @@ from medsr.evaluate.metrics import conventions
 from medsr.io.atomic import atomic_file, check_output
 from medsr.model import SRModel
 from medsr.recipe import Recipe
+from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 NAME = "distillation"
 
-Progress = Callable[[int, int, str], None]
 """Called with (tasks done, tasks in all, those in hand)."""
 
 _LIBRARIES = ("torch", "monai", "lightning-fabric", "numpy", "scipy")

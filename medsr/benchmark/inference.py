@@ -42,13 +42,12 @@ from medsr.benchmark.networks import macs_per_voxel
 from medsr.errors import MedsrError, UsageError
 from medsr.infer.engine import cache
 from medsr.infer.engine.device import resolve_device
-from medsr.infer.engine.tiles import Shape
 from medsr.io.atomic import atomic_file, check_output
 from medsr.model import SRModel
+from medsr.types import Progress, Shape
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
 """Called with the steps done, the steps in all, and what comes next."""
 
 SCHEMA = 1

@@ -19,8 +19,8 @@ from medsr.benchmark.inference_peer import OVERLAPS, WINDOW, SlidingWindow
 from medsr.infer.engine.backends import BACKENDS, DEFAULT_BACKEND, why_not
 from medsr.infer.engine.device import Precision, native_bf16, resolve_precision
 from medsr.infer.engine.engine import Engine
-from medsr.infer.engine.tiles import Shape
 from medsr.networks import SRNetwork
+from medsr.types import Shape
 
 OURS = ("fp32", "auto")
 """Arms of the engine with torch, named after what ``--precision`` says."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from medsr.benchmark.inference_peer import SlidingWindow
 from medsr.infer.engine.stream import subvoxels
-from medsr.infer.engine.tiles import Shape
+from medsr.types import Shape
 
 Run = Callable[[Tensor], Tensor]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,10 +20,8 @@ from medsr.benchmark.inference_arms import wait
 from medsr.errors import UsageError
 from medsr.infer.engine.device import resolve_device
 from medsr.infer.engine.engine import Engine
-from medsr.infer.engine.tiles import Shape
 from medsr.model import SRModel
-
-Progress = Callable[[int, int, str], None]
+from medsr.types import Progress, Shape
 
 SHAPES: tuple[Shape, ...] = (
     (64, 64, 64),

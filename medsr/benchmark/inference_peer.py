@@ -16,7 +16,7 @@ import torch
 from monai.inferers.inferer import SlidingWindowInferer
 from torch import Tensor, nn
 
-from medsr.infer.engine.tiles import Shape
+from medsr.types import Shape
 
 WINDOW = 64
 """Voxels of a window along each axis."""

@@ -7,7 +7,7 @@ Both restorations go through the very call behind ``medsr upscale``, and differ 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,10 +15,9 @@ from typing import Any
 from medsr.benchmark.measure import DevScans, Gain
 from medsr.errors import CohortError
 from medsr.model import SRModel
+from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, str], None]
 
 
 def precision_differences(

@@ -32,9 +32,8 @@ from medsr.io import load
 from medsr.model import CARD_FILE, ModelSpec, SRModel
 from medsr.networks import build_network
 from medsr.spec import SPEC_FILE
+from medsr.types import Triple
 from medsr.volume import Volume
-
-Triple = tuple[int, int, int]
 
 _SMALLEST = 8
 """Low-resolution voxels along an axis below which a scan is not scored."""

@@ -29,11 +29,10 @@ from medsr.errors import UsageError
 from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.io.atomic import atomic_file, check_output
 from medsr.networks import NETWORKS, SRNetwork, build_network
+from medsr.types import CountProgress, Triple
 
 logger = logging.getLogger(__name__)
 
-Triple = tuple[int, int, int]
-Progress = Callable[[int, int], None]
 """Called with the rounds done and the rounds in all."""
 
 SCHEMA = 1
@@ -82,7 +81,7 @@ def run(
     rounds: int = 9,
     device: str = "cpu",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> dict[str, Any]:
     """Time a forward pass of every network, as the engine would run it on one tile.
 

@@ -19,8 +19,7 @@ from medsr.data.transforms import PreparedScan, prepare_scan
 from medsr.degrade import Degradation, build_degradation
 from medsr.errors import CohortError, ModelError
 from medsr.model import ModelSpec
-
-Triple = tuple[int, int, int]
+from medsr.types import Triple
 
 DEFAULT_SIZE: Triple = (40, 40, 20)
 

@@ -25,9 +25,10 @@ from medsr.errors import ModelError, ModelFileError, UsageError
 from medsr.io.atomic import atomic_file
 from medsr.model import ModelSpec, SRModel
 from medsr.networks import SRNetwork
-from medsr.networks.blocks import Triple, pad_to_multiple, voxel_unshuffle
+from medsr.networks.blocks import pad_to_multiple, voxel_unshuffle
 from medsr.networks.heads import Head
 from medsr.spec import SPEC_FILE
+from medsr.types import Triple
 
 DETAILS_FILE = "int8.json"
 KEPT_FLOAT = ("head", "tail")

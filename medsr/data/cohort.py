@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medsr.data.bids import is_bids, read_bids
-from medsr.data.lock import Lock, Progress, make_lock, read_lock, verify
+from medsr.data.lock import Lock, make_lock, read_lock, verify
 from medsr.data.manifest import UNSPLIT, ScanRecord, read_manifest, require_files
 from medsr.data.split import FRACTIONS, apply_split, split_patients
 from medsr.errors import CohortError
+from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
 

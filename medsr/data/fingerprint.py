@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from medsr.types import Float32Array
+
 if TYPE_CHECKING:
     from medsr.volume import Volume
 
@@ -40,7 +42,6 @@ _ROUNDING = 1e-4  # share of the largest value that may be rounding and no detai
 _LEVELS = 32.0  # stored integers per unit of detail, which is about -1 to 1
 _ROUGHLY = 1.5  # voxels that the rest of a shift may have
 
-FloatArray = npt.NDArray[np.float32]
 Spectrum = npt.NDArray[np.complex64]
 
 
@@ -69,7 +70,7 @@ def fingerprint(volume: Volume) -> Fingerprint:
     return Fingerprint(fine.astype(np.int8), _spectrum(coarse))
 
 
-def coarse_likeness(one: Spectrum, others: Spectrum, *, workers: int = 1) -> FloatArray:
+def coarse_likeness(one: Spectrum, others: Spectrum, *, workers: int = 1) -> Float32Array:
     """Compare a scan with many at all shifts.
 
     Args:
@@ -118,7 +119,7 @@ def _canonical(volume: Volume) -> Volume:
     return volume.flip([i for i, code in enumerate(volume.geometry.axcodes) if code in "LPI"])
 
 
-def _detail(volume: Volume, step_mm: float) -> FloatArray:
+def _detail(volume: Volume, step_mm: float) -> Float32Array:
     """Detail at multiples of ``step_mm`` from the world's origin, of even contrast, in 32nds."""
     from scipy.ndimage import gaussian_filter
 
@@ -134,7 +135,7 @@ def _detail(volume: Volume, step_mm: float) -> FloatArray:
     return np.asarray(np.clip(levels, -127, 127), dtype=np.float32)
 
 
-def _weights(volume: Volume, axis: int, step_mm: float) -> FloatArray:
+def _weights(volume: Volume, axis: int, step_mm: float) -> Float32Array:
     """Gaussian weights (new, old) that bring the voxels of one axis to a grid of ``step_mm``."""
     spacing, size = volume.spacing[axis], volume.shape[axis]
     first = volume.geometry.origin[axis]
@@ -148,7 +149,7 @@ def _weights(volume: Volume, axis: int, step_mm: float) -> FloatArray:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-def _spectrum(detail: FloatArray) -> Spectrum:
+def _spectrum(detail: Float32Array) -> Spectrum:
     """The whitened spectrum of detail that is folded into ``TORUS`` voxels along each axis.
 
     Folding leaves every shift its peak; whitening makes the peak of an equal scan sharp, where
@@ -168,7 +169,7 @@ def _spectrum(detail: FloatArray) -> Spectrum:
     return np.asarray(white / np.sqrt(energy) if energy > 0 else white, dtype=np.complex64)
 
 
-def _best_offset(a: FloatArray, b: FloatArray) -> tuple[int, int, int]:
+def _best_offset(a: Float32Array, b: Float32Array) -> tuple[int, int, int]:
     """How far ``b`` must be moved, in voxels, to lie on ``a`` best."""
     from scipy.fft import irfftn, next_fast_len, rfftn
 
@@ -184,8 +185,8 @@ def _best_offset(a: FloatArray, b: FloatArray) -> tuple[int, int, int]:
 
 
 def _overlap(
-    a: FloatArray, b: FloatArray, offset: Sequence[int]
-) -> tuple[FloatArray, FloatArray] | None:
+    a: Float32Array, b: Float32Array, offset: Sequence[int]
+) -> tuple[Float32Array, Float32Array] | None:
     """What lies on each other once ``b`` is moved; None where that is little."""
     low = [max(0, o) for o in offset]
     high = [min(m, n + o) for m, n, o in zip(a.shape, b.shape, offset, strict=True)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,6 +23,7 @@ from medsr.data.manifest import ScanRecord
 from medsr.errors import LeakError, MedsrError
 from medsr.io import load
 from medsr.patients import spelling
+from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ WORTH_A_LOOK = 0.15
 """Likeness on the coarse grid below which a pair is not compared closely."""
 _AT_ONCE = 64
 
-Progress = Callable[[int, int, str], None]
 """Called with (done, in all, what is being done)."""
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,7 @@ from medsr.data.split import METHOD, strata
 from medsr.errors import CohortChangedError, CohortError
 from medsr.io.atomic import atomic_file
 from medsr.io.walk import walk
+from medsr.types import Progress
 from medsr.volume import Modality
 
 SCHEMA = 1
@@ -33,7 +34,6 @@ KIND = "medsr cohort lock"
 _LARGEST_BYTES = 256 << 20
 _CONFIG = ConfigDict(extra="forbid")
 
-Progress = Callable[[int, int, str], None]
 """Called with (done, in all, what is being done)."""
 
 

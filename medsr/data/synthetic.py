@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from medsr.batch import Batch
 from medsr.degrade import Degradation
 from medsr.recipe import PatchRecipe, SyntheticRecipe
-
-FloatArray = NDArray[np.float64]
+from medsr.types import Float64Array
 
 ROUNDNESS = (1.0, 6.0)
 """Exponents of the shapes: 1 is an octahedron, 2 an ellipsoid, 6 nearly a box."""
@@ -164,7 +163,7 @@ def soft_shape(
     return np.asarray(0.5 * (1 + np.tanh(0.5 * depth)), dtype=np.float32)
 
 
-def power_law_texture(shape: Sequence[int], slope: float, rng: np.random.Generator) -> FloatArray:
+def power_law_texture(shape: Sequence[int], slope: float, rng: np.random.Generator) -> Float64Array:
     """Return a random field of mean 0 and variance 1 whose power falls as frequency^(-slope).
 
     Args:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from medsr.degrade.base import Degradation, Separable, Triple
+from medsr.degrade.base import Degradation, Separable
 from medsr.errors import UsageError
 from medsr.plugins import Registry, check_options
+from medsr.types import Triple
 from medsr.volume import Volume
 
 __all__ = [

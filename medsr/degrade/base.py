@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-Triple = tuple[int, int, int]
+from medsr.types import Triple
+
 Operators = tuple[Tensor | None, Tensor | None, Tensor | None]
 """A matrix ``(coarse, fine)`` for each axis; None leaves an axis as it is."""
 P = TypeVar("P")

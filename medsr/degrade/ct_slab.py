@@ -14,7 +14,6 @@ from torch import Tensor
 from medsr.degrade import DEGRADATIONS
 from medsr.degrade.base import (
     Operators,
-    Triple,
     along_axis,
     as_range,
     as_triple,
@@ -26,6 +25,7 @@ from medsr.degrade.base import (
 )
 from medsr.degrade.noise import add_correlated, gaussian_matrix, smooth_in_plane
 from medsr.degrade.slice_profile import FWHM_PER_SIGMA
+from medsr.types import Triple
 
 __all__ = ["CTSlab", "CTSlabParams"]
 

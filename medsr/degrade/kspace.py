@@ -17,7 +17,6 @@ from torch import Tensor
 from medsr.degrade import DEGRADATIONS
 from medsr.degrade.base import (
     Operators,
-    Triple,
     along_axis,
     as_range,
     as_triple,
@@ -27,6 +26,7 @@ from medsr.degrade.base import (
     uniform,
 )
 from medsr.degrade.noise import add_rician
+from medsr.types import Triple
 
 __all__ = ["KSpaceCrop", "KSpaceParams"]
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from medsr.degrade import DEGRADATIONS
-from medsr.degrade.base import Degradation, Operators, Separable, Triple, as_triple, uniform
+from medsr.degrade.base import Degradation, Operators, Separable, as_triple, uniform
+from medsr.types import Triple
 
 __all__ = ["Mixture", "MixtureParams"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medsr.errors import UsageError
 from medsr.networks import SRNetwork
-from medsr.networks.blocks import Triple
+from medsr.types import Triple
 
 NEGLIGIBLE = 0.01
 """Teachers whose weight in a domain is below this are not asked there."""

@@ -11,7 +11,7 @@ from itertools import combinations, permutations
 
 from torch import Tensor
 
-from medsr.networks.blocks import Triple
+from medsr.types import Triple
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
-Array = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
+from medsr.types import BoolArray, Float32Array
 
 AIR_HU = -500.0
 """Between air, lung included, and tissue (Hu, Hoffman and Reinhardt 2001 find it iteratively)."""
@@ -49,7 +47,7 @@ class Compartments:
     bone: BoolArray
 
 
-def ct_compartments(volume: Array) -> Compartments:
+def ct_compartments(volume: Float32Array) -> Compartments:
     """Split a CT scan by thresholds, with air and table around the body taken away.
 
     The largest connected part above -500 HU is the body's tissue. What hangs together in the rest
@@ -90,7 +88,7 @@ def _largest(mask: BoolArray) -> BoolArray:
     return np.asarray(labels == int(sizes.argmax()))
 
 
-def mr_thresholds(values: Array) -> tuple[float, float]:
+def mr_thresholds(values: Float32Array) -> tuple[float, float]:
     """Two thresholds between three classes of intensities (multi-Otsu).
 
     Source: Liao, Chen and Chung 2001, over 256 levels up to the 99.5th percentile.
@@ -110,7 +108,7 @@ def mr_thresholds(values: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mr_body(volume: Array, spacing_mm: tuple[float, float, float]) -> BoolArray:
+def mr_body(volume: Float32Array, spacing_mm: tuple[float, float, float]) -> BoolArray:
     """The head or body in an MR scan: its largest bright part, with dark cavities filled.
 
     Smoothed by a Gaussian of 1 mm, split by half of Otsu's threshold, the largest connected part

@@ -36,12 +36,13 @@ from medsr.evaluate.methods import (
     load_models,
     take_inputs,
 )
-from medsr.evaluate.plan import Plan, Scale, default_kind
+from medsr.evaluate.plan import Plan, default_kind
 from medsr.evaluate.results import REFERENCE_METHOD, Results
 from medsr.evaluate.robustness import Scored, examine
-from medsr.evaluate.runner import Found, Look, Progress, Runner
+from medsr.evaluate.runner import Found, Look, Runner
 from medsr.evaluate.tasks import RealPairs, Simulated, Task, Tasks
 from medsr.model import SRModel
+from medsr.types import Progress, Scale
 from medsr.volume import Modality, Volume
 
 

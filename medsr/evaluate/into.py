@@ -19,7 +19,7 @@ from medsr.evaluate.report import Case, check_report, write_pdf, write_report
 from medsr.evaluate.report.pdf import check_pdf
 from medsr.evaluate.report.reading import Evaluation as Reading
 from medsr.evaluate.results import REFERENCE_METHOD, Results
-from medsr.evaluate.runner import Progress
+from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from medsr.errors import UsageError
 from medsr.evaluate.baselines import BASELINES
 from medsr.evaluate.robustness import Disturbances
 from medsr.evaluate.runner import PARTS
+from medsr.types import Scale
 from medsr.volume import Modality
-
-Scale = tuple[int, int, int]
 
 MARGIN_DB = 0.1
 """By how much a student's PSNR may lie below its teacher's, unless told otherwise."""

@@ -27,6 +27,7 @@ from medsr.evaluate.metrics import Reference, Scorer
 from medsr.evaluate.results import CaseResult, DisturbedResult
 from medsr.evaluate.robustness import Scored
 from medsr.evaluate.tasks import Job, Task, Tasks, Unscorable, seed_for
+from medsr.types import Progress
 from medsr.volume import Modality, Volume
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 PARTS = ("consistency", "downstream", "lesions")
 """What is looked at beside the metrics against the truth."""
 
-Progress = Callable[[int, int, str], None]
 """Called with (scans and axes done, in all, what comes next)."""
 Look = Callable[[Task, Reference], Iterable[Scored]]
 """Scores all methods on disturbed parts of a truth."""

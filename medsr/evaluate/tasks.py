@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from medsr.data.manifest import ScanRecord
@@ -24,10 +23,8 @@ from medsr.evaluate.baselines import resample
 from medsr.evaluate.draws import in_native_units
 from medsr.geometry import Geometry
 from medsr.io import load
+from medsr.types import BoolArray, Scale
 from medsr.volume import Modality, Volume
-
-Scale = tuple[int, int, int]
-BoolArray = npt.NDArray[np.bool_]
 
 _AXES = {
     True: "all three axes at once, one row a scan",

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from medsr.geometry import FloatArray, Geometry
+from medsr.geometry import Geometry
+from medsr.types import Float64Array
 
 RADIUS = 5
 """Neighbours on either side along an axis, as in SimpleITK's ``sitkLanczosWindowedSinc``."""
@@ -51,7 +52,7 @@ def lanczos(
     return np.ascontiguousarray(result.transpose(axes), dtype=np.float32)
 
 
-def lanczos_matrix(positions: FloatArray, size: int, radius: int = RADIUS) -> FloatArray:
+def lanczos_matrix(positions: Float64Array, size: int, radius: int = RADIUS) -> Float64Array:
     """Return the weights of Lanczos interpolation along one axis, rows summing to one.
 
     Args:
@@ -76,7 +77,7 @@ def lanczos_matrix(positions: FloatArray, size: int, radius: int = RADIUS) -> Fl
 
 def _along_axes(
     source: Geometry, target: Geometry
-) -> tuple[tuple[int, ...], FloatArray, FloatArray] | None:
+) -> tuple[tuple[int, ...], Float64Array, Float64Array] | None:
     """Which source axis each target axis runs along, with step and offset by source axis."""
     origin = source.world_to_voxel(target.origin)
     steps = np.stack(

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsr.types import BoolArray
+
 if TYPE_CHECKING:
     from medsr.infer.padding import Padding
     from medsr.io.planes import PlaneSource
-
-BoolArray = NDArray[np.bool_]
 
 LEAST_SHARE = 0.01
 """Of the voxels on a scan's faces, so many lie amid 3 x 3 voxels of one value where there is a

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from medsr.errors import OutOfScopeError, UsageError
 from medsr.geometry import Geometry
 from medsr.model import ModelSpec
+from medsr.types import FloatTriple
 from medsr.volume import Modality
-
-Triple = tuple[float, float, float]
 
 FAR = 1.5
 """A spacing is far outside a trained range beyond this factor of its ends."""
@@ -35,7 +34,7 @@ class Target:
     """
 
     geometry: Geometry | None
-    ratio: Triple | None
+    ratio: FloatTriple | None
 
 
 def in_plane_spacing(geometry: Geometry) -> float:
@@ -249,7 +248,7 @@ def named_target(target: Target, spec: ModelSpec, *, default: bool) -> Target:
     return target
 
 
-def positive_triple(values: Sequence[float], what: str) -> Triple:
+def positive_triple(values: Sequence[float], what: str) -> FloatTriple:
     """Return three positive numbers, whatever kind of sequence holds them.
 
     Args:

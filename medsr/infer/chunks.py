@@ -29,11 +29,10 @@ from medsr.infer.engine.tiles import plan_tiles
 from medsr.infer.limits import AROUND
 from medsr.infer.resample import RollingRows
 from medsr.infer.scan import LoadedScan
+from medsr.types import Shape
 from medsr.volume import Volume
 
 logger = logging.getLogger(__name__)
-
-Shape = tuple[int, int, int]
 
 WASTE = 1.5
 """Planes computed for each plane of a scan from which on thin chunks are warned of."""

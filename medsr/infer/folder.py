@@ -12,7 +12,7 @@ import errno
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,10 +42,9 @@ from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.model import SRModel
+from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, str], None]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsr.infer.axes import AxisOrder
-from medsr.infer.background import BoolArray, in_patches, running
+from medsr.infer.background import in_patches, running
 from medsr.infer.padding import nearest
+from medsr.types import BoolArray, Float32Array
 from medsr.volume import Modality
-
-FloatArray = NDArray[np.float32]
 
 REACH = 1.0
 """How far a result may overshoot its neighbourhood, of the neighbourhood's range. A structure
@@ -105,7 +104,7 @@ class Limiter:
             for plane in [plane for plane in self._planes if plane < first]:
                 del self._planes[plane]
 
-    def apply(self, start: int, planes: FloatArray, *, near: bool = True) -> None:
+    def apply(self, start: int, planes: Float32Array, *, near: bool = True) -> None:
         """Hold planes of the result, from plane ``start`` on, to the limits, in place.
 
         Args:
@@ -131,7 +130,7 @@ class Limiter:
                 np.copyto(held, value, where=local.background)
             part[:] = np.moveaxis(held, 0, 2)
 
-    def clear(self, start: int, planes: FloatArray) -> None:
+    def clear(self, start: int, planes: Float32Array) -> None:
         """Set background to zero in planes of a map of uncertainty, in place."""
         for local, part in self._parts(start, planes):
             if local.background is not None:
@@ -148,7 +147,7 @@ class Limiter:
             "limited_share": round(self._cut / self._voxels, 6),
         }
 
-    def _parts(self, start: int, planes: FloatArray) -> Iterator[tuple[_Local, FloatArray]]:
+    def _parts(self, start: int, planes: Float32Array) -> Iterator[tuple[_Local, Float32Array]]:
         """Runs of planes whose nearest plane of the scan is the same, with its bounds."""
         sources = self._z[start : start + planes.shape[2]]
         cuts = [0, *(np.flatnonzero(np.diff(sources)) + 1), len(sources)]
@@ -177,8 +176,8 @@ class _Local:
         background: ``(X, Y)``, where there is any.
     """
 
-    low: FloatArray
-    high: FloatArray
+    low: Float32Array
+    high: Float32Array
     background: BoolArray | None
 
     def spread(self, x: NDArray[np.intp], y: NDArray[np.intp]) -> _Local:
@@ -187,7 +186,7 @@ class _Local:
         return _Local(self.low[place], self.high[place], None if found is None else found[place])
 
 
-def _local(stack: FloatArray, at: int, limits: Limits) -> _Local:
+def _local(stack: Float32Array, at: int, limits: Limits) -> _Local:
     """Find the bounds beside plane ``at`` of some planes ``(planes, X, Y)`` of the scan."""
     near = stack[max(at - 1, 0) : at + 2]
     low, high = near.min(axis=0), near.max(axis=0)

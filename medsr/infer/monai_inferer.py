@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
-from medsr.infer.engine.engine import Engine, Progress
-from medsr.infer.engine.tiles import Shape
+from medsr.infer.engine.engine import Engine
+from medsr.types import CountProgress, Shape
 
 
 class TiledInferer(Inferer):
@@ -51,7 +51,7 @@ class TiledInferer(Inferer):
         precision: str = "auto",
         max_memory_bytes: int | None = None,
         device: str | torch.device | None = None,
-        progress: Progress | None = None,
+        progress: CountProgress | None = None,
         backend: str = "torch",
     ) -> None:
         self.core = core
@@ -115,7 +115,7 @@ class TiledInferer(Inferer):
         return _with_affine(outputs, inputs) if isinstance(inputs, MetaTensor) else outputs
 
 
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
+def _shifted(progress: CountProgress, before: int, total: int) -> CountProgress:
     """Count steps over a whole batch; its items' starts are said once."""
 
     def shifted(done: int, _: int) -> None:

@@ -18,11 +18,9 @@ from medsr.intensity import COMMON, LOWEST
 from medsr.io.modality import LOWEST_HU
 from medsr.io.planes import PlaneSource
 from medsr.io.survey import PlaneValues, Survey
+from medsr.types import BoolArray, Float32Array
 from medsr.values import Values
 from medsr.volume import Modality, Volume
-
-FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 
 AIR_HU = -1024.0
 """What padding of a CT looks like to the network: the air that every model was trained with."""
@@ -83,7 +81,7 @@ class PaddingMemory:
             self._bits[start + k] = np.packbits(mask[:, :, k])
         return self.padding.removed(planes), ~mask
 
-    def give_back(self, start: int, planes: FloatArray, value: float) -> None:
+    def give_back(self, start: int, planes: Float32Array, value: float) -> None:
         """Fill the region of padding in planes of the result, from plane ``start`` on, in place."""
         for k in range(planes.shape[2]):
             bits = self._bits[int(self._z[start + k])]

@@ -8,7 +8,7 @@ settled in ``medsr.infer.chunks``; where the planes go is the caller's choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -24,14 +24,12 @@ from medsr.infer.engine.engine import Engine, Plan
 from medsr.infer.engine.malloc_trim import malloc_trim
 from medsr.infer.limits import Limiter
 from medsr.infer.padding import PaddingMemory
-from medsr.infer.resample import FloatArray, RollingRows, apply_rows, operator
+from medsr.infer.resample import RollingRows, apply_rows, operator
 from medsr.infer.result import Findings, OutputChunk, Planes
 from medsr.infer.scan import LoadedScan
 from medsr.intensity import Intensity
 from medsr.model import Normaliser
-
-Progress = Callable[[str, int, int], None]
-BoolArray = NDArray[np.bool_]
+from medsr.types import BoolArray, Float32Array, StageProgress
 
 _MEDIAN_BITS = 20
 
@@ -63,7 +61,7 @@ class Pipeline:
         check: ConsistencyCheck | None = None,
         unchecked: str = NO_COMPARISON,
         projection: Planned | None = None,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
     ) -> None:
         self._scan, self._decision, self._engine, self._chunks = scan, decision, engine, chunks
         self._unchecked, self._progress = unchecked, progress
@@ -163,7 +161,7 @@ class Pipeline:
         canonical = self._decision.order.canonical_data(data)
         return fresh, torch.from_numpy(np.array(canonical, dtype=np.float32, order="C"))
 
-    def _answer(self, lr: torch.Tensor) -> FloatArray:
+    def _answer(self, lr: torch.Tensor) -> Float32Array:
         """The network's channels: native where there is one, else in the network's units."""
         offset, divisor = self._normaliser.offset, self._normaliser.divisor
         if self._decision.uncertain:
@@ -254,7 +252,11 @@ class _Guard:
                 memory.forget(written)
 
     def _project(
-        self, projection: Planned, result: FloatArray, scan: NDArray[Any], counted: BoolArray | None
+        self,
+        projection: Planned,
+        result: Float32Array,
+        scan: NDArray[Any],
+        counted: BoolArray | None,
     ) -> ConsistencyReport:
         limiter = self.limiter
         return projection.apply(
@@ -298,7 +300,7 @@ class _Channel:
         self._whole, self._median = whole, 0.0
         self._counts = np.zeros(1 << _MEDIAN_BITS, dtype=np.int64)
 
-    def push(self, values: FloatArray) -> Planes | None:
+    def push(self, values: Float32Array) -> Planes | None:
         """Take planes in canonical order; return those that are ready in the scan's axes."""
         if any(rows is not None for rows in self._rows):
             values = apply_rows(values, self._rows)
@@ -312,7 +314,7 @@ class _Channel:
         self.given += ready.shape[2]
         return Planes(self.given - ready.shape[2], ready)
 
-    def count(self, values: FloatArray) -> None:
+    def count(self, values: Float32Array) -> None:
         """Let values above zero count for :meth:`median`."""
         above = values[values > 0]
         if self._whole:
@@ -331,7 +333,7 @@ class _Channel:
         return float(f"{bits.view(np.float32)[0]:.4g}")
 
 
-def _coarse_keys(values: FloatArray) -> NDArray[np.uint32]:
+def _coarse_keys(values: Float32Array) -> NDArray[np.uint32]:
     """The leading bits of numbers from zero up, which are in the order of the numbers."""
     bits = np.maximum(values, 0.0).view(np.uint32).ravel(order="K")
     return bits >> np.uint32(31 - _MEDIAN_BITS)

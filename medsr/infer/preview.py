@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medsr.geometry import Geometry
-from medsr.infer.resample import FloatArray, apply_rows, operator
+from medsr.infer.resample import apply_rows, operator
 from medsr.io.survey import sample_step
+from medsr.types import Float32Array
 from medsr.volume import Modality, Volume
 
 PANEL_PIXELS = 420
@@ -71,9 +72,9 @@ class Preview:
         shapes = zip(before.shape, after.shape, strict=True)
         self._rows = [operator(old, new) for old, new in shapes]
         # For each axis that a plane stands on: parts of it along the last axis, or the plane.
-        self._acquired: list[list[FloatArray]] = [[], [], []]
-        self._splined: list[list[FloatArray]] = [[], [], []]
-        self._refined: list[list[FloatArray]] = [[], [], []]
+        self._acquired: list[list[Float32Array]] = [[], [], []]
+        self._splined: list[list[Float32Array]] = [[], [], []]
+        self._refined: list[list[Float32Array]] = [[], [], []]
 
     def add_before(self, start: int, planes: NDArray[Any]) -> None:
         """Look at planes of the scan, ``start`` being the place of the first."""
@@ -120,7 +121,7 @@ class Preview:
             )
         return _compose(rows, titles)
 
-    def _spline(self, axis: int) -> FloatArray:
+    def _spline(self, axis: int) -> Float32Array:
         """The plane of the finer grid by cubic B-spline."""
         plane = np.expand_dims(_whole(self._splined[axis]), axis)
         return np.squeeze(
@@ -145,7 +146,7 @@ def draw_preview(before: Volume, after: Volume, *, method: str) -> Image.Image:
 
 
 def _keep(
-    kept: list[list[FloatArray]], start: int, planes: NDArray[Any], at: tuple[int, ...]
+    kept: list[list[Float32Array]], start: int, planes: NDArray[Any], at: tuple[int, ...]
 ) -> None:
     """Keep what lies in the three planes at ``at``."""
     for axis in (0, 1):
@@ -154,11 +155,13 @@ def _keep(
         kept[2].append(planes[:, :, at[2] - start].astype(np.float32))
 
 
-def _whole(parts: list[FloatArray]) -> FloatArray:
+def _whole(parts: list[Float32Array]) -> Float32Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _turned(plane: FloatArray, axes: tuple[int, int], codes: tuple[str, str, str]) -> FloatArray:
+def _turned(
+    plane: Float32Array, axes: tuple[int, int], codes: tuple[str, str, str]
+) -> Float32Array:
     """A plane that holds array ``axes``, in this order and towards right, anterior, superior."""
     turned = plane if axes[0] < axes[1] else plane.T
     return np.flip(turned, tuple(k for k, axis in enumerate(axes) if codes[axis] in "LPI"))

@@ -18,16 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-Shape = tuple[int, int, int]
-
+from medsr.types import Float32Array, Shape
 
 NEGLIGIBLE = 1e-9
 """Weights below this (of rows that sum to 1) change no float32 result."""
 
 
 @lru_cache(maxsize=64)
-def operator(old: int, new: int, order: int = 3) -> FloatArray:
+def operator(old: int, new: int, order: int = 3) -> Float32Array:
     """Return the matrix ``(new, old)`` that resamples one axis, edges kept in place.
 
     Args:
@@ -62,7 +60,7 @@ def operator(old: int, new: int, order: int = 3) -> FloatArray:
     return result
 
 
-def resample(data: NDArray[Any], shape: Shape, order: int = 3) -> FloatArray:
+def resample(data: NDArray[Any], shape: Shape, order: int = 3) -> Float32Array:
     """Resample a volume to ``shape`` over the same physical extent (``Geometry.resize``).
 
     Args:
@@ -79,7 +77,7 @@ def resample(data: NDArray[Any], shape: Shape, order: int = 3) -> FloatArray:
     )
 
 
-def apply_rows(data: NDArray[Any], rows: Sequence[FloatArray | None]) -> FloatArray:
+def apply_rows(data: NDArray[Any], rows: Sequence[Float32Array | None]) -> Float32Array:
     """Multiply each axis by its matrix, those that shrink the volume first.
 
     Args:
@@ -113,10 +111,10 @@ class RollingRows:
         rows: Matrix (planes wanted, planes that will come); None leaves the axis as it is.
     """
 
-    def __init__(self, rows: FloatArray | None) -> None:
+    def __init__(self, rows: Float32Array | None) -> None:
         self._rows = rows
         self._spans = [] if rows is None else [_span(row) for row in rows]
-        self._held: FloatArray | None = None
+        self._held: Float32Array | None = None
         self._first = 0
         self._next = 0
 
@@ -140,7 +138,7 @@ class RollingRows:
         """Most planes that one plane of the result needs; 0 where nothing is resampled."""
         return max((stop - start for start, stop in self._spans), default=0)
 
-    def push(self, planes: FloatArray) -> FloatArray | None:
+    def push(self, planes: Float32Array) -> Float32Array | None:
         """Take the next planes ``(X, Y, planes)`` and return those of the result that are ready."""
         if self._rows is None:
             return planes
@@ -163,7 +161,7 @@ class RollingRows:
         return ready
 
 
-def _span(row: FloatArray) -> tuple[int, int]:
+def _span(row: Float32Array) -> tuple[int, int]:
     """First and last-plus-one place of a row whose weight is not negligible."""
     (heavy,) = np.nonzero(np.abs(row) > NEGLIGIBLE)
     return (int(heavy[0]), int(heavy[-1]) + 1) if heavy.size else (0, 1)

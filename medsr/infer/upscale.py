@@ -16,9 +16,10 @@ from medsr import io
 from medsr.errors import MemoryLimitError
 from medsr.infer import prepare
 from medsr.infer.outputs import Outputs
-from medsr.infer.upscaler import Progress, Upscaler
+from medsr.infer.upscaler import Upscaler
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
 from medsr.model import SRModel
+from medsr.types import StageProgress
 from medsr.volume import Volume
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def upscale(
     affine: ArrayLike | None = None,
     array_spacing: Sequence[float] | None = None,
     series: str | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     zoo_root: Path | None = None,
 ) -> UpscaleResult:
     """Bring a scan to a finer grid over the same physical extent.

@@ -8,7 +8,7 @@ folder of them ``medsr.infer.folder``. torch is imported when the first scan is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from medsr.io.modality import modality_of
 from medsr.io.planes import MemoryPlanes, PlaneSource, gather
 from medsr.io.reading import open_planes
 from medsr.model import SRModel
+from medsr.types import StageProgress
 from medsr.volume import Volume
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from medsr.infer.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
 
 
 class Upscaler:
@@ -168,7 +167,11 @@ class Upscaler:
             return loaded.with_note(prepare.warn(loaded.survey.empty, scan))
 
     def compute(
-        self, scan: LoadedScan, outputs: Outputs | None = None, *, progress: Progress | None = None
+        self,
+        scan: LoadedScan,
+        outputs: Outputs | None = None,
+        *,
+        progress: StageProgress | None = None,
     ) -> UpscaleOutput:
         """Run the network over a scan and bring its output to the exact grid.
 

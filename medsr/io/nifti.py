@@ -34,9 +34,8 @@ from medsr.io.nifti_header import (
 )
 from medsr.io.planes import PlaneFile, header_of
 from medsr.io.scaling import Scaling, ValueRange, dequantise, find_scaling, type_without_slope
+from medsr.types import Array
 from medsr.volume import Derivation, Source, Volume
-
-Array = npt.NDArray[Any]
 
 _MAX_NIFTI1_SIZE = 32767
 _ALIGNED, _SCANNER = 2, 1

@@ -7,17 +7,16 @@ values; a file takes numbers as they are stored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from medsr.geometry import Geometry
+from medsr.types import Array
 from medsr.volume import Modality, Source, Volume, units_of
 
 __all__ = ["MemoryPlanes", "PlaneFile", "PlaneSource", "chunks", "gather", "header_of"]
-
-Array = npt.NDArray[Any]
 
 CHUNK_BYTES = 16 * 2**20
 """What is held at a time of a scan that is merely looked through."""

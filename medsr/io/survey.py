@@ -20,6 +20,7 @@ from medsr.io.checks import check_integers, first_unusable, unusable
 from medsr.io.labels import Levels
 from medsr.io.modality import Judgement, Tally, judge
 from medsr.io.planes import PlaneSource, chunks
+from medsr.types import Array
 from medsr.values import (
     DIGITS,
     Counts,
@@ -30,8 +31,6 @@ from medsr.values import (
     recurring,
     value_of,
 )
-
-Array = npt.NDArray[Any]
 
 _MOST_NAMED = 3
 

@@ -30,9 +30,8 @@ from medsr.io.dicom.options import DicomOptions
 from medsr.io.planes import PlaneFile, header_of
 from medsr.io.scaling import Scaling, ValueRange, dequantise, find_scaling, type_without_slope
 from medsr.io.text_header import TextHeader
+from medsr.types import Array
 from medsr.volume import Derivation, Source, SourceFormat, Volume
-
-Array = npt.NDArray[Any]
 
 _START_BYTES = 1 << 20
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS

@@ -13,10 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from medsr.errors import OutputFormatError
 from medsr.io.atomic import atomic_file, atomic_folder, check_output, check_replaceable
@@ -26,9 +25,8 @@ from medsr.io.formats import Codec, Format, by_name_of, find, suffix_of, table
 from medsr.io.planes import CHUNK_BYTES, PlaneFile
 from medsr.io.scaling import Scaling, ValueRange, range_of, source_of
 from medsr.io.source_files import check_apart
+from medsr.types import Array
 from medsr.volume import Derivation, SourceFormat, Volume
-
-Array = npt.NDArray[Any]
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from medsr.errors import ModelError
-from medsr.networks.blocks import SRNetwork, Triple
+from medsr.networks.blocks import SRNetwork
 from medsr.plugins import Registry, check_options
+from medsr.types import Triple
 
 __all__ = ["NETWORKS", "SRNetwork", "build_network"]
 

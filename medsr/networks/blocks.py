@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks.heads import Head, Readout, build_readout, readout_of
-
-Triple = tuple[int, int, int]
+from medsr.types import Triple
 
 
 def voxel_shuffle(x: Tensor, factor: Triple) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks import NETWORKS
-from medsr.networks.blocks import SRNetwork, Triple, check_count, check_width, conv3, zero_conv3
+from medsr.networks.blocks import SRNetwork, check_count, check_width, conv3, zero_conv3
 from medsr.networks.repplain import RepConv3d, RepPlain3D, check_branches, merge_into, plain_options
+from medsr.types import Triple
 
 
 @NETWORKS.register(

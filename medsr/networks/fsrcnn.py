@@ -5,15 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from medsr.networks import NETWORKS
-from medsr.networks.blocks import (
-    SRNetwork,
-    Triple,
-    check_count,
-    check_width,
-    he_normal,
-    zero_conv3,
-)
+from medsr.networks.blocks import SRNetwork, check_count, check_width, he_normal, zero_conv3
 from medsr.networks.heads import Head
+from medsr.types import Triple
 
 SLOPE = 0.25
 """Where the learnt slopes for negative values start."""

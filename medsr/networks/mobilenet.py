@@ -8,7 +8,6 @@ from torch.nn import functional
 from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     ResidualTrunk,
-    Triple,
     check_count,
     check_width,
     conv1,
@@ -16,6 +15,7 @@ from medsr.networks.blocks import (
     he_normal,
 )
 from medsr.networks.heads import Head
+from medsr.types import Triple
 
 
 class InvertedResidual(nn.Module):

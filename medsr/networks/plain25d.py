@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks import NETWORKS
-from medsr.networks.blocks import SRNetwork, Triple, check_width, conv1, he_normal, zero_conv3
+from medsr.networks.blocks import SRNetwork, check_width, conv1, he_normal, zero_conv3
 from medsr.networks.heads import Head
+from medsr.types import Triple
 
 
 def plane_convolution(in_channels: int, out_channels: int) -> nn.Conv3d:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks import NETWORKS
-from medsr.networks.blocks import SRNetwork, Triple, check_width, conv3, zero_conv3
+from medsr.networks.blocks import SRNetwork, check_width, conv3, zero_conv3
 from medsr.networks.heads import Head
+from medsr.types import Triple
 
 Network = TypeVar("Network", bound=SRNetwork)
 

@@ -7,15 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks import NETWORKS
-from medsr.networks.blocks import (
-    ResidualTrunk,
-    Triple,
-    check_width,
-    conv1,
-    depthwise3,
-    he_normal,
-)
+from medsr.networks.blocks import ResidualTrunk, check_width, conv1, depthwise3, he_normal
 from medsr.networks.heads import Head
+from medsr.types import Triple
 
 
 def interleave(first: Tensor, second: Tensor) -> Tensor:

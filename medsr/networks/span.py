@@ -10,17 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.networks import NETWORKS
-from medsr.networks.blocks import (
-    SRNetwork,
-    Triple,
-    check_count,
-    check_width,
-    conv1,
-    conv3,
-    zero_conv3,
-)
+from medsr.networks.blocks import SRNetwork, check_count, check_width, conv1, conv3, zero_conv3
 from medsr.networks.heads import Head
 from medsr.networks.repplain import RepConv3d, check_branches, merge_into, plain_options
+from medsr.types import Triple
 
 
 def attention(x: Tensor) -> Tensor:

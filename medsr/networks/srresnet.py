@@ -14,15 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from medsr.networks import NETWORKS
-from medsr.networks.blocks import (
-    SRNetwork,
-    Triple,
-    check_count,
-    check_width,
-    conv3,
-    zero_conv3,
-)
+from medsr.networks.blocks import SRNetwork, check_count, check_width, conv3, zero_conv3
 from medsr.networks.heads import Head
+from medsr.types import Triple
 
 
 class NormConv3d(nn.Module):

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from medsr.networks import NETWORKS
 from medsr.networks.blocks import (
     SRNetwork,
-    Triple,
     check_count,
     check_width,
     conv3,
@@ -24,6 +23,7 @@ from medsr.networks.blocks import (
 )
 from medsr.networks.heads import Head
 from medsr.networks.resnet import ResidualBlock
+from medsr.types import Triple
 
 HALF: Triple = (2, 2, 2)
 """Voxels that one level joins along each axis."""

@@ -37,11 +37,11 @@ from medsr.pacs.choice import choose_series
 from medsr.pacs.connect import connect
 from medsr.pacs.logs import suppress_network_logging
 from medsr.pacs.settings import Settings, check_uid, parse_address
+from medsr.types import StageProgress
 from medsr.volume import Derivation
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
 Status = Literal["failed", "present", "completed", "stored"]
 
 
@@ -148,7 +148,7 @@ def upscale(
     series: str | None = None,
     settings: Settings | None = None,
     dicom: DicomOptions = DEFAULTS,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     account: Callable[[Exchange], None] | None = None,
     **options: Any,
 ) -> Exchange:
@@ -227,7 +227,7 @@ def _run(
     upscaler: Upscaler,
     dicom: DicomOptions,
     scratch: Path,
-    progress: Progress,
+    progress: StageProgress,
 ) -> None:
     inbox, outbox, looked_at = (scratch / name for name in ("series", "result", "looked-at"))
     looked_at.mkdir()
@@ -280,7 +280,7 @@ def _run(
     exchange.status = "completed" if exchange.already else "stored"
 
 
-def _fetch(exchange: Exchange, origin: Archive, inbox: Path, progress: Progress) -> None:
+def _fetch(exchange: Exchange, origin: Archive, inbox: Path, progress: StageProgress) -> None:
     """Fetch the series, all of it or nothing.
 
     Raises:

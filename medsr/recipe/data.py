@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
-from medsr.recipe.parts import Count, Fraction, NotNegative, Triple
+from medsr.recipe.parts import Count, Fraction, NotNegative, PositiveTriple
 
 Modality = Literal["MR", "CT"]
 Modalities = Annotated[
@@ -91,7 +91,7 @@ class DataRecipe:
     train_split: str = "train"
     validation_split: str | None = "dev"
     validation_scans: Count = 4
-    validation_size: Triple = (128, 128, 128)
+    validation_size: PositiveTriple = (128, 128, 128)
     contrasts: tuple[str, ...] = ()
     synthetic: SyntheticRecipe | None = None
 
@@ -159,6 +159,6 @@ class DegradationRecipe:
     """
 
     kind: str
-    factor: Triple
+    factor: PositiveTriple
     options: dict[str, Any] = field(default_factory=dict)
     by_modality: dict[Modality, SimulationRecipe] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
-Triple = tuple[
+PositiveTriple = tuple[
     Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
 ]
 Positive = Annotated[float, Field(gt=0)]
@@ -43,7 +43,7 @@ class PatchRecipe:
         (True, 0.9)
     """
 
-    size: Triple = (24, 24, 12)
+    size: PositiveTriple = (24, 24, 12)
     batch: Count = 8
     foreground: Fraction = 0.9
     intensity_jitter: Fraction = 0.1

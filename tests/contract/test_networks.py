@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from medsr.errors import ModelError
 from medsr.networks import NETWORKS, SRNetwork, build_network
 from medsr.networks.repplain import RepConv3d
-
-Triple = tuple[int, int, int]
+from medsr.types import Triple
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK
@@ -24,9 +23,9 @@ from medsr.errors import DuplicateSlicesError
 from medsr.geometry import Geometry
 from medsr.io import load, save
 from medsr.io.dicom.options import DicomOptions
+from medsr.types import Float64Array
 from medsr.volume import Derivation, Volume
 
-Array = npt.NDArray[np.float64]
 SERIES = (
     "mr_fruit",
     "ct_chest_2p5mm",
@@ -102,7 +101,7 @@ def finer(volume: Volume) -> Volume:
     return part.replace(data=data.astype(np.float32), geometry=geometry)
 
 
-def placed(volume: Volume, geometry: Geometry) -> Array:
+def placed(volume: Volume, geometry: Geometry) -> Float64Array:
     """The volume's values at the voxels of another grid, which may differ in order only."""
     grid = np.indices(geometry.shape).reshape(3, -1).T
     places = volume.geometry.world_to_voxel(geometry.voxel_to_world(grid))
@@ -113,7 +112,7 @@ def placed(volume: Volume, geometry: Geometry) -> Array:
     return np.asarray(values, dtype=np.float64)
 
 
-def by_itk(folder: Path) -> tuple[Geometry, Array]:
+def by_itk(folder: Path) -> tuple[Geometry, Float64Array]:
     files = sorted(folder.iterdir())
     if len(files) == 1:
         image = SimpleITK.ReadImage(str(files[0]))
@@ -127,7 +126,7 @@ def by_itk(folder: Path) -> tuple[Geometry, Array]:
     return geometry, SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.float64)
 
 
-def by_dcm2niix(folder: Path, place: Path) -> tuple[Geometry, Array]:
+def by_dcm2niix(folder: Path, place: Path) -> tuple[Geometry, Float64Array]:
     place.mkdir()
     command = [program("dcm2niix"), "-b", "n", "-z", "n", "-f", "result", "-o", str(place)]
     subprocess.run([*command, str(folder)], capture_output=True, check=True)

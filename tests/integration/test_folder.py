@@ -33,8 +33,8 @@ from medsr.infer.engine.backends import BACKENDS
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler
 from medsr.model import SRModel
+from medsr.types import Float32Array
 
-FloatArray = NDArray[np.float32]
 AFFINE = np.diag([0.9, 0.9, 3.6, 1.0])
 
 
@@ -51,7 +51,7 @@ def options(model: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def folder(phantom: FloatArray, tmp_path: Path) -> Path:
+def folder(phantom: Float32Array, tmp_path: Path) -> Path:
     """Four scans in three formats and a DICOM series, at different depths."""
     data = phantom[:16, :14, :6].round().astype(np.int16)
     top = tmp_path / "in"

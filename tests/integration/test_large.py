@@ -25,8 +25,8 @@ from medsr.errors import MemoryLimitError, NonFiniteError
 from medsr.infer.upscale import upscale
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
+from medsr.types import Float32Array
 
-FloatArray = NDArray[np.float32]
 AFFINE = np.array([[-0.9, 0, 0, 40.0], [0, 0.9, 0, -30.0], [0, 0, 3.6, 12.0], [0, 0, 0, 1]])
 
 
@@ -127,7 +127,7 @@ def _nifti(
     ],
 )
 def test_files_are_those_of_the_whole_volume(
-    phantom: FloatArray,
+    phantom: Float32Array,
     tmp_path: Path,
     by_slabs: Callable[[int], None],
     dtype: str,
@@ -144,7 +144,7 @@ def test_files_are_those_of_the_whole_volume(
 @pytest.mark.parametrize("ending", [".nii", ".mha", ".nrrd"])
 @pytest.mark.parametrize(("slope", "inter"), [(0.013, -3.0), (1.0, -1024.0)])
 def test_the_range_of_the_result_decides_its_scaling(
-    phantom: FloatArray,
+    phantom: Float32Array,
     tmp_path: Path,
     by_slabs: Callable[[int], None],
     ending: str,
@@ -165,7 +165,7 @@ def test_the_range_of_the_result_decides_its_scaling(
 @pytest.mark.parametrize("kind", [".mha", ".nrrd"])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_itk_files(
-    phantom: FloatArray,
+    phantom: Float32Array,
     tmp_path: Path,
     by_slabs: Callable[[int], None],
     kind: str,
@@ -212,7 +212,7 @@ def _series(folder: Path, data: NDArray[Any], modality: str, pair: tuple[float, 
     ],
 )
 def test_dicom_series(
-    phantom: FloatArray,
+    phantom: Float32Array,
     tmp_path: Path,
     by_slabs: Callable[[int], None],
     modality: str,
@@ -235,7 +235,7 @@ ORDERS = [(0, 1, 2), (2, 0, 1), (1, 2, 0)]
 @pytest.mark.parametrize(("order", "flip"), list(product(ORDERS, [(), (2,), (0, 2)])))
 @pytest.mark.parametrize("wish", [{"scale": (1, 1, 4)}, {"spacing": (1.0, 0.8, 1.37)}])
 def test_any_axis_order_and_grid(
-    phantom: FloatArray,
+    phantom: Float32Array,
     tmp_path: Path,
     by_slabs: Callable[[int], None],
     order: tuple[int, int, int],
@@ -253,7 +253,7 @@ def test_any_axis_order_and_grid(
 
 @pytest.mark.parametrize("network", ["RepPlain3D", "UNet3D"])
 def test_isotropic_models_and_folding_ones(
-    phantom: FloatArray, tmp_path: Path, by_slabs: Callable[[int], None], network: str
+    phantom: Float32Array, tmp_path: Path, by_slabs: Callable[[int], None], network: str
 ) -> None:
     changes: dict[str, Any] = {"scale": (2, 2, 2)}
     if network == "UNet3D":
@@ -270,7 +270,7 @@ def test_isotropic_models_and_folding_ones(
 
 
 def test_pictures_reports_and_uncertainty_come_too(
-    phantom: FloatArray, tmp_path: Path, by_slabs: Callable[[int], None]
+    phantom: Float32Array, tmp_path: Path, by_slabs: Callable[[int], None]
 ) -> None:
     source = _nifti(tmp_path / "in.nii", phantom[:20, :18, ::3].round().astype(np.int16))
     options = {"width": 16, "depth": 2, "head": "gaussian"}
@@ -316,7 +316,7 @@ def test_pictures_reports_and_uncertainty_come_too(
     assert np.abs(pictures[0] - pictures[1]).max() <= 2
 
 
-def test_what_does_not_fit_goes_by_slabs_by_itself(phantom: FloatArray, tmp_path: Path) -> None:
+def test_what_does_not_fit_goes_by_slabs_by_itself(phantom: Float32Array, tmp_path: Path) -> None:
     volume = io.load(_nifti(tmp_path / "in.nii", phantom[:, :, ::3]))
     large = {"scale": (8, 8, 16), "model": _model(), "precision": "fp32"}
     # The result takes 65 MB as float32, of which the usual way needs two, and 96 MB are reserved.
@@ -334,7 +334,11 @@ def test_what_does_not_fit_goes_by_slabs_by_itself(phantom: FloatArray, tmp_path
 
 @pytest.mark.parametrize(("room_mb", "slow"), [(1000, False), (175, True)])
 def test_a_limit_that_costs_time_is_warned_of(
-    phantom: FloatArray, tmp_path: Path, caplog: pytest.LogCaptureFixture, room_mb: int, slow: bool
+    phantom: Float32Array,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    room_mb: int,
+    slow: bool,
 ) -> None:
     volume = io.load(_nifti(tmp_path / "in.nii", phantom[:, :, ::3]))
     large = {"scale": (8, 8, 16), "model": _model(), "precision": "fp32"}
@@ -347,7 +351,7 @@ def test_a_limit_that_costs_time_is_warned_of(
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha", ""])
 def test_an_interruption_leaves_nothing(
-    phantom: FloatArray,
+    phantom: Float32Array,
     tmp_path: Path,
     by_slabs: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -376,7 +380,7 @@ def test_an_interruption_leaves_nothing(
 
 
 def test_damaged_voxels_are_found(
-    phantom: FloatArray, tmp_path: Path, by_slabs: Callable[[int], None]
+    phantom: Float32Array, tmp_path: Path, by_slabs: Callable[[int], None]
 ) -> None:
     data = phantom[:20, :18, ::3].copy()
     data[3, 4, 9] = np.nan

@@ -21,8 +21,8 @@ from medsr.infer.padding import nearest
 from medsr.infer.upscale import upscale
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 AFFINE = np.array([[-0.9, 0, 0, 40.0], [0, 0.9, 0, -30.0], [0, 0, 3.6, 12.0], [0, 0, 0, 1]])
 
 
@@ -53,7 +53,7 @@ def _model(detail: float = 0.03, modality: Any = "MR", **options: Any) -> SRMode
     return SRModel(network.eval(), spec)
 
 
-def _brain(value: float = 0.0, spread: float = 30.0) -> FloatArray:
+def _brain(value: float = 0.0, spread: float = 30.0) -> Float32Array:
     """A brain of 28 x 24 x 12 voxels, no voxel of it near ``value``, amid exactly that."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (28, 24, 12)), indexing="ij")
     inside = (x / 0.8) ** 2 + (y / 0.7) ** 2 + (z / 0.9) ** 2 < 1

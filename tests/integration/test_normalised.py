@@ -9,16 +9,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from medsr import io
 from medsr.cli.main import main
 from medsr.errors import ModalityError, NonFiniteError, NotHounsfieldError
 from medsr.geometry import Geometry
 from medsr.infer.upscale import upscale
+from medsr.types import Array
 from medsr.volume import Volume
 
-Array = NDArray[Any]
 AFFINE = np.diag([0.9, 0.9, 3.6, 1.0])
 
 

@@ -17,8 +17,8 @@ from medsr.errors import NoUncertaintyError, OutputFormatError, UsageError
 from medsr.infer.upscale import upscale
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
+from medsr.types import Float32Array
 
-FloatArray = NDArray[np.float32]
 FINE = {"scale": (1, 1, 4), "precision": "fp32", "modality": "mr"}
 
 
@@ -61,7 +61,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scan(phantom: FloatArray, tmp_path: Path) -> Path:
+def scan(phantom: Float32Array, tmp_path: Path) -> Path:
     """An int16 file of 0.9 x 0.9 x 3.6 mm whose axes run right, anterior, superior."""
     data = phantom[:20, :18, :7].round().astype(np.int16)
     affine = np.diag([0.9, 0.9, 3.6, 1.0])
@@ -94,7 +94,7 @@ def test_the_map_is_the_networks_sigma_in_native_units(name: str, scan: Path, ro
     assert result.report["uncertainty"]["median"] == pytest.approx(np.median(sigma), rel=1e-4)
 
 
-def test_tiles_do_not_show(phantom: FloatArray, root: Path, monkeypatch: Any) -> None:
+def test_tiles_do_not_show(phantom: Float32Array, root: Path, monkeypatch: Any) -> None:
     options = {**FINE, "model": root / "b-gaussian", "array_spacing": (0.9, 0.9, 3.6)}
     whole = upscale(phantom[:24, :22, :9], uncertainty=True, **options)
     monkeypatch.setattr("medsr.infer.engine.engine.choose_core", lambda *args, **names: (7, 22, 4))
@@ -106,7 +106,7 @@ def test_tiles_do_not_show(phantom: FloatArray, root: Path, monkeypatch: Any) ->
 
 
 def test_a_map_between_the_models_voxels_stays_positive_and_in_range(
-    phantom: FloatArray, root: Path
+    phantom: Float32Array, root: Path
 ) -> None:
     options = {"modality": "mr", "model": root / "b-gaussian", "precision": "fp32"}
     data = phantom[:20, :18, :7]
@@ -120,7 +120,7 @@ def test_a_map_between_the_models_voxels_stays_positive_and_in_range(
     assert between.uncertainty.data.max() <= high * 1.001
 
 
-def test_the_map_follows_the_scans_axes(phantom: FloatArray, root: Path) -> None:
+def test_the_map_follows_the_scans_axes(phantom: Float32Array, root: Path) -> None:
     spacing = np.array([0.9, 0.9, 3.6])
     options = {"modality": "mr", "model": root / "b-gaussian", "precision": "fp32"}
     data = phantom[:20, :18, :7]

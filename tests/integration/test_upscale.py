@@ -15,7 +15,6 @@ import SimpleITK
 import torch
 from monai.data.meta_tensor import MetaTensor
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -36,9 +35,9 @@ from medsr.infer.upscale import upscale
 from medsr.io.dicom.options import DicomOptions
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
+from medsr.types import Float32Array
 from medsr.volume import Volume
 
-FloatArray = NDArray[np.float32]
 OBLIQUE = np.array(
     [[0.98, -0.17, 0.1, -30.0], [0.18, 0.97, -0.2, 20.0], [-0.06, 0.21, 3.9, -12.0], [0, 0, 0, 1]]
 )
@@ -85,7 +84,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def thick(phantom: FloatArray) -> Volume:
+def thick(phantom: Float32Array) -> Volume:
     """An oblique scan of 1 x 1 x 4 mm or so, int16."""
     data = phantom[:24, :20, ::4].round().astype(np.int16)
     return Volume(data=data, geometry=Geometry(data.shape, OBLIQUE), modality="MR")
@@ -154,7 +153,7 @@ def test_files_saturate_in_their_own_type(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_ratio_beyond_the_model_warns_once(
-    root: Path, caplog: pytest.LogCaptureFixture, phantom: FloatArray
+    root: Path, caplog: pytest.LogCaptureFixture, phantom: Float32Array
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="medsr"):
         result = upscale(
@@ -166,7 +165,7 @@ def test_a_ratio_beyond_the_model_warns_once(
     assert result.volume.shape == (20, 20, round(8 * 6.0 / 0.9))
 
 
-def test_spacing_follows_the_arrays_own_axes(root: Path, phantom: FloatArray) -> None:
+def test_spacing_follows_the_arrays_own_axes(root: Path, phantom: Float32Array) -> None:
     result = upscale(
         phantom[:8, :20, :20], array_spacing=(3.6, 0.9, 0.9), spacing=(1.2, 0.9, 0.9), zoo_root=root
     )
@@ -174,7 +173,7 @@ def test_spacing_follows_the_arrays_own_axes(root: Path, phantom: FloatArray) ->
     assert result.volume.spacing == pytest.approx((1.2, 0.9, 0.9))
 
 
-def test_isotropic_scans_need_a_word(root: Path, phantom: FloatArray) -> None:
+def test_isotropic_scans_need_a_word(root: Path, phantom: Float32Array) -> None:
     options = {"array_spacing": (1, 1, 1), "modality": "mr", "zoo_root": root}
     data = phantom[:12, :12, :12]
     with pytest.raises(OutOfScopeError, match="already isotropic"):
@@ -187,7 +186,7 @@ def test_isotropic_scans_need_a_word(root: Path, phantom: FloatArray) -> None:
 
 
 def test_a_named_model_out_of_its_kind_runs_with_one_warning(
-    root: Path, phantom: FloatArray
+    root: Path, phantom: Float32Array
 ) -> None:
     options = {"array_spacing": (5, 5, 20), "modality": "ct", "zoo_root": root}
     with pytest.raises(OutOfScopeError, match="in-plane spacing"):

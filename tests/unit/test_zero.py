@@ -14,9 +14,9 @@ from medsr.intensity import Intensity, Normaliser
 from medsr.io import planes
 from medsr.io.planes import MemoryPlanes
 from medsr.io.survey import PlaneValues, survey
+from medsr.types import Float32Array
 from medsr.volume import Volume
 
-FloatArray = NDArray[np.float32]
 MR = Intensity.for_modality("MR")
 AFFINES = [(1.0, 1000.0), (0.004, -1.3), (2e-3, -1.0), (1e-3, 0.0), (37.0, -4e4), (1.0, -700.0)]
 
@@ -43,7 +43,7 @@ def padding_of(data: NDArray[Any]) -> Padding | None:
     return find_padding(source, survey(source, "scan"), "MR")[0]
 
 
-def rippled(phantom: FloatArray) -> FloatArray:
+def rippled(phantom: Float32Array) -> Float32Array:
     """Background of exactly 0, and ripples around it at the head's edge, as filters leave them."""
     head = np.where(phantom > 100, phantom, 0)
     edge = np.roll(head > 0, 1, axis=0) & (head == 0)
@@ -53,7 +53,7 @@ def rippled(phantom: FloatArray) -> FloatArray:
 @pytest.mark.parametrize(("factor", "offset"), AFFINES)
 @pytest.mark.parametrize("kind", ["clipped noise", "rippled"])
 def test_the_map_follows_the_values(
-    phantom: FloatArray, factor: float, offset: float, kind: str
+    phantom: Float32Array, factor: float, offset: float, kind: str
 ) -> None:
     base = (phantom if kind == "clipped noise" else rippled(phantom)).astype(np.float32)
     data = (base * np.float32(factor) + np.float32(offset)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_the_map_follows_the_values(
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32])
-def test_integers_and_floats_have_one_zero(phantom: FloatArray, dtype: type) -> None:
+def test_integers_and_floats_have_one_zero(phantom: Float32Array, dtype: type) -> None:
     data = rippled(phantom).round().astype(dtype)
     shifted = (data - 3000).astype(dtype)
     assert MR.fit(data).offset == 0
@@ -99,7 +99,7 @@ def test_a_crop_from_inside_tissue_keeps_its_map(rng: np.random.Generator, low: 
         assert by_slabs(data).offset == 0
 
 
-def test_few_hot_voxels_do_not_hide_the_scan(phantom: FloatArray) -> None:
+def test_few_hot_voxels_do_not_hide_the_scan(phantom: Float32Array) -> None:
     clean = MR.fit(phantom)
     for hot in (1e6, 1e9):
         data = phantom.copy()
@@ -119,7 +119,7 @@ def test_sparse_signal_on_nothing_is_no_outlier() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_a_fill_far_below_is_padding_in_mr_too(phantom: FloatArray, dtype: type) -> None:
+def test_a_fill_far_below_is_padding_in_mr_too(phantom: Float32Array, dtype: type) -> None:
     clean = phantom.round().astype(dtype)
     data = clean.copy()
     data[:5] = -32768
@@ -131,7 +131,7 @@ def test_a_fill_far_below_is_padding_in_mr_too(phantom: FloatArray, dtype: type)
     assert by_slabs(data, without=True).divisor == pytest.approx(fitted.divisor, rel=1e-6)
 
 
-def test_zeros_around_a_mask_are_no_signal(phantom: FloatArray) -> None:
+def test_zeros_around_a_mask_are_no_signal(phantom: Float32Array) -> None:
     mask = phantom > 100
     inside = phantom[mask]
     data = np.where(mask, (phantom - inside.mean()) / inside.std(), 0).astype(np.float32)

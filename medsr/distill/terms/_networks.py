@@ -7,7 +7,7 @@ from typing import Any
 
 from medsr.errors import ModelError, UsageError
 from medsr.networks import SRNetwork, build_network
-from medsr.networks.blocks import Triple
+from medsr.types import Triple
 
 _KEYS = ("name", "options")
 

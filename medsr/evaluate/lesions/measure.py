@@ -19,9 +19,8 @@ from medsr.errors import UsageError
 from medsr.evaluate.lesions.place import GAP_MM, Lesion
 from medsr.evaluate.lesions.spheres import Window, distances_mm, occupancy, window
 from medsr.geometry import Geometry
+from medsr.types import Float64Array
 from medsr.volume import Volume
-
-FloatArray = NDArray[np.float64]
 
 REACH_MM = GAP_MM / 2
 """What lies this far around a lesion's surface counts as its response."""
@@ -155,7 +154,7 @@ def _measure(
     )
 
 
-def _share(grid: Geometry, lesion: Lesion, where: Window) -> FloatArray:
+def _share(grid: Geometry, lesion: Lesion, where: Window) -> Float64Array:
     """The lesion's share of the voxels of a window."""
     inner, share = occupancy(grid, lesion.centre_mm, lesion.diameter_mm)
     whole = np.zeros([part.stop - part.start for part in where])
@@ -186,7 +185,7 @@ class _Lattice:
             for offset, middle, part in zip(self._offsets, centre, where, strict=True)
         ]
 
-    def sample(self, values: FloatArray) -> FloatArray:
+    def sample(self, values: Float64Array) -> Float64Array:
         """Interpolate voxels of the window linearly, which never overshoots."""
         for axis, places in enumerate(self._places):
             inside = np.clip(places, 0, values.shape[axis] - 1)

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsr.evaluate.metrics import reference_for
+from medsr.types import BoolArray
 from medsr.volume import Modality, Volume
-
-BoolArray = NDArray[np.bool_]
 
 DIAMETERS_MM = (3.0, 5.0, 8.0, 12.0)
 MR_SHARES = (-0.5, -0.2, 0.2, 0.5)

@@ -11,16 +11,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medsr.errors import UsageError
 from medsr.geometry import Geometry
+from medsr.types import Float64Array
 from medsr.volume import Volume
 
 if TYPE_CHECKING:
     from medsr.evaluate.lesions.place import Lesion
 
-FloatArray = NDArray[np.float64]
 Window = tuple[slice, slice, slice]
 
 _STEPS_PER_DIAMETER = 32
@@ -28,7 +27,7 @@ _FEWEST_STEPS = 4  # along each axis of a voxel
 _ROUNDS = 10
 
 
-def distances_mm(geometry: Geometry, offsets: Sequence[FloatArray]) -> FloatArray:
+def distances_mm(geometry: Geometry, offsets: Sequence[Float64Array]) -> Float64Array:
     """Length of index offsets in space.
 
     Args:
@@ -66,7 +65,7 @@ def window(geometry: Geometry, centre_mm: Sequence[float], radius_mm: float) -> 
 
 def occupancy(
     geometry: Geometry, centre_mm: Sequence[float], diameter_mm: float
-) -> tuple[Window, FloatArray]:
+) -> tuple[Window, Float64Array]:
     """Share of every voxel that lies inside a sphere.
 
     Args:

@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
+from medsr.types import BoolArray, Float64Array
+
 if TYPE_CHECKING:
     from medsr.volume import Modality
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 SSIM_SIGMA = 1.5
 SSIM_WINDOW = 11
@@ -289,6 +288,6 @@ def _check(sr: npt.NDArray[Any], hr: npt.NDArray[Any], mask: BoolArray) -> None:
         raise ValueError("the mask is empty")
 
 
-def _errors(sr: npt.NDArray[Any], hr: npt.NDArray[Any], mask: BoolArray) -> FloatArray:
+def _errors(sr: npt.NDArray[Any], hr: npt.NDArray[Any], mask: BoolArray) -> Float64Array:
     _check(sr, hr, mask)
     return np.asarray(sr[mask], dtype=np.float64) - np.asarray(hr[mask], dtype=np.float64)

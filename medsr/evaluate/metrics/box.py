@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-BoolArray = npt.NDArray[np.bool_]
+from medsr.types import Array, BoolArray
+
 Box = tuple[slice, slice, slice]
 
 WORKERS = min(4, os.cpu_count() or 1)

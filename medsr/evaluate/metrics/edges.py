@@ -13,10 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, special
 
-FloatArray = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.int64]
+from medsr.types import BoolArray, Float32Array, Float64Array, Int64Array
 
 STRONG_PERCENTILE = 90.0
 """Of the gradient's length in the mask: what is above it is an edge."""
@@ -40,7 +37,7 @@ SEED = 0
 _WIDTHS, _SHIFTS_PER_VOXEL = 80, 4
 
 
-def gradients(hr: FloatArray, spacing_mm: Sequence[float]) -> tuple[FloatArray, ...]:
+def gradients(hr: Float32Array, spacing_mm: Sequence[float]) -> tuple[Float32Array, ...]:
     """Derivatives along X, Y, Z of a truth smoothed by a Gaussian of one voxel, units per mm."""
     smooth = ndimage.gaussian_filter(hr, 1.0, output=np.float32)
     return tuple(
@@ -49,7 +46,7 @@ def gradients(hr: FloatArray, spacing_mm: Sequence[float]) -> tuple[FloatArray, 
     )
 
 
-def strong_edges(parts: Sequence[FloatArray], mask: BoolArray) -> BoolArray:
+def strong_edges(parts: Sequence[Float32Array], mask: BoolArray) -> BoolArray:
     """Where the gradient is among the longest tenth of those in the mask.
 
     Args:
@@ -65,9 +62,9 @@ def strong_edges(parts: Sequence[FloatArray], mask: BoolArray) -> BoolArray:
 class _Sites:
     """Clean steps of a truth along one axis."""
 
-    lines: Indices
+    lines: Int64Array
     """(N, K) places in the flattened volume, along the axis, the step in the middle."""
-    sign: Floats
+    sign: Float64Array
     """(N,) 1 where the truth rises along the axis, -1 where it falls."""
     model: _StepModel
 
@@ -92,8 +89,8 @@ class EdgeWidths:
 
     def __init__(
         self,
-        hr: FloatArray,
-        parts: Sequence[FloatArray],
+        hr: Float32Array,
+        parts: Sequence[Float32Array],
         edges: BoolArray,
         spacing_mm: tuple[float, float, float],
         data_range: float,
@@ -111,7 +108,7 @@ class EdgeWidths:
         x, y, z = (len(sites.sign) for sites in self._sites)
         return x, y, z
 
-    def widths_mm(self, sr: FloatArray) -> tuple[float, float, float]:
+    def widths_mm(self, sr: Float32Array) -> tuple[float, float, float]:
         """The median rise distance along X, Y and Z.
 
         Args:
@@ -138,10 +135,10 @@ class EdgeWidths:
 
 @dataclass(frozen=True)
 class _Fit:
-    sigma_mm: Floats
-    shift_mm: Floats
-    height: Floats
-    explained: Floats
+    sigma_mm: Float64Array
+    shift_mm: Float64Array
+    height: Float64Array
+    explained: Float64Array
     """Share of each profile's weighted variance."""
 
 
@@ -156,16 +153,16 @@ class _StepModel:
         x = np.arange(-half, half + 1) * spacing_mm
         reach = half * spacing_mm
         weight = np.exp(-0.5 * (x / (reach / 2)) ** 2)
-        self._share: Floats = weight / weight.sum()
-        self.sigmas: Floats = np.geomspace(0.2 * spacing_mm, reach / 1.5, _WIDTHS)
+        self._share: Float64Array = weight / weight.sum()
+        self.sigmas: Float64Array = np.geomspace(0.2 * spacing_mm, reach / 1.5, _WIDTHS)
         steps = np.arange(-half * _SHIFTS_PER_VOXEL // 2, half * _SHIFTS_PER_VOXEL // 2 + 1)
-        self._shifts: Floats = steps * spacing_mm / _SHIFTS_PER_VOXEL
+        self._shifts: Float64Array = steps * spacing_mm / _SHIFTS_PER_VOXEL
         basis = special.erf((x - self._shifts[:, None, None]) / (self.sigmas[:, None] * np.sqrt(2)))
         basis -= (basis @ self._share)[..., None]
-        self._norms: Floats = np.sqrt(np.square(basis) @ self._share)
+        self._norms: Float64Array = np.sqrt(np.square(basis) @ self._share)
         # Weighted inner products with unit steps, (K, shifts * widths).
         scaled = basis * self._share / self._norms[..., None]
-        self._steps: Floats = scaled.reshape(-1, x.size).T
+        self._steps: Float64Array = scaled.reshape(-1, x.size).T
 
     def fit(self, profiles: npt.NDArray[np.floating], block: int = 500) -> _Fit:
         """Fit rising steps to (N, K) profiles."""
@@ -177,7 +174,9 @@ class _StepModel:
         sigma, shift, height, explained = (np.concatenate(field) for field in fields)
         return _Fit(sigma, shift, height, explained)
 
-    def _fit(self, profiles: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    def _fit(
+        self, profiles: Float64Array
+    ) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
         centred = profiles - (profiles @ self._share)[:, None]
         found = centred @ self._steps
         rows = np.arange(len(found))
@@ -198,8 +197,8 @@ class _StepModel:
 
 
 def _find(
-    hr: FloatArray,
-    parts: Sequence[FloatArray],
+    hr: Float32Array,
+    parts: Sequence[Float32Array],
     edges: BoolArray,
     axis: int,
     spacing_mm: float,

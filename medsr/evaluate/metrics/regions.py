@@ -9,15 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from medsr.evaluate.anatomy import MR_CLASSES, ct_compartments, mr_thresholds
+from medsr.types import BoolArray, Float32Array
 
 if TYPE_CHECKING:
     from medsr.volume import Modality
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 LEAST_VOXELS = 200
 """In a region, below which its numbers are NaN."""
@@ -34,7 +31,7 @@ WORDS = {
 """Each region in words."""
 
 
-def tissue_regions(hr: FloatArray, modality: Modality, mask: BoolArray) -> dict[str, BoolArray]:
+def tissue_regions(hr: Float32Array, modality: Modality, mask: BoolArray) -> dict[str, BoolArray]:
     """The regions of a truth beside its edges.
 
     Args:

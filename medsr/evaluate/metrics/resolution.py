@@ -14,8 +14,8 @@ import numpy.typing as npt
 from scipy import fft, signal
 
 from medsr.evaluate.metrics.box import WORKERS
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 Curve = npt.NDArray[np.float64]
 
 CONE_DEGREES = 20.0
@@ -74,9 +74,9 @@ class ShellCorrelation:
 
     def __init__(
         self,
-        hr: FloatArray,
+        hr: Float32Array,
         spacing_mm: tuple[float, float, float],
-        within: FloatArray | None = None,
+        within: Float32Array | None = None,
     ) -> None:
         self._spacing = spacing_mm
         self._shape = hr.shape
@@ -86,13 +86,13 @@ class ShellCorrelation:
         for axis, size in enumerate(hr.shape):
             taper = signal.windows.tukey(size, TAPER).astype(np.float32)
             window = window * taper.reshape([-1 if i == axis else 1 for i in range(3)])
-        self._window: FloatArray = np.asarray(window, dtype=np.float32)
+        self._window: Float32Array = np.asarray(window, dtype=np.float32)
         self._total = float(self._window.sum(dtype=np.float64))
         spectrum = self._transform(hr)
         radius, parts = self._frequencies()
         self._cones = [self._cone(axis, radius, parts[axis], spectrum) for axis in range(3)]
 
-    def resolution_mm(self, sr: FloatArray) -> tuple[float, float, float]:
+    def resolution_mm(self, sr: Float32Array) -> tuple[float, float, float]:
         """The resolution along X, Y and Z, as half a period: it reads like a voxel size.
 
         Args:
@@ -109,7 +109,7 @@ class ShellCorrelation:
         )
         return x, y, z
 
-    def curves(self, sr: FloatArray) -> list[tuple[Curve, Curve]]:
+    def curves(self, sr: Float32Array) -> list[tuple[Curve, Curve]]:
         """The correlation over frequency near each axis.
 
         Args:
@@ -154,15 +154,15 @@ class ShellCorrelation:
             at = float(frequency[last - 1]) + share * (at - float(frequency[last - 1]))
         return max(1 / (2 * at), spacing)
 
-    def _transform(self, volume: FloatArray) -> npt.NDArray[np.complex64]:
+    def _transform(self, volume: Float32Array) -> npt.NDArray[np.complex64]:
         mean = float((volume * self._window).sum(dtype=np.float64)) / max(self._total, 1e-9)
         tapered = (volume - np.float32(mean)) * self._window
         spectrum: npt.NDArray[np.complex64] = fft.rfftn(tapered, s=self._padded, workers=WORKERS)
         return spectrum.ravel()
 
-    def _frequencies(self) -> tuple[FloatArray, list[FloatArray]]:
+    def _frequencies(self) -> tuple[Float32Array, list[Float32Array]]:
         """The length of every frequency vector, and its parts along the axes, cycles/mm."""
-        parts: list[FloatArray] = []
+        parts: list[Float32Array] = []
         for axis, (size, spacing) in enumerate(zip(self._padded, self._spacing, strict=True)):
             make = fft.rfftfreq if axis == 2 else fft.fftfreq
             part = np.abs(make(size, spacing)).astype(np.float32)
@@ -172,8 +172,8 @@ class ShellCorrelation:
     def _cone(
         self,
         axis: int,
-        radius: FloatArray,
-        along: FloatArray,
+        radius: Float32Array,
+        along: Float32Array,
         spectrum: npt.NDArray[np.complex64],
     ) -> _Cone:
         if self._shape[axis] < LEAST_VOXELS:

@@ -18,12 +18,10 @@ from scipy import ndimage
 
 from medsr.evaluate.metrics import basic, edges, regions, resolution, structure
 from medsr.evaluate.metrics.box import Box, bounding_box, in_slabs
+from medsr.types import BoolArray, Float32Array
 
 if TYPE_CHECKING:
     from medsr.volume import Modality
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 CT_AIR_HU = -1024.0
 """What MS-SSIM takes for zero, so that its ratios of means have a meaning."""
@@ -217,7 +215,7 @@ class Scorer:
         return float(np.mean(found[self._mask]))
 
     def _one_by_one(
-        self, native: npt.NDArray[Any], single: FloatArray
+        self, native: npt.NDArray[Any], single: Float32Array
     ) -> tuple[
         dict[str, float],
         dict[str, float],
@@ -274,7 +272,7 @@ def _at_least(box: Box, shape: tuple[int, ...], voxels: int) -> Box:
     return wide[0], wide[1], wide[2]
 
 
-def _fade(view: BoolArray | None) -> FloatArray | None:
+def _fade(view: BoolArray | None) -> Float32Array | None:
     """Weights that fall to zero at the border of a field of view, from the inside."""
     if view is None or view.all():
         return None

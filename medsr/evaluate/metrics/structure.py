@@ -12,14 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from medsr.evaluate.metrics.basic import SSIM_SIGMA, SSIM_WINDOW
 from medsr.evaluate.metrics.box import in_slabs
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
+from medsr.types import BoolArray, Float32Array
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, finest first (Wang et al. 2003, section 3.2)."""
@@ -38,7 +35,7 @@ def scales_for(shape: Sequence[int]) -> int:
     return sum(min(shape) // 2**scale >= SSIM_WINDOW for scale in range(len(WEIGHTS)))
 
 
-def halve(volume: FloatArray) -> FloatArray:
+def halve(volume: Float32Array) -> Float32Array:
     """Average over blocks of 2 x 2 x 2 voxels; an odd last plane is left out."""
     x, y, z = (size // 2 * 2 for size in volume.shape)
     even = volume[:x, :y, :z]
@@ -80,7 +77,7 @@ class MultiScaleSSIM:
         data_range: Full range, above zero.
     """
 
-    def __init__(self, hr: FloatArray, masks: Sequence[BoolArray], data_range: float) -> None:
+    def __init__(self, hr: Float32Array, masks: Sequence[BoolArray], data_range: float) -> None:
         self.scales = len(masks)
         self._c1, self._c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
         self._levels: list[_Level] = []
@@ -91,7 +88,7 @@ class MultiScaleSSIM:
             self._levels.append(_Level(hr, mean, _window(hr * hr) - mean * mean, mask))
             hr = halve(hr)
 
-    def score(self, sr: FloatArray) -> float:
+    def score(self, sr: Float32Array) -> float:
         """MS-SSIM of a result on the truth's grid.
 
         Args:
@@ -122,9 +119,9 @@ class MultiScaleSSIM:
 class _Level:
     """A truth at one scale with its local moments."""
 
-    hr: FloatArray
-    mean: FloatArray
-    variance: FloatArray
+    hr: Float32Array
+    mean: Float32Array
+    variance: Float32Array
     mask: BoolArray
 
 
@@ -139,12 +136,12 @@ class HighFrequencyError:
         mask: Voxels that count.
     """
 
-    def __init__(self, hr: FloatArray, mask: BoolArray) -> None:
+    def __init__(self, hr: Float32Array, mask: BoolArray) -> None:
         self._hr = hr
         self._mask = mask
         self._norm = self._of(hr)
 
-    def score(self, sr: FloatArray) -> float:
+    def score(self, sr: Float32Array) -> float:
         """HFEN of a result: 0 where fine detail is equal, 1 where it is lost; NaN for a flat truth.
 
         Args:
@@ -152,24 +149,24 @@ class HighFrequencyError:
         """
         return self._of(sr - self._hr) / self._norm if self._norm > 0 else float("nan")
 
-    def _of(self, volume: FloatArray) -> float:
+    def _of(self, volume: Float32Array) -> float:
         response = in_slabs(_laplacian, volume, margin=HFEN_RADIUS)
         return float(np.sqrt(np.sum(np.square(response[self._mask]), dtype=np.float64)))
 
 
-def _laplacian(volume: FloatArray) -> FloatArray:
-    filtered: FloatArray = ndimage.gaussian_laplace(
+def _laplacian(volume: Float32Array) -> Float32Array:
+    filtered: Float32Array = ndimage.gaussian_laplace(
         volume, HFEN_SIGMA, output=np.float32, mode="nearest", radius=HFEN_RADIUS
     )
     return filtered
 
 
-def _gaussian(volume: FloatArray) -> FloatArray:
-    blurred: FloatArray = ndimage.gaussian_filter(
+def _gaussian(volume: Float32Array) -> Float32Array:
+    blurred: Float32Array = ndimage.gaussian_filter(
         volume, SSIM_SIGMA, output=np.float32, mode="reflect", radius=_RADIUS
     )
     return blurred
 
 
-def _window(volume: FloatArray) -> FloatArray:
+def _window(volume: Float32Array) -> Float32Array:
     return in_slabs(_gaussian, volume, margin=_RADIUS)

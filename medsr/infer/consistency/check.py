@@ -21,12 +21,10 @@ from medsr.errors import UsageError
 from medsr.infer.axes import AxisOrder
 from medsr.infer.consistency.project import projections
 from medsr.infer.consistency.projection import Projection, Residual
-from medsr.infer.resample import FloatArray, RollingRows, apply_rows
+from medsr.infer.resample import RollingRows, apply_rows
 from medsr.model import ModelSpec
+from medsr.types import BoolArray, Float32Array, Shape
 from medsr.volume import Modality
-
-Shape = tuple[int, int, int]
-BoolArray = npt.NDArray[np.bool_]
 
 MR_LIMIT = 0.03
 """Root mean square difference that raises a warning, as a share of the scan's range. On held-out
@@ -109,7 +107,7 @@ class ConsistencyCheck:
         for difference in self._differences:
             difference.note(start, planes, counted)
 
-    def push(self, planes: FloatArray) -> None:
+    def push(self, planes: Float32Array) -> None:
         """Take the next planes ``(X, Y, planes)`` of the result, native units."""
         step = max(1, _BLOCK // (planes.shape[0] * planes.shape[1]))
         for first in range(0, planes.shape[2], step):
@@ -172,7 +170,7 @@ class _Sum:
 class _Banded:
     """One degradation whose planes depend on a few planes of the result each."""
 
-    def __init__(self, rows: Sequence[FloatArray | None]) -> None:
+    def __init__(self, rows: Sequence[Float32Array | None]) -> None:
         self._in_plane = [rows[0], rows[1], None]
         self._rolling = RollingRows(rows[2])
         self._waiting: dict[int, tuple[npt.NDArray[Any], BoolArray | None]] = {}
@@ -186,7 +184,7 @@ class _Banded:
             seen = None if counted is None else counted[:, :, k]
             self._waiting[start + k] = planes[:, :, k], seen
 
-    def push(self, planes: FloatArray) -> None:
+    def push(self, planes: Float32Array) -> None:
         ready = self._rolling.push(_in_plane(planes, self._in_plane))
         if ready is None:
             return
@@ -203,7 +201,7 @@ class _Spread:
     """One degradation whose planes each depend on all planes of the result, such as k-space."""
 
     def __init__(
-        self, in_plane: Sequence[FloatArray | None], along: FloatArray, shape: Shape
+        self, in_plane: Sequence[Float32Array | None], along: Float32Array, shape: Shape
     ) -> None:
         self._in_plane, self._along = [*in_plane, None], along
         self._total = np.zeros(shape, dtype=np.float32, order="F")
@@ -214,7 +212,7 @@ class _Spread:
     def note(self, start: int, planes: npt.NDArray[Any], counted: BoolArray | None) -> None:
         self._scan.append((start, planes, counted))
 
-    def push(self, planes: FloatArray) -> None:
+    def push(self, planes: Float32Array) -> None:
         end = self._next + planes.shape[2]
         columns = self._along[:, self._next : end]
         self._total += apply_rows(_in_plane(planes, self._in_plane), [None, None, columns])
@@ -230,7 +228,7 @@ class _Spread:
 
 def _difference(candidate: Projection, order: AxisOrder) -> _Banded | _Spread:
     """What compares by one degradation, its matrices turned into the axes of the file."""
-    rows: list[FloatArray | None] = [None, None, None]
+    rows: list[Float32Array | None] = [None, None, None]
     for axis, matrix in enumerate(candidate.matrices):
         flip = -1 if axis in order.flips else 1
         rows[order.axes[axis]] = None if matrix is None else matrix[::flip, ::flip]
@@ -241,5 +239,5 @@ def _difference(candidate: Projection, order: AxisOrder) -> _Banded | _Spread:
     return _Spread(rows[:2], along, order.array_shape(candidate.coarse))
 
 
-def _in_plane(planes: FloatArray, rows: Sequence[FloatArray | None]) -> FloatArray:
+def _in_plane(planes: Float32Array, rows: Sequence[Float32Array | None]) -> Float32Array:
     return planes if rows[0] is None and rows[1] is None else apply_rows(planes, rows)

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from medsr.degrade import Degradation, build_degradation
 from medsr.degrade.mixture import Mixture
 from medsr.errors import MemoryLimitError, UsageError
-from medsr.infer.consistency.projection import BoolArray, Projection, Residual, Shape, residual_of
+from medsr.infer.consistency.projection import Projection, Residual, residual_of
 from medsr.infer.decide import Decision
 from medsr.infer.prepare import parse_tolerance
-from medsr.infer.resample import FloatArray
 from medsr.intensity import Intensity
 from medsr.model import ModelSpec
+from medsr.types import BoolArray, Float32Array, Shape
 from medsr.volume import Modality, Volume
 
 __all__ = ["ConsistencyReport", "make_consistent"]
@@ -205,7 +205,7 @@ class Planned:
 
     def apply(
         self,
-        sr: FloatArray,
+        sr: Float32Array,
         lr: NDArray[Any],
         *,
         modality: Modality | None,

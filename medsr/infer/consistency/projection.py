@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from medsr.degrade import DEGRADATIONS, Degradation, Separable
 from medsr.errors import UsageError
-from medsr.infer.resample import FloatArray, apply_rows
-
-Shape = tuple[int, int, int]
-BoolArray = NDArray[np.bool_]
+from medsr.infer.resample import apply_rows
+from medsr.types import BoolArray, Float32Array, Shape
 
 GAIN_LIMIT = 10.0
 """Nothing of a residual comes back magnified more than this, relative to a constant.
@@ -49,9 +47,9 @@ class Residual:
 class _Factors:
     """What a projection multiplies by; see :meth:`Projection._factors`."""
 
-    turn: list[FloatArray | None]
-    up: list[FloatArray | None]
-    weight: FloatArray
+    turn: list[Float32Array | None]
+    up: list[Float32Array | None]
+    weight: Float32Array
     out_of_reach: float
 
 
@@ -98,8 +96,8 @@ class Projection:
     @cached_property
     def _factors(self) -> _Factors:
         """Split D = U S Wᵀ along each axis; D Dᵀ has the eigenvectors U and eigenvalues S²."""
-        turn: list[FloatArray | None] = []
-        up: list[FloatArray | None] = []
+        turn: list[Float32Array | None] = []
+        up: list[Float32Array | None] = []
         powers: list[NDArray[np.float64]] = []
         for matrix, size in zip(self._matrices, self.coarse, strict=True):
             if matrix is None:
@@ -119,7 +117,7 @@ class Projection:
         return _Factors(turn, up, weight.astype(np.float32), 1.0 - float(reached.mean()))
 
     @property
-    def matrices(self) -> list[FloatArray | None]:
+    def matrices(self) -> list[Float32Array | None]:
         """What degrades each axis, ``(scan, result)`` voxels; None leaves it as it is."""
         return self._down
 
@@ -128,7 +126,7 @@ class Projection:
         """Share of the scan's components that the degradation all but erases."""
         return self._factors.out_of_reach
 
-    def degrade(self, sr: NDArray[Any]) -> FloatArray:
+    def degrade(self, sr: NDArray[Any]) -> Float32Array:
         """Bring a fine image to the coarse grid, without noise.
 
         Args:
@@ -148,7 +146,7 @@ class Projection:
         return lr
 
     def project(
-        self, sr: FloatArray, lr: NDArray[Any], tolerance: float, counted: BoolArray | None = None
+        self, sr: Float32Array, lr: NDArray[Any], tolerance: float, counted: BoolArray | None = None
     ) -> tuple[Residual, Residual]:
         """Change an image, in place, so that degrading it gives the scan to a tolerance.
 
@@ -176,7 +174,7 @@ class Projection:
             difference = scan - self.degrade(sr)
         return before, residual_of(difference, counted)
 
-    def _add(self, sr: FloatArray, residual: FloatArray) -> None:
+    def _add(self, sr: Float32Array, residual: Float32Array) -> None:
         """Add to the image what a residual on the coarse grid asks for."""
         change = apply_rows(residual, self._factors.turn)
         change *= self._factors.weight

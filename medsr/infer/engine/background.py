@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medsr.infer.engine.tiles import Shape, Tile
+from medsr.infer.engine.tiles import Tile
+from medsr.types import BoolArray, Shape
 
 TOLERANCE = 1e-3
 """How far interpolation may differ from the network, in normalised intensity: 2 HU in CT, 0.1 % of
@@ -32,8 +32,6 @@ RIPPLE = TOLERANCE / 4
 BLOCK = 8
 LEVELS = 4
 """At most so many different constants are looked at."""
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,9 @@ class Background:
             small volume ``(x·sx, y·sy, z·sz)``, normalised.
     """
 
-    empty: Mask
+    empty: BoolArray
     shape: Shape
-    answers: tuple[tuple[Mask, Tensor], ...]
+    answers: tuple[tuple[BoolArray, Tensor], ...]
 
     def complete(self, fine: Tensor, divisor: float) -> None:
         """Add, to nearest voxels in blocks of background, what the network adds there.

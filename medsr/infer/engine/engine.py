@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,13 +31,12 @@ from medsr.infer.engine.device import Precision, resolve_device
 from medsr.infer.engine.executors import Executor, Runner, StreamExecutor, TileExecutor
 from medsr.infer.engine.speed import USUAL, Way, rates
 from medsr.infer.engine.stream import chain_of, subvoxels
-from medsr.infer.engine.tiles import Shape, Tile, choose_core, even_out, plan_tiles
+from medsr.infer.engine.tiles import Tile, choose_core, even_out, plan_tiles
+from medsr.types import CountProgress, Shape
 
 __all__ = ["Engine", "Plan"]
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 FREE_SHARE = 0.4
 """Of the memory that is free, blocks may take this much where no limit is given."""
@@ -179,7 +177,7 @@ class Engine:
         core: int | Shape | None = None,
         step: int | None = None,
         skip_background: bool = True,
-        progress: Progress | None = None,
+        progress: CountProgress | None = None,
     ) -> None:
         self.scale, self.halo, self.multiple_of = _traits(network)
         self.channels = int(getattr(network, "channels", 1))

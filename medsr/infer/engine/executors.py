@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medsr.infer.engine.device import Precision
 from medsr.infer.engine.speed import BYTES_COPIED_PER_SECOND, SECONDS_PER_CALL, Rates
 from medsr.infer.engine.stream import ChainStream, Window
-from medsr.infer.engine.tiles import Shape
+from medsr.types import Shape
 
 STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Planes to choose among; one where not even two fit."""

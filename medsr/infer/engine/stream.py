@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medsr.infer.engine.device import Precision
-from medsr.infer.engine.tiles import Shape
+from medsr.types import Shape
 
 Window = tuple[slice, slice, slice]
 

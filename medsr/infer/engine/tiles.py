@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from medsr.errors import MemoryLimitError, UsageError
+from medsr.types import Shape
 
 __all__ = ["Tile", "plan_tiles"]
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

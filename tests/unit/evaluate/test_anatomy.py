@@ -9,11 +9,10 @@ from skimage.filters import threshold_multiotsu
 
 from medsr.evaluate.anatomy import ct_compartments, mr_body, mr_thresholds
 from medsr.evaluate.metrics.regions import tissue_regions
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 
-
-def make_chest(rng: np.random.Generator) -> tuple[FloatArray, dict[str, npt.NDArray[np.bool_]]]:
+def make_chest(rng: np.random.Generator) -> tuple[Float32Array, dict[str, npt.NDArray[np.bool_]]]:
     """A CT of a trunk with two lungs, a spine, ribs and a table; the ends of z cut it open."""
     shape = (72, 60, 20)
     x, y, _ = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
@@ -74,7 +73,7 @@ def test_thresholds_equal_scikit_image(rng: np.random.Generator) -> None:
     assert 600 < high < 700
 
 
-def test_a_head_is_found_with_its_dark_cavities(phantom: FloatArray) -> None:
+def test_a_head_is_found_with_its_dark_cavities(phantom: Float32Array) -> None:
     head = np.pad(phantom, 6)
     cavity = tuple(size // 2 for size in head.shape)
     head[cavity[0] - 2 : cavity[0] + 2, cavity[1] - 2 : cavity[1] + 2, cavity[2]] = 0

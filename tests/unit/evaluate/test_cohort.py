@@ -21,10 +21,10 @@ from medsr.evaluate.baselines import resample
 from medsr.evaluate.cohort import evaluate
 from medsr.evaluate.plan import Plan
 from medsr.evaluate.results import Results
-from medsr.evaluate.runner import Progress
 from medsr.io import load
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel
 from medsr.networks import build_network
+from medsr.types import Progress
 from medsr.volume import Modality
 
 OPTIONS = {"width": 16, "depth": 2, "branches": False}

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import SimpleITK
 from scipy import ndimage
 
 from medsr.evaluate.downstream import Segmenter
 from medsr.evaluate.metrics import describe
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 SPACING = (1.0, 1.0, 1.0)
 
 
 @pytest.fixture
-def head(phantom: FloatArray) -> FloatArray:
+def head(phantom: Float32Array) -> Float32Array:
     """The phantom in air."""
     return np.pad(phantom, 5).astype(np.float32)
 
 
 @pytest.fixture
-def chest(rng: np.random.Generator) -> FloatArray:
+def chest(rng: np.random.Generator) -> Float32Array:
     """A trunk with two lungs and a spine, HU."""
     shape = (60, 50, 24)
     x, y, z = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
@@ -38,7 +37,7 @@ def chest(rng: np.random.Generator) -> FloatArray:
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_dice_and_volumes_equal_simpleitk(
-    modality: str, head: FloatArray, chest: FloatArray
+    modality: str, head: Float32Array, chest: Float32Array
 ) -> None:
     hr = head if modality == "MR" else chest
     sr = ndimage.gaussian_filter1d(hr, 2.0, axis=2)
@@ -65,7 +64,7 @@ def test_dice_and_volumes_equal_simpleitk(
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_the_truth_agrees_with_itself_and_more_blur_with_less(
-    modality: str, head: FloatArray, chest: FloatArray
+    modality: str, head: Float32Array, chest: Float32Array
 ) -> None:
     hr = head if modality == "MR" else chest
     segmenter = Segmenter(hr, modality, SPACING)
@@ -80,7 +79,7 @@ def test_the_truth_agrees_with_itself_and_more_blur_with_less(
     assert means[-1] < 0.97
 
 
-def test_the_spine_is_bone_and_a_speck_is_not(chest: FloatArray) -> None:
+def test_the_spine_is_bone_and_a_speck_is_not(chest: Float32Array) -> None:
     labels = Segmenter(chest, "CT", SPACING).truth
     assert labels[30, 38, 12] == 3
     assert labels[30, 10, 10] == 0  # 27 voxels, less than 1 ml
@@ -89,13 +88,13 @@ def test_the_spine_is_bone_and_a_speck_is_not(chest: FloatArray) -> None:
     assert labels[0, 0, 12] == 0
 
 
-def test_thresholds_follow_each_volume(head: FloatArray) -> None:
+def test_thresholds_follow_each_volume(head: Float32Array) -> None:
     segmenter = Segmenter(head, "MR", SPACING)
     brighter = segmenter.score(head * np.float32(3.0))
     assert min(value for name, value in brighter.items() if "dice" in name) > 0.99
 
 
-def test_what_cannot_be_segmented_has_no_structure(head: FloatArray, chest: FloatArray) -> None:
+def test_what_cannot_be_segmented_has_no_structure(head: Float32Array, chest: Float32Array) -> None:
     nothing = Segmenter(head, "MR", SPACING).score(np.zeros_like(head))
     assert nothing["dice@bright"] == 0.0
     assert nothing["volume_error@bright"] == -100.0
@@ -107,6 +106,6 @@ def test_what_cannot_be_segmented_has_no_structure(head: FloatArray, chest: Floa
         Segmenter(np.ones_like(head), "MR", SPACING)
 
 
-def test_the_method_is_written_down(head: FloatArray, chest: FloatArray) -> None:
+def test_the_method_is_written_down(head: Float32Array, chest: Float32Array) -> None:
     assert "multi-Otsu" in Segmenter(head, "MR", SPACING).conventions()["segmentation"]
     assert "-500 HU" in Segmenter(chest, "CT", SPACING).conventions()["segmentation"]

@@ -11,8 +11,7 @@ from scipy import ndimage
 
 from medsr.infer.background import Faces, in_patches, running
 from medsr.infer.padding import Padding
-
-BoolArray = npt.NDArray[np.bool_]
+from medsr.types import BoolArray
 
 
 def _opened(mask: BoolArray) -> BoolArray:

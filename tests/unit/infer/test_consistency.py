@@ -25,9 +25,9 @@ from medsr.infer.consistency.projection import GAIN_LIMIT, Projection, Residual
 from medsr.infer.decide import Decision
 from medsr.infer.outputs import describe_error
 from medsr.infer.prepare import parse_tolerance
-from medsr.infer.resample import FloatArray
 from medsr.io.dicom.write.derived import set_derivation
 from medsr.model import ModelSpec
+from medsr.types import Float32Array
 from medsr.volume import Volume
 
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -244,7 +244,7 @@ MIXED: dict[str, Any] = {
 
 
 def nearest(
-    known: Sequence[Projection], sr: FloatArray, lr: FloatArray, counted: Any = None
+    known: Sequence[Projection], sr: Float32Array, lr: Float32Array, counted: Any = None
 ) -> tuple[Projection, Residual]:
     """What the check finds where a result comes in chunks of three planes, its scan in one."""
     check = ConsistencyCheck(known, AxisOrder((0, 1, 2), ()))

@@ -14,19 +14,19 @@ from medsr.infer.axes import AxisOrder
 from medsr.infer.background import Faces
 from medsr.infer.limits import AROUND, REACH, Limiter, Limits
 from medsr.infer.padding import nearest
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 FRAME = AxisOrder((0, 1, 2), ())
 
 
-def _scan(rng: np.random.Generator) -> FloatArray:
+def _scan(rng: np.random.Generator) -> Float32Array:
     data = rng.gamma(2.0, 100.0, (14, 12, 9)).astype(np.float32).round()
     data[:5, :6], data[:, :, :2] = 0, 0
     data[9:, 8:, 5:] = 333
     return data
 
 
-def _wild(rng: np.random.Generator, shape: tuple[int, int, int]) -> FloatArray:
+def _wild(rng: np.random.Generator, shape: tuple[int, int, int]) -> Float32Array:
     return rng.normal(200, 600, shape).astype(np.float32)
 
 
@@ -34,7 +34,7 @@ def _up(data: npt.NDArray[np.generic], shape: tuple[int, int, int]) -> npt.NDArr
     return data[np.ix_(*(nearest(n, m) for n, m in zip(data.shape, shape, strict=True)))]
 
 
-def _by_definition(scan: FloatArray, sr: FloatArray, background: float | None) -> FloatArray:
+def _by_definition(scan: Float32Array, sr: Float32Array, background: float | None) -> Float32Array:
     low = ndimage.minimum_filter(scan, 3, mode="nearest")
     high = ndimage.maximum_filter(scan, 3, mode="nearest")
     slack = np.float32(REACH) * (high - low)
@@ -51,8 +51,8 @@ def _by_definition(scan: FloatArray, sr: FloatArray, background: float | None) -
 
 
 def _limited(
-    scan: FloatArray, sr: FloatArray, limits: Limits, frame: AxisOrder = FRAME
-) -> FloatArray:
+    scan: Float32Array, sr: Float32Array, limits: Limits, frame: AxisOrder = FRAME
+) -> Float32Array:
     limiter = Limiter(limits, scan.shape, sr.shape, frame)
     limiter.note(0, scan)
     result = sr.copy()
@@ -60,7 +60,7 @@ def _limited(
     return result
 
 
-def _mr(scan: FloatArray) -> Limits:
+def _mr(scan: Float32Array) -> Limits:
     return Limits.of(float(scan.min()), float(scan.max()), "MR", Faces.of(scan).background())
 
 

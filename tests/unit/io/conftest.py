@@ -18,11 +18,12 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from medsr.types import Array
+
 PATIENT = "Doe^Jane"
 PATIENT_ID = "PID-4711"
 BIRTH_DATE = "19510203"
 
-Array = npt.NDArray[Any]
 Edit = Callable[[Dataset, int], None]
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from medsr import io
@@ -19,12 +17,12 @@ from medsr.io import labels
 from medsr.io.planes import MemoryPlanes, chunks
 from medsr.io.reading import open_planes
 from medsr.io.survey import survey
+from medsr.types import Array
 from medsr.volume import Volume
 from tests.conftest import make_phantom
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 SCANS = sorted(DATA.rglob("*.nii.gz"))
-Array = NDArray[Any]
 
 
 def _levels(volume: Volume) -> labels.Levels:

@@ -9,13 +9,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from medsr import io
 from medsr.errors import ModalityError, NotHounsfieldError
 from medsr.io.modality import Tally, judge, settle, tally
+from medsr.types import Array
 
-Array = NDArray[Any]
 SHAPE = (40, 44, 24)
 
 

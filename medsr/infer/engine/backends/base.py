@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medsr.errors import BackendError, MissingExtraError
 from medsr.infer.engine.device import Precision
-from medsr.infer.engine.tiles import Shape
+from medsr.types import Shape
 
 CPU = torch.device("cpu")
 

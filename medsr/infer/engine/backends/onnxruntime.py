@@ -19,7 +19,7 @@ from medsr.errors import BackendError
 from medsr.infer.engine.backends.base import CPU, Runner, require
 from medsr.infer.engine.backends.tile import TileRunner, computed_by, conversion, delegate
 from medsr.infer.engine.device import Precision
-from medsr.infer.engine.tiles import Shape
+from medsr.types import Shape
 
 CUDA = "CUDAExecutionProvider"
 

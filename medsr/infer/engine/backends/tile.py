@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from medsr.errors import BackendError
 from medsr.infer.engine.backends.base import CPU
-from medsr.infer.engine.tiles import Shape
 from medsr.networks import SRNetwork
 from medsr.networks.blocks import pad_to_multiple, voxel_unshuffle
 from medsr.networks.heads import MeanAndSigma
+from medsr.types import Shape
 
 Compile = Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]
 """Takes a module with one input and one output and an example of the input, and returns what

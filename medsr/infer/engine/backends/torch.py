@@ -8,7 +8,7 @@ from torch import nn
 from medsr.infer.engine.backends.base import CPU, Runner, require
 from medsr.infer.engine.backends.tile import TileRunner
 from medsr.infer.engine.device import Precision
-from medsr.infer.engine.tiles import Shape
+from medsr.types import Shape
 
 
 class TorchBackend:

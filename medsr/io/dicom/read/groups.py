@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from medsr.errors import ColourError, LocalizerError, MosaicError
 from medsr.io.dicom.read.header import SliceHeader
+from medsr.types import Float64Array
 
 Slices = Sequence[SliceHeader]
-FloatArray = npt.NDArray[np.float64]
 
 MINIMUM_SLICES = 4
 SAME_PLACE_MM = 1e-3
@@ -52,7 +52,7 @@ def place_groups(slices: Slices) -> list[list[SliceHeader]]:
     return list(places.values())
 
 
-def heights(slices: Slices) -> FloatArray | None:
+def heights(slices: Slices) -> Float64Array | None:
     """Places in mm along the normal of slices of one plane; None where a header does not tell."""
     orientation = slices[0].orientation
     positions = [header.position for header in slices]
@@ -63,7 +63,7 @@ def heights(slices: Slices) -> FloatArray | None:
     return along if np.isfinite(along).all() else None
 
 
-def uneven_gaps(gaps: FloatArray) -> npt.NDArray[np.intp]:
+def uneven_gaps(gaps: Float64Array) -> npt.NDArray[np.intp]:
     """Indices of the gaps in mm that differ from the usual one."""
     usual = float(np.median(gaps))
     return np.flatnonzero(np.abs(gaps - usual) > max(SPACING_TOLERANCE * usual, ROUNDING_MM))

@@ -22,8 +22,7 @@ from medsr.io.dicom.read.header import SliceHeader
 from medsr.io.dicom.read.open import read_dataset
 from medsr.io.dicom.read.stack import Stack
 from medsr.io.parallel import ordered_map
-
-Array = npt.NDArray[Any]
+from medsr.types import Array
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SMALL_BYTES = 2**28

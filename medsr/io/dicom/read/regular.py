@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from medsr.types import Float64Array
 
 _NEXT_TO_NOTHING = 1e-3  # of a pixel or a step: taken as none, so that exact values stay exact
 
@@ -32,8 +32,8 @@ class Regridding:
     """
 
     shape: tuple[int, int]
-    places: FloatArray
-    shifts: FloatArray
+    places: Float64Array
+    shifts: Float64Array
 
     @property
     def sources(self) -> list[tuple[int, ...]]:
@@ -48,7 +48,7 @@ class Regridding:
         return math.floor(wanted[0]), math.ceil(wanted[-1]) + 1
 
     def planes(
-        self, slices: Iterable[FloatArray], start: int, stop: int
+        self, slices: Iterable[Float64Array], start: int, stop: int
     ) -> Iterator[npt.NDArray[np.float32]]:
         """Compute planes ``start`` to ``stop``.
 
@@ -82,8 +82,8 @@ class Regridding:
 
 
 def place_slice(
-    plane: FloatArray, shift: tuple[float, float], shape: tuple[int, int]
-) -> FloatArray:
+    plane: Float64Array, shift: tuple[float, float], shape: tuple[int, int]
+) -> Float64Array:
     """Move a slice within its plane by linear interpolation.
 
     Args:
@@ -98,7 +98,7 @@ def place_slice(
     return np.asarray(moved)
 
 
-def _shifted(plane: FloatArray, shift: float, size: int) -> FloatArray:
+def _shifted(plane: Float64Array, shift: float, size: int) -> Float64Array:
     """Move along the first axis."""
     whole = math.floor(shift + _NEXT_TO_NOTHING)
     part = max(shift - whole, 0.0)
@@ -111,7 +111,7 @@ def _shifted(plane: FloatArray, shift: float, size: int) -> FloatArray:
     return result
 
 
-def even_places(along_mm: FloatArray, usual_mm: float) -> FloatArray:
+def even_places(along_mm: Float64Array, usual_mm: float) -> Float64Array:
     """Places of evenly spaced planes from the first slice to the last.
 
     Args:

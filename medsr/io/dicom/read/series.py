@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from medsr.errors import InputError
 from medsr.io.allow import NOTHING, Allowance
@@ -36,9 +35,8 @@ from medsr.io.dicom.read.reference import CommonAttributes
 from medsr.io.dicom.read.stack import Stack
 from medsr.io.inspection import Inspection, ListedVolume, describe
 from medsr.io.planes import header_of
+from medsr.types import Array
 from medsr.volume import Source
-
-Array = npt.NDArray[Any]
 
 _LENIENT: frozenset[Allowance] = frozenset({"few-slices"})
 

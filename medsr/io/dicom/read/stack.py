@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from medsr.errors import (
     DuplicateSlicesError,
@@ -37,11 +36,11 @@ from medsr.io.dicom.read.groups import (
 )
 from medsr.io.dicom.read.header import SliceHeader
 from medsr.io.dicom.read.regular import Regridding, even_places
+from medsr.types import Float64Array
 
 logger = logging.getLogger(__name__)
 
 Slices = Sequence[SliceHeader]
-FloatArray = npt.NDArray[np.float64]
 
 _COSINE_TOLERANCE = 2e-3  # cosines written with three decimals
 _SHIFT_TOLERANCE_PIXELS = 0.25
@@ -131,12 +130,12 @@ def regular_stack(slices: Slices, *, allow: frozenset[Allowance] = NOTHING) -> S
 class _Grid:
     """Makes the grid of ordered slices: unit axes in LPS+, and mm between (rows, columns)."""
 
-    row: FloatArray
-    column: FloatArray
-    normal: FloatArray
+    row: Float64Array
+    column: Float64Array
+    normal: Float64Array
     spacing: tuple[float, float]
 
-    def straight(self, slices: tuple[SliceHeader, ...], positions: FloatArray) -> Geometry:
+    def straight(self, slices: tuple[SliceHeader, ...], positions: Float64Array) -> Geometry:
         """The grid of slices as they are."""
         shape = (slices[0].columns, slices[0].rows, len(slices))
         return self._geometry(shape, positions[0], positions @ self.normal)
@@ -144,9 +143,9 @@ class _Grid:
     def regridded(
         self,
         slices: tuple[SliceHeader, ...],
-        positions: FloatArray,
+        positions: Float64Array,
         degrees: float,
-        gaps: FloatArray | None,
+        gaps: Float64Array | None,
     ) -> Stack:
         """A stack on a regular grid that holds all of every slice, from the first to the last.
 
@@ -187,7 +186,7 @@ class _Grid:
         return Stack(slices, geometry, Regridding(shape, places, shifts), notes)
 
     def _geometry(
-        self, shape: tuple[int, int, int], origin: FloatArray, along: FloatArray
+        self, shape: tuple[int, int, int], origin: Float64Array, along: Float64Array
     ) -> Geometry:
         step = float((along[-1] - along[0]) / (shape[2] - 1))
         return Geometry.from_lps(
@@ -209,7 +208,7 @@ def _refuse_few(count: int, allow: frozenset[Allowance]) -> None:
 
 
 def _regridding_notes(
-    slices: Slices, along: FloatArray, places: FloatArray, degrees: float, uneven: bool
+    slices: Slices, along: Float64Array, places: Float64Array, degrees: float, uneven: bool
 ) -> tuple[str, ...]:
     notes = []
     if degrees:
@@ -230,7 +229,7 @@ def _regridding_notes(
     return tuple(notes)
 
 
-def _axes(slices: Slices) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _axes(slices: Slices) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Orthonormal row, column and normal directions, LPS+."""
     if any(header.orientation is None for header in slices):
         count = sum(header.orientation is None for header in slices)
@@ -268,7 +267,7 @@ def _pixel_spacing(slices: Slices) -> tuple[float, float]:
     return spacing[0], spacing[1]
 
 
-def _positions(slices: Slices) -> FloatArray:
+def _positions(slices: Slices) -> Float64Array:
     missing = sum(header.position is None for header in slices)
     if missing:
         raise MissingGeometryError(
@@ -281,7 +280,9 @@ def _positions(slices: Slices) -> FloatArray:
     return positions
 
 
-def _uneven_gaps(slices: Slices, along: FloatArray, gaps: FloatArray) -> SliceSpacingError | None:
+def _uneven_gaps(
+    slices: Slices, along: Float64Array, gaps: Float64Array
+) -> SliceSpacingError | None:
     """A refusal that lists the gaps that are off; None if all are even."""
     usual = float(np.median(gaps))
     off = uneven_gaps(gaps)
@@ -314,7 +315,11 @@ def _uneven_gaps(slices: Slices, along: FloatArray, gaps: FloatArray) -> SliceSp
 
 
 def _tilt(
-    slices: Slices, positions: FloatArray, along: FloatArray, normal: FloatArray, pixel_mm: float
+    slices: Slices,
+    positions: Float64Array,
+    along: Float64Array,
+    normal: Float64Array,
+    pixel_mm: float,
 ) -> float:
     """The angle in degrees by which slices drift sideways as they advance; 0 for a straight stack.
 

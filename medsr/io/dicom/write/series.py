@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.valuerep import DSfloat
@@ -34,9 +32,8 @@ from medsr.io.dicom.write.derived import (
 )
 from medsr.io.dicom.write.repair import repair_modules, repair_values
 from medsr.io.scaling import Scaling
+from medsr.types import Array
 from medsr.volume import Derivation
-
-Array = npt.NDArray[Any]
 
 
 class DerivedSeries(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from skimage.metrics import (
     mean_squared_error,
@@ -13,17 +12,16 @@ from skimage.metrics import (
 )
 
 from medsr.evaluate import metrics
-
-FloatArray = npt.NDArray[np.float32]
+from medsr.types import Float32Array
 
 
 @pytest.fixture
-def pair(phantom: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def pair(phantom: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
     """A restored scan and its truth."""
     return phantom + rng.normal(0, 30, phantom.shape).astype(np.float32), phantom
 
 
-def test_whole_grid_metrics_equal_scikit_image(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_whole_grid_metrics_equal_scikit_image(pair: tuple[Float32Array, Float32Array]) -> None:
     sr, hr = pair
     everywhere = np.ones(hr.shape, dtype=bool)
     hr64, sr64 = hr.astype(np.float64), sr.astype(np.float64)
@@ -47,7 +45,7 @@ def test_whole_grid_metrics_equal_scikit_image(pair: tuple[FloatArray, FloatArra
     assert metrics.mae(sr, hr, everywhere) == pytest.approx(np.abs(hr64 - sr64).mean())
 
 
-def test_masked_metrics_see_the_mask_alone(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_masked_metrics_see_the_mask_alone(pair: tuple[Float32Array, Float32Array]) -> None:
     sr, hr = pair
     mask = metrics.reference_for(hr, "MR").mask
     spoiled = np.where(mask, sr, sr + 5000.0)
@@ -58,7 +56,7 @@ def test_masked_metrics_see_the_mask_alone(pair: tuple[FloatArray, FloatArray]) 
     assert metrics.psnr(sr, hr, mask, 900.0) == pytest.approx(10 * np.log10(900.0**2 / inside))
 
 
-def test_masked_ssim_averages_the_full_map(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_masked_ssim_averages_the_full_map(pair: tuple[Float32Array, Float32Array]) -> None:
     sr, hr = pair
     mask = metrics.reference_for(hr, "MR").mask
     everywhere = np.ones_like(mask)
@@ -69,7 +67,7 @@ def test_masked_ssim_averages_the_full_map(pair: tuple[FloatArray, FloatArray]) 
     assert share * inside + (1 - share) * outside == pytest.approx(whole)
 
 
-def test_metrics_do_not_depend_on_the_units(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_metrics_do_not_depend_on_the_units(pair: tuple[Float32Array, Float32Array]) -> None:
     sr, hr = (array.astype(np.float64) for array in pair)
     plain = metrics.score(sr, hr, metrics.reference_for(hr, "MR"))
     scaled = metrics.score(7.0 * sr, 7.0 * hr, metrics.reference_for(7.0 * hr, "MR"))
@@ -79,12 +77,12 @@ def test_metrics_do_not_depend_on_the_units(pair: tuple[FloatArray, FloatArray])
     assert scaled.mae == pytest.approx(7.0 * plain.mae)
 
 
-def test_a_perfect_restoration(phantom: FloatArray) -> None:
+def test_a_perfect_restoration(phantom: Float32Array) -> None:
     perfect = metrics.score(phantom, phantom, metrics.reference_for(phantom, "MR"))
     assert perfect == metrics.Metrics(psnr=float("inf"), ssim=1.0, nrmse=0.0, mae=0.0)
 
 
-def test_mr_reference(phantom: FloatArray) -> None:
+def test_mr_reference(phantom: Float32Array) -> None:
     reference = metrics.reference_for(phantom, "MR")
     foreground = phantom[phantom > 0.02 * phantom.max()]
     assert reference.data_range == pytest.approx(np.percentile(foreground, 99.5))
@@ -106,7 +104,7 @@ def test_truth_without_foreground_is_refused(modality: metrics.Modality) -> None
         metrics.reference_for(np.full((12, 12, 12), -1000.0 * (modality == "CT")), modality)
 
 
-def test_wrong_arguments_are_refused(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_wrong_arguments_are_refused(pair: tuple[Float32Array, Float32Array]) -> None:
     sr, hr = pair
     everywhere = np.ones(hr.shape, dtype=bool)
     with pytest.raises(ValueError, match="shapes differ"):

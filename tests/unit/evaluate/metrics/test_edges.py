@@ -13,12 +13,12 @@ from medsr.evaluate.metrics.edges import (
     gradients,
     strong_edges,
 )
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 SHAPE = (48, 44, 40)
 
 
-def _blocks(sigma_mm: float, spacing: tuple[float, float, float]) -> FloatArray:
+def _blocks(sigma_mm: float, spacing: tuple[float, float, float]) -> Float32Array:
     """A brick with erf faces of one width on all sides, at places off the grid."""
     volume = np.ones(SHAPE)
     for axis, (size, step) in enumerate(zip(SHAPE, spacing, strict=True)):
@@ -30,7 +30,7 @@ def _blocks(sigma_mm: float, spacing: tuple[float, float, float]) -> FloatArray:
     return (100 + 800 * volume).astype(np.float32)
 
 
-def _widths(hr: FloatArray, spacing: tuple[float, float, float]) -> EdgeWidths:
+def _widths(hr: Float32Array, spacing: tuple[float, float, float]) -> EdgeWidths:
     parts = gradients(hr, spacing)
     edges = strong_edges(parts, np.ones(hr.shape, dtype=bool))
     return EdgeWidths(hr, parts, edges, spacing, 900.0)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from scipy import ndimage, signal
 
 from medsr.evaluate.metrics.resolution import THRESHOLD, ShellCorrelation
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 
-
-def _noise(rng: np.random.Generator, shape: tuple[int, int, int]) -> FloatArray:
+def _noise(rng: np.random.Generator, shape: tuple[int, int, int]) -> Float32Array:
     return rng.normal(0, 1, shape).astype(np.float32)
 
 

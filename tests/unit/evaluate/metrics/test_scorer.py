@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from scipy import ndimage
@@ -19,25 +18,27 @@ from torchmetrics.functional.regression import (
 from medsr.evaluate import metrics
 from medsr.evaluate.metrics import Scorer, describe
 from medsr.evaluate.metrics.regions import LEAST_VOXELS
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 BASIC = ("psnr", "ssim", "nrmse", "mae")
 SPACING = (1.0, 1.0, 1.2)
 
 
 @pytest.fixture
-def head(phantom: FloatArray) -> FloatArray:
+def head(phantom: Float32Array) -> Float32Array:
     """The phantom with much air around it."""
     return np.pad(phantom, ((14, 9), (11, 16), (3, 12))).astype(np.float32)
 
 
 @pytest.fixture
-def result(head: FloatArray, rng: np.random.Generator) -> FloatArray:
+def result(head: Float32Array, rng: np.random.Generator) -> Float32Array:
     return (ndimage.gaussian_filter(head, 0.8) + rng.normal(0, 10, head.shape)).astype(np.float32)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
-def test_basic_metrics_keep_every_digit(head: FloatArray, result: FloatArray, dtype: type) -> None:
+def test_basic_metrics_keep_every_digit(
+    head: Float32Array, result: Float32Array, dtype: type
+) -> None:
     hr, sr = head.astype(dtype), result.astype(dtype)
     expected = metrics.score(sr, hr, metrics.reference_for(hr, "MR"))
     found = Scorer(hr, "MR", SPACING).score(sr)
@@ -46,7 +47,7 @@ def test_basic_metrics_keep_every_digit(head: FloatArray, result: FloatArray, dt
     }
 
 
-def test_basic_metrics_keep_every_digit_of_ct(head: FloatArray, result: FloatArray) -> None:
+def test_basic_metrics_keep_every_digit_of_ct(head: Float32Array, result: Float32Array) -> None:
     hr, sr = head * 2 - 1000, result * 2 - 1000
     expected = metrics.score(sr, hr, metrics.reference_for(hr, "CT"))
     found = Scorer(hr, "CT", SPACING).score(sr)
@@ -80,7 +81,7 @@ def test_basic_metrics_equal_torchmetrics(rng: np.random.Generator) -> None:
     assert metrics.ssim(sr, hr, inside, width) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_truth_itself_is_perfect(head: FloatArray) -> None:
+def test_the_truth_itself_is_perfect(head: Float32Array) -> None:
     scorer = Scorer(head, "MR", SPACING)
     found = scorer.score(head)
     assert found["psnr"] == float("inf")
@@ -89,7 +90,7 @@ def test_the_truth_itself_is_perfect(head: FloatArray) -> None:
     assert [found[f"resolution_{axis}_mm"] for axis in "xyz"] == list(SPACING)
 
 
-def test_bias_and_regions_by_hand(head: FloatArray, result: FloatArray) -> None:
+def test_bias_and_regions_by_hand(head: Float32Array, result: Float32Array) -> None:
     scorer = Scorer(head, "MR", SPACING)
     found, shifted = scorer.score(result), scorer.score(result + np.float32(30))
     assert set(scorer.regions) == {"edges", "dark", "middle", "bright"}
@@ -125,7 +126,7 @@ def test_thick_slices_show_along_z(rng: np.random.Generator) -> None:
     assert found["psnr@edges"] < found["psnr"]
 
 
-def test_what_is_outside_the_mask_never_counts(head: FloatArray, result: FloatArray) -> None:
+def test_what_is_outside_the_mask_never_counts(head: Float32Array, result: Float32Array) -> None:
     seen = np.zeros(head.shape, dtype=bool)
     seen[:34] = True
     scorer = Scorer(head, "MR", SPACING, mask=seen)
@@ -149,7 +150,7 @@ def test_small_truths_have_numbers_or_nan(rng: np.random.Generator) -> None:
         Scorer(hr[:10], "MR", SPACING)
 
 
-def test_what_cannot_be_scored_is_refused(head: FloatArray) -> None:
+def test_what_cannot_be_scored_is_refused(head: Float32Array) -> None:
     scorer = Scorer(head, "MR", SPACING)
     with pytest.raises(ValueError, match="shapes differ"):
         scorer.score(head[1:])
@@ -163,7 +164,7 @@ def test_what_cannot_be_scored_is_refused(head: FloatArray) -> None:
         Scorer(np.zeros_like(head), "MR", SPACING)
 
 
-def test_every_name_is_described_and_every_convention_written(head: FloatArray) -> None:
+def test_every_name_is_described_and_every_convention_written(head: Float32Array) -> None:
     for modality, volume in (("MR", head), ("CT", head - 1000)):
         scorer = Scorer(volume, modality, SPACING)
         words = scorer.conventions()

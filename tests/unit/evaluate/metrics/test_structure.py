@@ -11,13 +11,13 @@ from scipy import ndimage, signal
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from medsr.evaluate.metrics import box, structure
+from medsr.types import Float32Array
 
-FloatArray = npt.NDArray[np.float32]
 SHAPE = (50, 49, 54)
 
 
 @pytest.fixture
-def pair(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def pair(rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
     """A result and its truth, smooth and noisy."""
     hr = ndimage.gaussian_filter(rng.normal(0, 1, SHAPE), 1.5)
     hr = (400 + 2500 * hr).astype(np.float32)
@@ -37,7 +37,7 @@ def _interior(shape: tuple[int, ...], scales: int) -> list[npt.NDArray[np.bool_]
 
 @pytest.mark.parametrize("scales", [2, 3])
 def test_ms_ssim_equals_monai_and_torchmetrics(
-    pair: tuple[FloatArray, FloatArray], scales: int
+    pair: tuple[Float32Array, Float32Array], scales: int
 ) -> None:
     sr, hr = pair
     weights = np.asarray(structure.WEIGHTS[:scales])
@@ -57,7 +57,7 @@ def test_ms_ssim_equals_monai_and_torchmetrics(
 
 
 def test_ms_ssim_of_the_truth_is_one_and_falls_with_blur(
-    pair: tuple[FloatArray, FloatArray],
+    pair: tuple[Float32Array, Float32Array],
 ) -> None:
     _, hr = pair
     masks = structure.mask_pyramid(hr > 300, 3)
@@ -85,7 +85,7 @@ def test_halving_is_average_pooling(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(structure.halve(volume), expected.numpy(), atol=1e-6)
 
 
-def test_hfen_equals_a_direct_convolution(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_hfen_equals_a_direct_convolution(pair: tuple[Float32Array, Float32Array]) -> None:
     sr, hr = pair
     sigma, radius = structure.HFEN_SIGMA, structure.HFEN_RADIUS
     steps = np.arange(-radius, radius + 1)
@@ -105,7 +105,7 @@ def test_hfen_equals_a_direct_convolution(pair: tuple[FloatArray, FloatArray]) -
     assert found == pytest.approx(expected, rel=5e-3)
 
 
-def test_hfen_runs_from_none_to_all_detail_lost(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_hfen_runs_from_none_to_all_detail_lost(pair: tuple[Float32Array, Float32Array]) -> None:
     _, hr = pair
     mask = np.ones(SHAPE, dtype=bool)
     scorer = structure.HighFrequencyError(hr, mask)
@@ -118,12 +118,12 @@ def test_hfen_runs_from_none_to_all_detail_lost(pair: tuple[FloatArray, FloatArr
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_slabs_change_no_digit(
-    pair: tuple[FloatArray, FloatArray], workers: int, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Float32Array, Float32Array], workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, hr = pair
     monkeypatch.setattr(box, "WORKERS", workers)
 
-    def blur(volume: FloatArray) -> FloatArray:
+    def blur(volume: Float32Array) -> Float32Array:
         return np.asarray(ndimage.gaussian_filter(volume, 1.5, radius=5))
 
     found = box.in_slabs(blur, hr, margin=5, shortest=8)
@@ -134,7 +134,7 @@ def test_slabs_stay_small_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(box, "SLAB_VOXELS", 1000)
     sizes: list[int] = []
 
-    def look(volume: FloatArray) -> FloatArray:
+    def look(volume: Float32Array) -> Float32Array:
         sizes.append(len(volume))
         return volume
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.infer.engine.tiles import choose_core, even_out, padded_shape, plan_tiles
-
-Shape = tuple[int, int, int]
+from medsr.types import Shape
 
 
 def voxels(shape: Shape) -> int:

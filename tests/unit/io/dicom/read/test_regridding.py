@@ -10,16 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import SimpleITK
 from pydicom.dataset import Dataset
 
 from medsr import io
+from medsr.types import Float64Array
 from medsr.volume import Volume
 
 Make = Callable[..., Path]
-Floats = npt.NDArray[np.float64]
 BOTH = ("tilt", "gaps")
 AIR_HU = -1024.0
 
@@ -38,7 +37,7 @@ class Judge:
         self.images = images
         self.along = np.array([self.normal @ image.GetOrigin() for image in images])
 
-    def on_slice(self, index: int, point: Floats) -> float:
+    def on_slice(self, index: int, point: Float64Array) -> float:
         """The value where a point falls on a slice along the normal; NaN where none is known."""
         image = self.images[index]
         foot = point + (self.along[index] - self.normal @ point) * self.normal
@@ -56,7 +55,7 @@ class Judge:
             return float("nan")
         return float(image.EvaluateAtPhysicalPoint(foot.tolist(), SimpleITK.sitkLinear))
 
-    def between(self, point: Floats, step_mm: float) -> float:
+    def between(self, point: Float64Array, step_mm: float) -> float:
         """The value at an LPS+ point; NaN where none is known.
 
         A slice within a hundredth of a step of a plane is taken as it is.
@@ -98,7 +97,7 @@ def some_voxels(volume: Volume, count: int) -> list[tuple[int, ...]]:
     return [tuple(map(int, voxel)) for voxel in chosen]
 
 
-def _moved(shift: Callable[[int], Floats]) -> Callable[[Dataset, int], None]:
+def _moved(shift: Callable[[int], Float64Array]) -> Callable[[Dataset, int], None]:
     def edit(dataset: Dataset, k: int) -> None:
         moved = np.array(dataset.ImagePositionPatient, dtype=float) + shift(k)
         dataset.ImagePositionPatient = [f"{value:.9f}"[:16] for value in moved]
@@ -109,7 +108,7 @@ def _moved(shift: Callable[[int], Floats]) -> Callable[[Dataset, int], None]:
 
 @pytest.mark.parametrize("degrees", [18.5, -11.0])
 def test_tilted_and_uneven_slices_agree_with_itk(
-    tmp_path: Path, make_series: Make, oblique_axes: Floats, degrees: float
+    tmp_path: Path, make_series: Make, oblique_axes: Float64Array, degrees: float
 ) -> None:
     generator = np.random.default_rng(3)
     stored = generator.integers(0, 2000, (12, 14, 11)).astype(np.int16)
@@ -117,7 +116,7 @@ def test_tilted_and_uneven_slices_agree_with_itk(
     along = np.array([0.0, 4.0, 8.0, 12.0, 16.0, 17.08, 24.08, 31.08, 38.08, 45.08, 52.08])
     drift = np.tan(np.radians(degrees))
 
-    def shift(k: int) -> Floats:
+    def shift(k: int) -> Float64Array:
         ahead = along[k] - 2.5 * k  # the fixture's spacing is 2.5 mm
         return np.asarray(oblique_axes[:, 2] * ahead + oblique_axes[:, 1] * along[k] * drift)
 
