@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 
+from medsr.hu import AIR_HU, CT_RANGE_HU
 from medsr.types import Float32Array
 from medsr.values import ArrayValues, Values
 from medsr.volume import Modality
@@ -128,7 +129,7 @@ class Intensity:
     def for_modality(cls, modality: Modality) -> Intensity:
         """Return the default: MR by percentile, CT from -1024 HU over a width of 2048 HU."""
         if modality == "CT":
-            return cls(kind="linear", offset=-1024.0, divisor=2048.0)
+            return cls(kind="linear", offset=AIR_HU, divisor=CT_RANGE_HU)
         return cls(kind="percentile")
 
     def fit(self, data: NDArray[Any]) -> Normaliser:

@@ -21,13 +21,12 @@ from monai.transforms.utility.dictionary import FgBgToIndicesd
 
 from medsr.data.manifest import ScanRecord
 from medsr.data.reading import read_scan
+from medsr.hu import BODY_HU
 from medsr.intensity import Intensity, Normaliser
 from medsr.recipe import PatchRecipe
 
 __all__ = ["PreparedScan", "prepare_scan"]
 
-BODY_HU = -500.0
-"""Air and most of the lung lie below."""
 BODY_MR = 0.08
 """In units of the scan's normalisation (its 99.5th foreground percentile is 1)."""
 

@@ -15,10 +15,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
+from medsr.hu import BODY_HU
 from medsr.types import BoolArray, Float32Array
-
-AIR_HU = -500.0
-"""Between air, lung included, and tissue (Hu, Hoffman and Reinhardt 2001 find it iteratively)."""
 
 SOFT_HU = (-100.0, 200.0)
 BONE_HU = 200.0
@@ -58,7 +56,7 @@ def ct_compartments(volume: Float32Array) -> Compartments:
     Args:
         volume: (X, Y, Z), HU.
     """
-    tissue = _largest(volume >= AIR_HU)
+    tissue = _largest(volume >= BODY_HU)
     labels, count = ndimage.label(~tissue)
     hits = np.zeros(count + 1)
     for axis in range(3):
@@ -72,7 +70,7 @@ def ct_compartments(volume: Float32Array) -> Compartments:
     low, high = SOFT_HU
     return Compartments(
         body=body,
-        lung=body & (volume < AIR_HU),
+        lung=body & (volume < BODY_HU),
         soft=body & (volume >= low) & (volume <= high),
         bone=body & (volume > BONE_HU),
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from medsr.degrade import Degradation
+from medsr.hu import CT_RANGE_HU
 from medsr.volume import Volume
 
 __all__ = ["total_variation"]
@@ -24,7 +25,6 @@ __all__ = ["total_variation"]
 WEIGHT = 3e-4
 """Weight of the total variation, in units of the data range; chosen on training scans."""
 ITERATIONS = 40
-CT_RANGE_HU = 2048.0
 
 # Step of the image, and how much of the step bound the gradient takes (the rest: the data).
 _STEP = 0.02

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsr.hu import AIR_HU
 from medsr.intensity import COMMON, LOWEST
 from medsr.io.modality import LOWEST_HU
 from medsr.io.planes import PlaneSource
@@ -21,9 +22,6 @@ from medsr.io.survey import PlaneValues, Survey
 from medsr.types import BoolArray, Float32Array
 from medsr.values import Values
 from medsr.volume import Modality, Volume
-
-AIR_HU = -1024.0
-"""What padding of a CT looks like to the network: the air that every model was trained with."""
 
 _FEWEST_FILLED = 1e-3  # share of voxels at one value that makes it a fill value
 _CLEARLY_OUTSIDE = 0.02  # of the width of the measured values

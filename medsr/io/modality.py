@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsr.errors import ModalityError, NotHounsfieldError
+from medsr.hu import BODY_HU
 from medsr.intensity import BACKGROUND, COMMON, RAISED, RIPPLE
 from medsr.io.bids import BidsName, read_sidecar
 from medsr.values import DIGITS, count_keys, keys_of, value_of
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Air is -1000 HU and dense bone or enamel below 3100; fill values outside the circular field of
 # view (-2000, -2048, -3024) lie under the former.
-AIR_HU, LOWEST_HU, HIGHEST_HU = -500.0, -1100.0, 3100.0
+LOWEST_HU, HIGHEST_HU = -1100.0, 3100.0
 LOWEST_FILL = -4096.0
 """CT's fill values are not below; those of MR and of software are (-9999, -32768)."""
 SOFT_HU = (-150.0, 250.0)
@@ -287,7 +288,7 @@ class _Shape:
         self.low = float(self._values[0]) if found.low < LOWEST_HU else found.low
         self.width = self.top - self.bottom
         self.span = max(abs(self.low), abs(self.high))
-        self.air = self._share(-np.inf, AIR_HU, open_end=True)
+        self.air = self._share(-np.inf, BODY_HU, open_end=True)
         self.plausible = self._share(LOWEST_HU, HIGHEST_HU)
         self.zeros = self._share(0.0, 0.0)
         self.not_air = 1 - self.air
@@ -296,8 +297,8 @@ class _Shape:
 
     def is_stored_ct(self) -> bool:
         """Whether the values less ``STORED_OFFSET`` are those of CT: air, soft tissue, bone."""
-        air = self._share(-np.inf, AIR_HU + STORED_OFFSET)
-        between = self._share(AIR_HU + STORED_OFFSET, SOFT_HU[0] + STORED_OFFSET)
+        air = self._share(-np.inf, BODY_HU + STORED_OFFSET)
+        between = self._share(BODY_HU + STORED_OFFSET, SOFT_HU[0] + STORED_OFFSET)
         soft = self._share(*(bound + STORED_OFFSET for bound in SOFT_HU))
         hard = self._share(SOFT_HU[1] + STORED_OFFSET, np.inf)
         tail = self._percentile(99.9) >= 600 + STORED_OFFSET
@@ -328,7 +329,7 @@ class _Shape:
         if self.size == 0:
             return f"all values are {self.low:g}"
         below = self._share(-np.inf, 0.0, open_end=True)
-        air = f" and {self.air:.2%} below {AIR_HU:g}" if self.air else ""
+        air = f" and {self.air:.2%} below {BODY_HU:g}" if self.air else ""
         return f"values from {self.low:.4g} to {self.high:.4g}, {below:.1%} below 0{air}"
 
     def _share(self, low: float, high: float, *, open_end: bool = False) -> float:

@@ -17,8 +17,8 @@ from medsr.cli.main import main
 from medsr.degrade import build_degradation, degrade_volume
 from medsr.errors import MemoryLimitError, UsageError
 from medsr.geometry import Geometry
+from medsr.hu import AIR_HU
 from medsr.infer.folder import upscale_folder
-from medsr.infer.padding import AIR_HU
 from medsr.infer.upscale import upscale
 from medsr.infer.upscaler import Upscaler
 from medsr.model import Intensity, ModelSpec, SpacingRange, SRModel

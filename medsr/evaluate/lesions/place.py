@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsr.evaluate.metrics import reference_for
+from medsr.hu import BODY_HU
 from medsr.types import BoolArray
 from medsr.volume import Modality, Volume
 
@@ -37,7 +38,7 @@ _TRIES = 4000
 _MR_LEVELS = (0.25, 1.0)  # of the data range
 _SOFT_HU = (-200.0, 300.0)
 _SOFT_MEAN_HU = (0.0, 100.0)
-_LUNG_HU = (-1100.0, -500.0)
+_LUNG_HU = (-1100.0, BODY_HU)
 _LUNG_MEAN_HU = (-950.0, -650.0)
 
 

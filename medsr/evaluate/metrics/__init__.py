@@ -7,8 +7,6 @@ input is made, lives in ``medsr.evaluate.cohort``.
 from __future__ import annotations
 
 from medsr.evaluate.metrics.basic import (
-    CT_BODY_HU,
-    CT_RANGE_HU,
     MR_FOREGROUND,
     MR_MASK,
     MR_PERCENTILE,
@@ -28,8 +26,6 @@ from medsr.evaluate.metrics.catalogue import MetricInfo, describe
 from medsr.evaluate.metrics.scorer import Scorer
 
 __all__ = [
-    "CT_BODY_HU",
-    "CT_RANGE_HU",
     "MR_FOREGROUND",
     "MR_MASK",
     "MR_PERCENTILE",

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
 
+from medsr.hu import BODY_HU, CT_RANGE_HU
 from medsr.types import BoolArray, Float64Array
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ SSIM_WINDOW = 11
 MR_PERCENTILE = 99.5
 MR_FOREGROUND = 0.02
 MR_MASK = 0.08
-CT_RANGE_HU = 2048.0
-CT_BODY_HU = -500.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def reference_for(hr: npt.NDArray[Any], modality: Modality) -> Reference:
         (2048.0, 512)
     """
     if modality == "CT":
-        mask = hr > CT_BODY_HU
+        mask = hr > BODY_HU
         data_range = CT_RANGE_HU
     else:
         foreground = hr[hr > MR_FOREGROUND * float(hr.max())]
@@ -122,7 +121,7 @@ def conventions(modality: Modality) -> dict[str, str | float]:
     if modality == "CT":
         data_range = f"{CT_RANGE_HU:g} HU"
         mask = (
-            f"truth > {CT_BODY_HU:g} HU (tissue; air around and inside the body is left out, "
+            f"truth > {BODY_HU:g} HU (tissue; air around and inside the body is left out, "
             "holes are not filled)"
         )
         units = "HU"

@@ -18,12 +18,12 @@ from scipy import ndimage
 
 from medsr.evaluate.metrics import basic, edges, regions, resolution, structure
 from medsr.evaluate.metrics.box import Box, bounding_box, in_slabs
+from medsr.hu import AIR_HU
 from medsr.types import BoolArray, Float32Array
 
 if TYPE_CHECKING:
     from medsr.volume import Modality
 
-CT_AIR_HU = -1024.0
 """What MS-SSIM takes for zero, so that its ratios of means have a meaning."""
 
 _MARGIN = structure.HFEN_RADIUS
@@ -181,7 +181,7 @@ class Scorer:
                 f"{self._scales.scales} scales (as many of five as keep 11 voxels in the box "
                 "around the body, weights rescaled to a sum of one), window and constants of "
                 "SSIM, maps averaged in the mask at each scale"
-                + (f", {CT_AIR_HU:g} HU taken for zero" if self._modality == "CT" else "")
+                + (f", {AIR_HU:g} HU taken for zero" if self._modality == "CT" else "")
             ),
             "bias": "mean of restored minus truth in the mask",
             "hfen": (
@@ -207,7 +207,7 @@ class Scorer:
 
     @property
     def _zero(self) -> np.float32:
-        return np.float32(CT_AIR_HU if self._modality == "CT" else 0.0)
+        return np.float32(AIR_HU if self._modality == "CT" else 0.0)
 
     def _ssim(self, native: npt.NDArray[Any]) -> float:
         similar = partial(basic.ssim_map, data_range=self._reference.data_range)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from medsr.evaluate.report.cases import Case
 from medsr.evaluate.report.pictures import CasePictures
 from medsr.evaluate.report.reading import Evaluation, Method
+from medsr.hu import BODY_HU
 from medsr.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ _LIBRARY = re.compile(r"(^|/)niivue(\.umd)?(\.min)?\.js$")
 _MOST_RESULTS = 4
 # Air that is kept around the body, in voxels.
 _MARGIN = 4
-_BODY_HU = -500.0
 _BODY_SHARE = 0.05
 
 
@@ -167,7 +167,7 @@ def _place(shown: Sequence[Method], name: str) -> int:
 
 def body_box(truth: Volume) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """First and one past the last voxel of the body along each axis, with a margin."""
-    level = _BODY_HU
+    level = BODY_HU
     if truth.modality != "CT":
         level = _BODY_SHARE * float(np.percentile(truth.data, 99.5))
     inside = truth.data > level

@@ -17,6 +17,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medsr.errors import CorruptFileError, MedsrError, TruncatedPixelsError
+from medsr.hu import AIR_HU
 from medsr.io.dicom.read.decode import decode, mark_lossy, require_decoder
 from medsr.io.dicom.read.header import SliceHeader
 from medsr.io.dicom.read.open import read_dataset
@@ -28,7 +29,6 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SMALL_BYTES = 2**28
 _HIGHEST_RATIO = 10_000  # blank frames in JPEG 2000 reach some thousands
 _LARGEST_SHIFT = 2.0**31
-_AIR_HU = -1024.0
 
 
 def stacked(
@@ -79,7 +79,7 @@ def regridded(planes: Iterator[Array], stack: Stack, start: int, stop: int) -> A
 
     fill = native_padding(stack.slices)
     if fill is None:
-        fill = _AIR_HU if stack.slices[0].modality == "CT" else 0.0
+        fill = AIR_HU if stack.slices[0].modality == "CT" else 0.0
     data = np.empty((*stack.geometry.shape[:2], stop - start), dtype=np.float32, order="F")
     for k, values in enumerate(regridding.planes(native(), start, stop)):
         values[np.isnan(values)] = fill

@@ -15,12 +15,12 @@ import SimpleITK
 from pydicom.dataset import Dataset
 
 from medsr import io
+from medsr.hu import AIR_HU
 from medsr.types import Float64Array
 from medsr.volume import Volume
 
 Make = Callable[..., Path]
 BOTH = ("tilt", "gaps")
-AIR_HU = -1024.0
 
 
 class Judge:
