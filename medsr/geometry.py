@@ -19,12 +19,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from medsr.deferred import deferred
 from medsr.errors import GeometryError
 from medsr.types import Float64Array, FloatTriple, Shape
-
-with deferred("pydicom", Dataset=object):  # nibabel names it for a kind of NIfTI extension
-    from nibabel.orientations import aff2axcodes
 
 __all__ = ["Geometry"]
 
@@ -121,8 +117,14 @@ class Geometry:
     @property
     def axcodes(self) -> tuple[str, str, str]:
         """Closest anatomical direction of each array axis, such as ``("L", "P", "S")``."""
-        first, second, third = aff2axcodes(self.affine)  # type: ignore[no-untyped-call]
-        return str(first), str(second), str(third)
+        left, _, right = np.linalg.svd(self.directions)
+        rotation = left @ right  # the nearest one to axes that are sheared
+        codes = ["", "", ""]
+        for axis in np.argsort(-(rotation**2).max(axis=0), kind="stable"):  # the clearest first
+            along = int(np.abs(rotation[:, axis]).argmax())
+            codes[axis] = ("RAS" if rotation[along, axis] > 0 else "LPI")[along]
+            rotation[along] = 0.0  # each direction once
+        return codes[0], codes[1], codes[2]
 
     @property
     def extent_mm(self) -> FloatTriple:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.freesurfer.mghformat import MGHImage
 
 from medsr.errors import CorruptFileError, OutputFormatError
 from medsr.geometry import Geometry
 from medsr.io.allow import Allowance
 from medsr.io.bids import sidecars_of
 from medsr.io.compressed import check_end, open_to_read, open_to_write
+from medsr.io.deferred import deferred
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.nifti_header import (
     DAMAGED,
@@ -36,6 +35,10 @@ from medsr.io.planes import PlaneFile, header_of
 from medsr.io.scaling import Scaling, ValueRange, dequantise, find_scaling, type_without_slope
 from medsr.types import Array
 from medsr.volume import Derivation, Source, Volume
+
+with deferred("pydicom", Dataset=object):  # as in nifti_header
+    import nibabel as nib
+    from nibabel.freesurfer.mghformat import MGHImage
 
 _MAX_NIFTI1_SIZE = 32767
 _ALIGNED, _SCANNER = 2, 1

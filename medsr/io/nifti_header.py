@@ -13,13 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError, MGHImage
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from medsr.errors import (
     ColourError,
@@ -33,8 +28,16 @@ from medsr.errors import (
 from medsr.geometry import Geometry, format_mm
 from medsr.io.checks import DEFLATE, check_claimed_bytes
 from medsr.io.compressed import DAMAGED_STREAM, open_to_read
+from medsr.io.deferred import deferred
 from medsr.io.foreign import hint
 from medsr.volume import SourceFormat
+
+with deferred("pydicom", Dataset=object):  # nibabel names it for a kind of NIfTI extension
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.freesurfer.mghformat import MGHError, MGHImage
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
 # A qform's quaternion in float32 can be off by 0.1 mm near half turns; a tenth of a voxel more or
 # less moves no voxel to another place. Beyond both, two viewers disagree visibly.

@@ -11,6 +11,8 @@ import pytest
 NIBABEL = """
 import sys
 import medsr.geometry
+assert "nibabel" not in sys.modules
+import medsr.io.nifti
 assert "nibabel" in sys.modules and "pydicom" not in sys.modules
 """
 
@@ -35,7 +37,7 @@ def package(tmp_path: Path) -> Path:
 def test_it_is_loaded_at_its_first_use(package: Path) -> None:
     code = """
 import sys
-from medsr.deferred import deferred
+from medsr.io.deferred import deferred
 with deferred("heavy", Thing=object):
     import eager
 assert eager.annotation is object
@@ -51,7 +53,7 @@ assert eager.heavy.Thing is heavy.Thing is not object
 def test_an_attribute_that_was_not_foreseen_loads_it_at_once(package: Path) -> None:
     code = """
 import sys
-from medsr.deferred import deferred
+from medsr.io.deferred import deferred
 with deferred("heavy"):
     import eager
 import heavy
@@ -63,7 +65,7 @@ assert sys.modules["heavy"] is heavy and heavy.__file__
 
 def test_modules_inside_it_can_be_imported_meanwhile(package: Path) -> None:
     code = """
-from medsr.deferred import deferred
+from medsr.io.deferred import deferred
 with deferred("heavy", Thing=object):
     from heavy.inner import Thing, depth
 import heavy
@@ -76,7 +78,7 @@ def test_what_is_loaded_or_missing_is_left_alone(package: Path) -> None:
     code = """
 import sys
 import heavy
-from medsr.deferred import deferred
+from medsr.io.deferred import deferred
 with deferred("heavy", Thing=object):
     import eager
 assert eager.heavy is heavy and eager.annotation is heavy.Thing
