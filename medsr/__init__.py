@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medsr.geometry import Geometry
     from medsr.infer.folder import FolderSummary, upscale_folder
     from medsr.infer.monai_inferer import TiledInferer
+    from medsr.infer.options import UpscaleOptions
     from medsr.infer.upscale import UpscaleResult, upscale
     from medsr.io import Inspection, inspect, load, save
     from medsr.model import ModelSpec, SRModel
@@ -27,6 +28,7 @@ from medsr._version import __version__
 
 __all__ = [
     "upscale",
+    "UpscaleOptions",
     "UpscaleResult",
     "upscale_folder",
     "FolderSummary",
@@ -47,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "upscale": "medsr.infer.upscale",
+    "UpscaleOptions": "medsr.infer.options",
     "UpscaleResult": "medsr.infer.upscale",
     "upscale_folder": "medsr.infer.folder",
     "FolderSummary": "medsr.infer.folder",

@@ -11,10 +11,11 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import cache
+from functools import cache, wraps
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,8 @@ from medsr.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from medsr.infer.options import UpscaleOptions
 
 
 class ModalityOption(StrEnum):
@@ -54,6 +57,21 @@ ModelName = Annotated[
     str, typer.Option("--model", metavar="NAME|DIR", help="auto, a shipped name or a folder.")
 ]
 ModalityName = Annotated[ModalityOption, typer.Option("--modality", case_sensitive=False)]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        "--spacing",
+        metavar="iso|X,Y,Z",
+        help="Wanted spacing in mm along the file's axes. Default: iso, slices as fine as the "
+        "plane.",
+    ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        "--scale", metavar="X,Y,Z", help="Factors in-plane, in-plane, through-plane instead."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N].")]
 Precision = Annotated[PrecisionOption, typer.Option("--precision", case_sensitive=False)]
 BackendName = Annotated[
@@ -134,6 +152,93 @@ Deidentify = Annotated[
 ]
 
 
+def upscale_options(
+    model: ModelName = "auto",
+    modality: ModalityName = ModalityOption.auto,
+    spacing: Spacing = None,
+    scale: Scale = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionOption.auto,
+    backend: BackendName = "torch",
+    max_memory: MaxMemory = None,
+    consistency: Consistency = False,
+    tolerance: Tolerance = None,
+    limits: Limits = True,
+    allow_gaps: AllowGaps = False,
+    allow_tilt: AllowTilt = False,
+    allow_duplicates: AllowDuplicates = False,
+    allow_few_slices: AllowFewSlices = False,
+    allow_labels: AllowLabels = False,
+    layout: DicomLayout = "source",
+    series_description: SeriesDescription = None,
+    series_number: SeriesNumber = None,
+    deidentify: Deidentify = False,
+) -> UpscaleOptions:
+    """The options of a command line that :func:`takes_upscale_options` adds to a command.
+
+    Raises:
+        UsageError: One is outside its range, or two contradict each other.
+    """
+    if spacing is not None and scale is not None:
+        raise UsageError("--spacing and --scale are both given; give one of them")
+    if tolerance is not None and not consistency:
+        raise UsageError("--tolerance is for --consistency, which is not given")
+    factors = None if scale is None else parse_scale(scale)
+    wanted = "iso" if spacing is None else parse_spacing(spacing)
+    from medsr.infer.options import UpscaleOptions
+    from medsr.io.dicom.options import DicomOptions
+
+    dicom = DicomOptions.of(layout, series_description, series_number, deidentify)
+    return UpscaleOptions(
+        model=model,
+        modality=modality.value,
+        spacing=wanted,
+        scale=factors,
+        device=device,
+        precision=precision.value,
+        backend=backend,
+        max_memory=max_memory,
+        consistency=consistency if tolerance is None else tolerance,
+        limits=limits,
+        allow=allowed(
+            gaps=allow_gaps,
+            tilt=allow_tilt,
+            duplicates=allow_duplicates,
+            few_slices=allow_few_slices,
+            labels=allow_labels,
+        ),
+        dicom=dicom,
+    )
+
+
+def takes_upscale_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :func:`upscale_options`, in the place of its ``options``."""
+    shared = {parameter.name: parameter for parameter in _parameters(upscale_options)}
+    parameters: list[Parameter] = []
+    for parameter in _parameters(command):
+        parameters += shared.values() if parameter.name == "options" else [parameter]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        own = {name: value for name, value in given.items() if name not in shared}
+        options = {name: value for name, value in given.items() if name in shared}
+        command(**own, options=upscale_options(**options))
+
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
+    """Parameters with their annotations read, but for ``options``, whose class is not loaded."""
+    for parameter in signature(function).parameters.values():
+        if parameter.name == "options":
+            yield parameter
+        else:
+            hint = eval(parameter.annotation, vars(sys.modules[function.__module__]))
+            yield parameter.replace(annotation=hint)
+
+
 def allowed(
     *, gaps: bool, tilt: bool, duplicates: bool, few_slices: bool, labels: bool = False
 ) -> tuple[str, ...]:
@@ -146,17 +251,6 @@ def allowed(
         "labels": labels,
     }
     return tuple(name for name, wanted in given.items() if wanted)
-
-
-def consistent(wanted: bool, tolerance: float | None) -> bool | float:
-    """``--consistency`` and ``--tolerance`` as :func:`medsr.upscale` takes them.
-
-    Raises:
-        UsageError: There is a tolerance of nothing.
-    """
-    if tolerance is not None and not wanted:
-        raise UsageError("--tolerance is for --consistency, which is not given")
-    return wanted if tolerance is None else tolerance
 
 
 @cache

@@ -6,43 +6,15 @@ import json
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medsr.cli.options import (
-    AllowDuplicates,
-    AllowFewSlices,
-    AllowGaps,
-    AllowLabels,
-    AllowTilt,
-    BackendName,
-    Consistency,
-    Deidentify,
-    Device,
-    DicomLayout,
-    Limits,
-    MaxMemory,
-    ModalityName,
-    ModalityOption,
-    ModelName,
-    Precision,
-    PrecisionOption,
-    SeriesDescription,
-    SeriesNumber,
-    Tolerance,
-    allowed,
-    consistent,
-    hush,
-    parse_scale,
-    parse_spacing,
-    progress_bar,
-    write,
-    write_json,
-)
-from medsr.errors import MedsrError, UsageError
+from medsr.cli.options import hush, progress_bar, takes_upscale_options, write, write_json
+from medsr.errors import MedsrError
 
 if TYPE_CHECKING:
+    from medsr.infer.options import UpscaleOptions
     from medsr.pacs import Exchange, Settings
 
 pacs_app = typer.Typer(
@@ -111,41 +83,18 @@ def list_command(
 
 
 @pacs_app.command("upscale")
+@takes_upscale_options
 def upscale_command(
     source: Source,
     target: Target,
     study: Study,
+    options: UpscaleOptions,
     series: Annotated[
         str | None,
         typer.Option(
             "--series", metavar="UID", help="SeriesInstanceUID; default: the only one that suits."
         ),
     ] = None,
-    model: ModelName = "auto",
-    modality: ModalityName = ModalityOption.auto,
-    spacing: Annotated[
-        str | None,
-        typer.Option("--spacing", metavar="iso|X,Y,Z", help="As for upscale. Default: iso."),
-    ] = None,
-    scale: Annotated[
-        str | None, typer.Option("--scale", metavar="X,Y,Z", help="Factors, as for upscale.")
-    ] = None,
-    device: Device = "auto",
-    precision: Precision = PrecisionOption.auto,
-    backend: BackendName = "torch",
-    max_memory: MaxMemory = None,
-    consistency: Consistency = False,
-    tolerance: Tolerance = None,
-    limits: Limits = True,
-    allow_gaps: AllowGaps = False,
-    allow_tilt: AllowTilt = False,
-    allow_duplicates: AllowDuplicates = False,
-    allow_few_slices: AllowFewSlices = False,
-    allow_labels: AllowLabels = False,
-    layout: DicomLayout = "source",
-    series_description: SeriesDescription = None,
-    series_number: SeriesNumber = None,
-    deidentify: Deidentify = False,
     aet: Title = "MEDSR",
     retrieve: Annotated[
         RetrieveOption,
@@ -168,30 +117,6 @@ def upscale_command(
 ) -> None:
     """Fetch a series from an archive, upscale it, and bring the result to an archive."""
     hush(quiet)
-    if spacing is not None and scale is not None:
-        raise UsageError("--spacing and --scale are both given; give one of them")
-    from medsr.io.dicom.options import DicomOptions
-
-    options: dict[str, Any] = {
-        "dicom": DicomOptions.of(layout, series_description, series_number, deidentify),
-        "model": model,
-        "modality": modality.value,
-        "spacing": "iso" if spacing is None else parse_spacing(spacing),
-        "scale": None if scale is None else parse_scale(scale),
-        "device": device,
-        "precision": precision.value,
-        "backend": backend,
-        "max_memory": max_memory,
-        "consistency": consistent(consistency, tolerance),
-        "limits": limits,
-        "allow": allowed(
-            gaps=allow_gaps,
-            tilt=allow_tilt,
-            duplicates=allow_duplicates,
-            few_slices=allow_few_slices,
-            labels=allow_labels,
-        ),
-    }
     from medsr.pacs import Settings
 
     settings = Settings(
@@ -214,7 +139,7 @@ def _run(
     study: str,
     series: str | None,
     settings: Settings,
-    options: dict[str, Any],
+    options: UpscaleOptions,
     report: Path | None,
     overwrite: bool,
     quiet: bool,
@@ -234,6 +159,7 @@ def _run(
             return upscale(
                 source,
                 target,
+                options,
                 study=study,
                 series=series,
                 settings=settings,
@@ -241,7 +167,6 @@ def _run(
                     task, description=stage, completed=done, total=total
                 ),
                 account=accounts.append,
-                **options,
             )
         except BaseException as raised:
             error = raised

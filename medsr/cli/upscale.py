@@ -8,41 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medsr.cli.options import (
-    AllowDuplicates,
-    AllowFewSlices,
-    AllowGaps,
-    AllowLabels,
-    AllowTilt,
-    BackendName,
-    Consistency,
-    Deidentify,
-    Device,
-    DicomLayout,
-    Limits,
-    MaxMemory,
-    ModalityName,
-    ModalityOption,
-    ModelName,
-    Precision,
-    PrecisionOption,
-    SeriesDescription,
-    SeriesNumber,
-    Tolerance,
-    allowed,
-    consistent,
-    hush,
-    parse_scale,
-    parse_spacing,
-    progress_bar,
-)
-from medsr.cli.upscale_folder import is_for_folders, run_folder
-from medsr.errors import UsageError
+from medsr.cli.options import hush, progress_bar, takes_upscale_options
+from medsr.cli.upscale_folder import follow_folder, is_for_folders, show_folder
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from medsr.infer.options import UpscaleOptions
 
+
+@takes_upscale_options
 def upscale_command(
     scan: Annotated[
         Path,
@@ -59,27 +34,7 @@ def upscale_command(
             "scans, the folder of the results.",
         ),
     ],
-    model: ModelName = "auto",
-    modality: ModalityName = ModalityOption.auto,
-    spacing: Annotated[
-        str | None,
-        typer.Option(
-            "--spacing",
-            metavar="iso|X,Y,Z",
-            help="Wanted spacing in mm along the file's axes. Default: iso, slices as fine as the "
-            "plane.",
-        ),
-    ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            "--scale", metavar="X,Y,Z", help="Factors in-plane, in-plane, through-plane instead."
-        ),
-    ] = None,
-    device: Device = "auto",
-    precision: Precision = PrecisionOption.auto,
-    backend: BackendName = "torch",
-    max_memory: MaxMemory = None,
+    options: UpscaleOptions,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE.json", help="Write what was done as JSON."),
@@ -101,18 +56,10 @@ def upscale_command(
             "a folder of maps.",
         ),
     ] = None,
-    consistency: Consistency = False,
-    tolerance: Tolerance = None,
-    limits: Limits = True,
     series: Annotated[
         str | None,
         typer.Option("--series", metavar="UID", help="Which series of a DICOM folder."),
     ] = None,
-    allow_gaps: AllowGaps = False,
-    allow_tilt: AllowTilt = False,
-    allow_duplicates: AllowDuplicates = False,
-    allow_few_slices: AllowFewSlices = False,
-    allow_labels: AllowLabels = False,
     resume: Annotated[
         bool,
         typer.Option("--continue", help="Of a folder, leave out scans whose results exist."),
@@ -129,67 +76,46 @@ def upscale_command(
             help="dicom, nifti, nrrd, mha or mgz, where the name of OUTPUT does not say it.",
         ),
     ] = None,
-    layout: DicomLayout = "source",
-    series_description: SeriesDescription = None,
-    series_number: SeriesNumber = None,
-    deidentify: Deidentify = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Bring a scan to a finer grid over the same space, in the same format and units."""
     hush(quiet)
-    if spacing is not None and scale is not None:
-        raise UsageError("--spacing and --scale are both given; give one of them")
-    wish = consistent(consistency, tolerance)
-    factors = None if scale is None else parse_scale(scale)
-    wanted = "iso" if spacing is None else parse_spacing(spacing)
-
-    from medsr.io.dicom.options import DicomOptions
-
-    options: dict[str, Any] = {
-        "model": model,
-        "modality": modality.value,
-        "spacing": wanted,
-        "scale": factors,
-        "device": device,
-        "precision": precision.value,
-        "backend": backend,
-        "max_memory": max_memory,
-        "consistency": wish,
-        "limits": limits,
-        "report": report,
-        "preview": preview,
-        "overwrite": overwrite,
-        "format": format,
-        "dicom": DicomOptions.of(layout, series_description, series_number, deidentify),
-        "allow": allowed(
-            gaps=allow_gaps,
-            tilt=allow_tilt,
-            duplicates=allow_duplicates,
-            few_slices=allow_few_slices,
-            labels=allow_labels,
-        ),
-    }
+    sigma = False if uncertainty is None else uncertainty
+    options = options.replace(format=format, overwrite=overwrite, uncertainty=sigma)
     places = [output, *filter(None, (preview, uncertainty))]
     if is_for_folders(scan, places, series=series, part=part, resume=resume):
-        options |= {"uncertainty": uncertainty, "resume": resume, "part": part}
-        run_folder(scan, output, quiet=quiet, **options)
+        from medsr.infer.folder import upscale_folder
+
+        with progress_bar(quiet=quiet) as bar:
+            summary = upscale_folder(
+                scan,
+                output,
+                options,
+                report=report,
+                preview=preview,
+                resume=resume,
+                part=part,
+                progress=follow_folder(bar),
+            )
+        show_folder(summary, output, quiet=quiet)
         return
 
     from medsr.infer.upscale import upscale
-    from medsr.io import name_output, parse_format
+    from medsr.io import name_output
 
     with progress_bar(quiet=quiet) as bar:
         result = upscale(
             scan,
             output,
-            uncertainty=False if uncertainty is None else uncertainty,
+            options,
+            report=report,
+            preview=preview,
             series=series,
             progress=_follow(bar),
-            **options,
         )
     if not quiet:
-        written = name_output(output, parse_format(format))
+        written = name_output(output, options.output_format)
         _print_summary(result.report, [written, *filter(None, (uncertainty, report, preview))])
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from medsr.cli.options import progress_bar
 from medsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,17 +47,13 @@ def is_for_folders(
     return count_scans(scan, leave_out=places) == "several"
 
 
-def run_folder(folder: Path, output: Path, *, quiet: bool, **options: Any) -> None:
-    """Upscale a folder, show what came of it, and list what was skipped, doubtful or failed.
+def show_folder(summary: FolderSummary, output: Path, *, quiet: bool) -> None:
+    """Show what came of a folder, and list what was skipped, doubtful or failed.
 
     Raises:
         ScansFailedError: At least one scan could not be upscaled.
         DoubtfulResultsError: None failed, and at least one result is not to be trusted.
     """
-    from medsr.infer.folder import upscale_folder
-
-    with progress_bar(quiet=quiet) as bar:
-        summary = upscale_folder(folder, output, progress=_follow(bar), **options)
     if not quiet:
         _print_summary(summary, output)
     for scan in summary.scans:
@@ -70,7 +65,8 @@ def run_folder(folder: Path, output: Path, *, quiet: bool, **options: Any) -> No
     summary.check()
 
 
-def _follow(bar: Progress) -> Callable[[int, int, str], None]:
+def follow_folder(bar: Progress) -> Callable[[int, int, str], None]:
+    """Let a progress bar follow the scans of a folder."""
     task = bar.add_task("reading", total=None)
 
     def progress(done: int, total: int, stage: str) -> None:

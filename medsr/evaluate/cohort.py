@@ -30,7 +30,6 @@ from medsr.evaluate.methods import (
     Folder,
     Method,
     Model,
-    Running,
     check_folders,
     choose_baselines,
     load_models,
@@ -41,6 +40,7 @@ from medsr.evaluate.results import REFERENCE_METHOD, Results
 from medsr.evaluate.robustness import Scored, examine
 from medsr.evaluate.runner import Found, Look, Runner
 from medsr.evaluate.tasks import RealPairs, Simulated, Task, Tasks
+from medsr.infer.options import UpscaleOptions
 from medsr.model import SRModel
 from medsr.types import Progress, Scale
 from medsr.volume import Modality, Volume
@@ -93,13 +93,17 @@ class Evaluation:
         if not self.tasks.jobs:
             raise CohortError(self._nothing())
         require_scans(plan.cohort, list(dict.fromkeys(job.record for job in self.tasks.jobs)))
-        running = Running(plan.device, plan.precision, plan.max_memory)
+        options = UpscaleOptions(
+            device=plan.device, precision=plan.precision, max_memory=plan.max_memory
+        )
         methods: list[Method] = list(baselines)
         for name, model in self.models.items():
-            methods.append(Model(name, model, self.modality, running))
+            methods.append(Model(name, model, self.modality, options))
             if plan.consistency:
                 label = name + CONSISTENT
-                methods.append(Model(label, model, self.modality, running, consistent=True))
+                methods.append(
+                    Model(label, model, self.modality, options.replace(consistency=True))
+                )
         methods += [Folder(name, path, self.modality) for name, path in plan.others.items()]
         self.methods = tuple(methods)
 

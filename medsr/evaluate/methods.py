@@ -26,6 +26,7 @@ from medsr.evaluate.baselines import BASELINES, describe_baseline, resample, res
 from medsr.evaluate.folder import make_folder
 from medsr.evaluate.tasks import Task, inside
 from medsr.infer.engine.backends.load import load_model
+from medsr.infer.options import UpscaleOptions
 from medsr.infer.upscale import upscale
 from medsr.io import formats, load, save
 from medsr.io.atomic import check_output
@@ -102,15 +103,6 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Running:
-    """How models run; as for ``medsr upscale``."""
-
-    device: str = "auto"
-    precision: str = "auto"
-    max_memory: str | int | None = None
-
-
-@dataclass(frozen=True)
 class Model:
     """A model of medsr.
 
@@ -118,15 +110,14 @@ class Model:
         name: Label.
         model: Loaded.
         modality: Of the scans.
-        running: Device, precision and memory.
-        consistent: Whether the result is projected so that degrading it returns the scan.
+        options: How it runs: device, precision, memory, and whether the result is projected so
+            that degrading it returns the scan.
     """
 
     name: str
     model: SRModel
     modality: Modality
-    running: Running
-    consistent: bool = False
+    options: UpscaleOptions
 
     @property
     def role(self) -> Role:
@@ -136,26 +127,22 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """See :class:`Method`."""
         about = describe_model(self.model)
-        if self.consistent:
+        if self.options.consistency:
             about["what"] += " Projected so that degrading it returns the scan."
             about["projects"] = self.name.removesuffix(CONSISTENT)
-        return {**about, "consistency": self.consistent}
+        return {**about, "consistency": bool(self.options.consistency)}
 
     def restore(self, task: Task, lr: Volume, variant: Variant = "") -> Restored:
         """See :class:`Method`."""
-        running = self.running
         result = upscale(
             lr,
+            options=self.options,
             model=self.model,
             modality=self.modality,
             # Of a real pair the model takes its own factor; the truth's grid comes after.
             scale=None if task.degradation is None else self.model.spec.scale,
             spacing=None,
-            device=running.device,
-            precision=running.precision,
-            max_memory=running.max_memory,
             uncertainty=getattr(self.model.module, "readout", None) is not None and not variant,
-            consistency=self.consistent,
             allow=("labels",),  # a cohort says what its scans are
         )
         volume, sigma = result.whole(), result.uncertainty

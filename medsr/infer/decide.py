@@ -7,7 +7,7 @@ The rules by which grids and models are chosen are in ``medsr.infer.choose``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,11 @@ import psutil
 
 from medsr import zoo
 from medsr._version import __version__
-from medsr.errors import MemoryLimitError, NoUncertaintyError, UsageError
+from medsr.errors import MemoryLimitError, NoUncertaintyError
 from medsr.geometry import Geometry
-from medsr.infer import choose, prepare
+from medsr.infer import choose
 from medsr.infer.axes import AxisOrder
+from medsr.infer.options import UpscaleOptions
 from medsr.model import SRModel
 from medsr.volume import Derivation, Modality
 
@@ -46,44 +47,6 @@ def default_limit() -> int:
     """Bytes that the process should stay below where no limit is given."""
     used = int(psutil.Process().memory_info().rss)
     return used + int(FREE_SHARE * psutil.virtual_memory().available)
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user asked for that holds for every scan.
-
-    Args:
-        model: ``"auto"``, a shipped name, a model folder, or a loaded model.
-        spacing: ``"iso"``, mm along the array's axes, or None for the model's own factor.
-        scale: Factors along (in-plane, in-plane, slice), in place of ``spacing``.
-        uncertain: Whether the map of the expected error is wanted too.
-        zoo_root: Folder of the models to choose from; those shipped when None.
-        consistency: Whether degrading the result shall give the scan; a number is the tolerance.
-        limits: Whether the result is held to what the scan supports; see ``medsr.infer.limits``.
-
-    Raises:
-        UsageError: Spacing or scale are no three positive numbers, or both are given; or the
-            tolerance is not above zero.
-    """
-
-    model: str | Path | SRModel = "auto"
-    spacing: str | Sequence[float] | None = "iso"
-    scale: Sequence[float] | None = None
-    uncertain: bool = False
-    zoo_root: Path | None = None
-    consistency: bool | float = False
-    limits: bool = True
-
-    def __post_init__(self) -> None:
-        numbers = self.spacing is not None and not isinstance(self.spacing, str)
-        if numbers and self.scale is not None:
-            raise UsageError("both spacing and scale are given; give one of them")
-        if self.spacing is not None and not isinstance(self.spacing, str):
-            choose.positive_triple(self.spacing, "spacing")
-        if self.scale is not None:
-            choose.positive_triple(self.scale, "scale")
-        if self.consistency is not False:
-            prepare.parse_tolerance(self.consistency)
 
 
 @dataclass(frozen=True)
@@ -177,7 +140,7 @@ class ModelCache:
 def decide(
     geometry: Geometry,
     modality: Modality,
-    wishes: Wishes,
+    options: UpscaleOptions,
     load: Callable[[str | Path | SRModel], SRModel],
 ) -> Decision:
     """Settle the model and the target grid; refuse or warn where they do not suit the scan.
@@ -185,46 +148,46 @@ def decide(
     Args:
         geometry: The scan's grid, axes as in its array.
         modality: What the scan is.
-        wishes: What was asked for.
+        options: What was asked for.
         load: Gives a model by its name, such as :meth:`ModelCache.get`.
 
     Raises:
         UsageError: The grid asked for is nowhere finer than the scan's.
         OutOfScopeError: No model suits the scan and none was named.
-        NoUncertaintyError: The model gives values only and ``wishes`` asks for more.
+        NoUncertaintyError: The model gives values only and ``options`` ask for more.
         ModelError: The model cannot be loaded.
     """
     order = AxisOrder.of(geometry)
     grid = order.canonical_geometry(geometry)
-    spacing, scale = wishes.spacing, wishes.scale
+    spacing, scale = options.spacing, options.scale
     if spacing is not None and not isinstance(spacing, str):
         spacing = order.canonical_values(choose.positive_triple(spacing, "spacing"))
     if scale is not None:
         scale = order.canonical_scale(choose.positive_triple(scale, "scale"))
     target = choose.find_target(grid, spacing=spacing, scale=scale)
-    if isinstance(wishes.model, str) and wishes.model == "auto":
-        specs = zoo.specs(wishes.zoo_root)
-        if wishes.uncertain:
+    if isinstance(options.model, str) and options.model == "auto":
+        specs = zoo.specs(options.zoo_root)
+        if options.uncertain:
             specs = [s for s in specs if s.options.get("head", "value") != "value"] or specs
         spec = choose.choose(specs, grid, modality, target)
         model = load(spec.name)
         warnings: list[str] = []
     else:
-        model = load(wishes.model)
+        model = load(options.model)
         spec = model.spec
         default = scale is None and spacing == "iso"
         target = choose.named_target(target, spec, default=default)
         reasons = choose.misfits(spec, grid, modality)
         joined = "; ".join(reasons)
         warnings = [f"{spec.name} was not trained for this scan: {joined}"] if reasons else []
-    if wishes.uncertain and getattr(model.module, "readout", None) is None:
+    if options.uncertain and getattr(model.module, "readout", None) is None:
         raise NoUncertaintyError(
             f"model {spec.name} gives values and no uncertainty; name a model whose network has "
             "the option head (gaussian or bins), or do without the map"
         )
     settled, beyond = choose.settle(target, spec, grid)
     warnings = warnings + choose.hazards(spec) + beyond
-    return Decision(model, geometry, grid, settled, warnings, wishes.uncertain)
+    return Decision(model, geometry, grid, settled, warnings, options.uncertain)
 
 
 def bytes_left_for_engine(limit: int | None, decision: Decision) -> int | None:

@@ -12,14 +12,13 @@ import errno
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from medsr import io
 from medsr._version import __version__
 from medsr.errors import (
     Interrupted,
@@ -28,6 +27,7 @@ from medsr.errors import (
     UsageError,
 )
 from medsr.infer.folder_jobs import Job, Places, list_jobs
+from medsr.infer.options import UpscaleKeywords, UpscaleOptions
 from medsr.infer.outcomes import (
     FolderSummary,
     Journal,
@@ -40,8 +40,6 @@ from medsr.infer.scan import LoadedScan
 from medsr.infer.upscaler import Upscaler
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
-from medsr.io.dicom.options import DEFAULTS, DicomOptions
-from medsr.model import SRModel
 from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -54,28 +52,14 @@ __all__ = ["FolderSummary", "Outcome", "upscale_folder"]
 def upscale_folder(
     folder: str | Path,
     output: str | Path,
+    options: UpscaleOptions | None = None,
     *,
-    model: str | Path | SRModel = "auto",
-    modality: str = "auto",
-    spacing: str | Sequence[float] | None = "iso",
-    scale: Sequence[float] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    backend: str = "torch",
-    max_memory: int | str | None = None,
     report: str | Path | None = None,
     preview: str | Path | None = None,
-    uncertainty: str | Path | None = None,
-    consistency: bool | float = False,
-    limits: bool = True,
-    overwrite: bool = False,
-    allow: Collection[str] = (),
-    format: str | None = None,
-    dicom: DicomOptions = DEFAULTS,
     resume: bool = False,
     part: str | None = None,
     progress: Progress | None = None,
-    zoo_root: Path | None = None,
+    **changes: Unpack[UpscaleKeywords],
 ) -> FolderSummary:
     """Bring every scan below a folder to a finer grid; models are loaded once.
 
@@ -85,28 +69,16 @@ def upscale_folder(
             scan, for :func:`medsr.upscale`.
         output: Folder of the results, which have the names and formats of the scans; made where
             it is missing. Below ``folder`` it is left out of the search.
-        model: As for :func:`medsr.upscale`, like all options not named here.
-        modality: What every scan is, or ``"auto"``.
-        spacing: For every scan.
-        scale: For every scan.
-        device: Where networks run.
-        precision: What networks compute in.
-        backend: What runs networks.
-        max_memory: Bytes, or text such as ``"4GB"``. One scan at a time is in memory then:
-            nothing is read ahead.
+        options: How every scan is upscaled; the defaults when not given. ``uncertainty`` names a
+            folder of maps; without ``format`` each result has the format of its scan. Under a
+            ``max_memory`` one scan at a time is in memory: nothing is read ahead.
         report: One JSON file for all scans. It names scans by their paths relative to ``folder``.
         preview: Folder of the pictures, ``NAME.png`` each.
-        uncertainty: Folder of the maps of the expected error.
-        consistency: For every scan.
-        limits: For every scan.
-        overwrite: Replace results that exist.
-        format: Of every result, as for :func:`medsr.upscale`; that of each scan when not given.
-        dicom: For every result in DICOM.
-        allow: As for :func:`medsr.io.load`.
         resume: Leave out scans whose results exist. The report keeps what it held of them.
         part: Such as ``"2/8"``: the second of eight parts, for jobs side by side.
         progress: Called with (scans settled, scans in all, what is being done).
-        zoo_root: Folder of the models to choose from; those shipped when not given.
+        **changes: Fields of :class:`~medsr.infer.options.UpscaleOptions` that differ from
+            ``options``.
 
     Returns:
         What came of each scan and why: one that cannot be used, or needs nothing, is no exception.
@@ -141,32 +113,18 @@ def upscale_folder(
         [('p3.nii.gz', 13)]
     """
     start = time.perf_counter()
-    if overwrite and resume:
+    options = UpscaleOptions.of(options, **changes)
+    if options.overwrite and resume:
         raise UsageError("overwriting and continuing are both asked for; choose one")
-    upscaler = Upscaler(
-        model=model,
-        modality=modality,
-        spacing=spacing,
-        scale=scale,
-        device=device,
-        precision=precision,
-        backend=backend,
-        max_memory=max_memory,
-        uncertainty=uncertainty is not None,
-        consistency=consistency,
-        limits=limits,
-        allow=allow,
-        zoo_root=zoo_root,
-    )
+    upscaler = Upscaler(options)
     folder = Path(folder)
-    places = Places(Path(output), _path(preview), _path(uncertainty), _path(report))
+    places = Places(Path(output), _path(preview), options.uncertainty_path, _path(report))
     places.check(folder)
-    journal = Journal(_path(report), overwrite=overwrite, resume=resume)
+    journal = Journal(_path(report), overwrite=options.overwrite, resume=resume)
     journal.check(places)
-    kind = io.parse_format(format)
-    jobs = list_jobs(folder, places, part=part, overwrite=overwrite, format=kind, dicom=dicom)
+    jobs = list_jobs(folder, places, options, part=part)
     done = {job.name: job for job in jobs if job.is_done}
-    if done and not (overwrite or resume):
+    if done and not (options.overwrite or resume):
         raise OutputExistsError(
             f"{places.scans} holds the results of {len(done)} of {len(jobs)} scans already; "
             "--continue leaves them out, --overwrite replaces them"
@@ -210,7 +168,7 @@ class _Run:
     def all(self) -> None:
         """Read, compute and write every scan; whole results alone are left, however it ends."""
         # Under a limit of memory only one scan may be there at a time.
-        ahead = self.upscaler.max_memory_bytes is None
+        ahead = self.upscaler.options.max_memory is None
         with _lane("medsr-read") as reader, _lane("medsr-write") as writer:
             try:
                 self._run(reader, writer, ahead=ahead)

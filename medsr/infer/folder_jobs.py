@@ -19,9 +19,10 @@ from medsr.errors import (
     UnsupportedFormatError,
     UsageError,
 )
+from medsr.infer.options import UpscaleOptions
 from medsr.infer.outputs import Outputs
 from medsr.io.bids import derived_name, is_dataset
-from medsr.io.dicom.options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS
 from medsr.io.formats import find, readable, suffix_of
 from medsr.io.scans import ARCHIVE_SUFFIX, FoundScan, find_scans
 from medsr.io.source_files import check_apart, identity
@@ -128,22 +129,19 @@ def parse_part(text: str | None) -> tuple[int, int]:
 def list_jobs(
     folder: Path,
     places: Places,
+    options: UpscaleOptions,
     *,
     part: str | None = None,
-    overwrite: bool = False,
-    format: SourceFormat | None = None,
-    dicom: DicomOptions = DEFAULTS,
 ) -> list[Job]:
     """List the scans below a folder and where their results go, sorted by name.
 
     Args:
         folder: Where the scans are; the places of results below it are left out.
         places: Where the results go.
+        options: Format of all results (that of each scan where None), how those in DICOM are
+            written, and whether what exists may be replaced.
         part: Such as ``"2/8"``: every eighth scan from the second on, so that the parts share the
             scans out between them, each the same on every call.
-        overwrite: Whether what exists may be replaced.
-        format: Of all results; that of each scan where None.
-        dicom: How results in DICOM are written.
 
     Raises:
         UsageError: ``folder`` is a DICOM series itself, two scans would have one output, or
@@ -159,15 +157,16 @@ def list_jobs(
         raise UsageError(
             f"{folder} holds DICOM slices itself and is one scan; give the folder above it"
         )
+    format = options.output_format
     names = output_names(found, format, in_bids=is_dataset(folder))
     others = [scan.name for scan in found if (format or scan.format) != "dicom"]
-    if dicom.deidentify and others:
+    if options.dicom.deidentify and others:
         raise UsageError(
             f"only DICOM output is de-identified, and {others[0]} would be written in another "
             "format; leave it out, or leave out --deidentify"
         )
     jobs = [
-        Job(scan.name, scan.path, _outputs(scan, name, places, overwrite, format, dicom), name)
+        Job(scan.name, scan.path, _outputs(scan, name, places, options), name)
         for scan, name in list(zip(found, names, strict=True))[first - 1 :: parts]
     ]
     _check_sources(found, jobs, places.report)
@@ -237,11 +236,9 @@ def _outputs(
     scan: FoundScan,
     name: str,
     places: Places,
-    overwrite: bool,
-    format: SourceFormat | None,
-    dicom: DicomOptions,
+    options: UpscaleOptions,
 ) -> Outputs:
-    kind = format or scan.format
+    kind = options.output_format or scan.format
     picture = None if places.previews is None else places.previews / f"{name}.png"
     sigma = None
     if places.uncertainty is not None:
@@ -251,7 +248,7 @@ def _outputs(
         scan=places.scans / name,
         preview=picture,
         uncertainty=sigma,
-        overwrite=overwrite,
+        overwrite=options.overwrite,
         format=kind,
-        dicom=dicom if kind == "dicom" else DEFAULTS,
+        dicom=options.dicom if kind == "dicom" else DEFAULTS,
     )

@@ -8,15 +8,16 @@ folder of them ``medsr.infer.folder``. torch is imported when the first scan is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from numpy.typing import ArrayLike, NDArray
 
 from medsr.infer import prepare
-from medsr.infer.decide import Decision, ModelCache, Wishes, decide, default_limit
+from medsr.infer.decide import Decision, ModelCache, decide, default_limit
+from medsr.infer.options import UpscaleKeywords, UpscaleOptions
 from medsr.infer.outputs import Outputs
 from medsr.infer.report import build_report, note_findings
 from medsr.infer.result import Findings, UpscaleOutput
@@ -24,12 +25,10 @@ from medsr.infer.scan import LoadedScan, is_large, look_through
 from medsr.infer.scope import beyond
 from medsr.infer.stopwatch import Stopwatch
 from medsr.io import labels
-from medsr.io.allow import parse_allowances
 from medsr.io.checks import check_slices
 from medsr.io.modality import modality_of
 from medsr.io.planes import MemoryPlanes, PlaneSource, gather
 from medsr.io.reading import open_planes
-from medsr.model import SRModel
 from medsr.types import StageProgress
 from medsr.volume import Volume
 
@@ -46,49 +45,18 @@ class Upscaler:
     """Brings scans to finer grids; each model is loaded once, when a scan first asks for it.
 
     Args:
-        model: ``"auto"``, a shipped name, a model folder, or a loaded model.
-        modality: ``"auto"``, ``"mr"`` or ``"ct"``.
-        spacing: As for :func:`medsr.upscale`.
-        scale: As for :func:`medsr.upscale`.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        backend: ``"auto"``, ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.
-        max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
-        uncertainty: Whether the map of the expected error is computed too.
-        consistency: As for :func:`medsr.upscale`.
-        limits: As for :func:`medsr.upscale`.
-        allow: As for :func:`medsr.io.load`.
-        zoo_root: Folder of the models to choose from; those shipped when not given.
+        options: How scans are upscaled; the defaults when not given.
+        **changes: Fields of :class:`UpscaleOptions` that differ from those.
 
     Raises:
         UsageError: An option is outside its range, or two contradict each other.
     """
 
     def __init__(
-        self,
-        *,
-        model: str | Path | SRModel = "auto",
-        modality: str = "auto",
-        spacing: str | Sequence[float] | None = "iso",
-        scale: Sequence[float] | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-        backend: str = "torch",
-        max_memory: int | str | None = None,
-        uncertainty: bool = False,
-        consistency: bool | float = False,
-        limits: bool = True,
-        allow: Collection[str] = (),
-        zoo_root: Path | None = None,
+        self, options: UpscaleOptions | None = None, **changes: Unpack[UpscaleKeywords]
     ) -> None:
-        self.wishes = Wishes(model, spacing, scale, uncertainty, zoo_root, consistency, limits)
-        self.allow = parse_allowances(allow)
-        self.modality = modality
-        self.max_memory_bytes = prepare.parse_bytes(max_memory)
-        self.backend = prepare.parse_backend(backend)
-        self._device, self._precision = device, precision
-        self._models = ModelCache(zoo_root)
-        prepare.parse_modality(modality)
+        self.options = UpscaleOptions.of(options, **changes)
+        self._models = ModelCache(self.options.zoo_root)
 
     @cached_property
     def device(self) -> torch.device:
@@ -99,7 +67,7 @@ class Upscaler:
         """
         from medsr.infer.engine.device import resolve_device
 
-        return resolve_device(self._device)
+        return resolve_device(self.options.device)
 
     @cached_property
     def precision(self) -> Precision:
@@ -110,7 +78,7 @@ class Upscaler:
         """
         from medsr.infer.engine.backends import precision_for
 
-        return precision_for(self.backend, self._precision, self.device)
+        return precision_for(self.options.backend, self.options.precision, self.device)
 
     def warm_up(self) -> None:
         """Refuse now what would be refused for every scan: device, backend, a model that was named.
@@ -120,11 +88,11 @@ class Upscaler:
         """
         from medsr.infer.engine.backends import resolve_backend
 
-        precision = self.precision
-        if self.backend != "auto":
-            resolve_backend(self.backend, precision, self.device)
-        if self.wishes.model != "auto":
-            self._models.get(self.wishes.model)
+        options, precision = self.options, self.precision
+        if options.backend != "auto":
+            resolve_backend(options.backend, precision, self.device)
+        if options.model != "auto":
+            self._models.get(options.model)
 
     def read(
         self,
@@ -149,16 +117,16 @@ class Upscaler:
             OutputError: The output cannot hold it.
         """
         watch = Stopwatch()
-        path = prepare.path_of(scan)
-        prepare.check_name(path, self.allow)
+        path, allow = prepare.path_of(scan), self.options.allowances
+        prepare.check_name(path, allow)
         with watch.stage("load"):
             source = self._open(scan, outputs, affine, array_spacing, series)
             where = "the scan" if path is None else str(path)
             if path is None:
-                check_slices(source.header.geometry, where, few="few-slices" in self.allow)
-            if "labels" not in self.allow:
+                check_slices(source.header.geometry, where, few="few-slices" in allow)
+            if "labels" not in allow:
                 labels.check(where, source=source.header.source)
-            loaded = look_through(source, self.modality, where, self.allow, watch)
+            loaded = look_through(source, self.options.modality, where, allow, watch)
             if outputs is not None:
                 outputs.check_source(loaded.volume)
             prepare.warn_of_doubts(loaded.volume, scan)
@@ -203,7 +171,7 @@ class Upscaler:
             decision = self.plan(scan.volume)
             for warning in decision.warnings:
                 logger.warning(warning)
-            projection = project.plan(self.wishes.consistency, decision, scan.modality)
+            projection = project.plan(self.options.consistency, decision, scan.modality)
             check = ConsistencyCheck.of(
                 decision.model.spec,
                 scan.modality,
@@ -214,10 +182,10 @@ class Upscaler:
             engine = Engine(
                 decision.network().to(device),
                 precision=precision,
-                backend=self.backend,
+                backend=self.options.backend,
                 progress=None if progress is None else lambda *count: progress("network", *count),
             )
-            limit = self.max_memory_bytes
+            limit = self.options.max_memory_bytes
             held = 0 if check is None else check.held_bytes
             checkable = held <= SHARE * (limit or default_limit())
             chunks = choose_chunks(
@@ -236,7 +204,7 @@ class Upscaler:
             decision,
             engine,
             chunks,
-            limits=self.wishes.limits,
+            limits=self.options.limits,
             check=check if checkable or whole else None,
             unchecked=NO_COMPARISON if check is None else SPREADS,
             projection=projection,
@@ -256,7 +224,7 @@ class Upscaler:
             ModelError: As for :func:`medsr.infer.decide.decide`.
             UsageError: Likewise.
         """
-        decision = decide(volume.geometry, modality_of(volume), self.wishes, self._models.get)
+        decision = decide(volume.geometry, modality_of(volume), self.options, self._models.get)
         decision.warnings.extend(beyond(decision.model.spec, volume.source))
         return decision
 
@@ -302,7 +270,8 @@ class Upscaler:
             return MemoryPlanes(volume)
         path = Path(scan)
         can_stream = outputs is not None and outputs.scan is not None
-        if can_stream and is_large(path, self.max_memory_bytes or default_limit()):
-            return open_planes(path, series=series, allow=self.allow)
-        volume = gather(open_planes(path, series=series, allow=self.allow, whole=True))
+        options = self.options
+        if can_stream and is_large(path, options.max_memory_bytes or default_limit()):
+            return open_planes(path, series=series, allow=options.allowances)
+        volume = gather(open_planes(path, series=series, allow=options.allowances, whole=True))
         return MemoryPlanes(volume)

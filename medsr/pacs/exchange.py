@@ -11,10 +11,10 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from pydicom.filereader import read_file_meta_info
 
@@ -26,10 +26,11 @@ from medsr.errors import (
     UsageError,
 )
 from medsr.geometry import Geometry
+from medsr.infer.options import UpscaleKeywords, UpscaleOptions
 from medsr.infer.outputs import Outputs
 from medsr.infer.upscaler import Upscaler
 from medsr.io.dicom.logs import suppress_logging
-from medsr.io.dicom.options import DEFAULTS, DicomOptions
+from medsr.io.dicom.options import DEFAULTS
 from medsr.io.dicom.write.deidentify import KEY_VARIABLE, Deidentifier, has_key, result_uids
 from medsr.io.dicom.write.layout import count_files
 from medsr.pacs.archive import Archive, NotOfferedError, SeriesEntry, StoredFile, Transfer
@@ -143,14 +144,14 @@ def list_series(source: str, study: str, *, settings: Settings | None = None) ->
 def upscale(
     source: str,
     target: str,
+    options: UpscaleOptions | None = None,
     *,
     study: str,
     series: str | None = None,
     settings: Settings | None = None,
-    dicom: DicomOptions = DEFAULTS,
     progress: StageProgress | None = None,
     account: Callable[[Exchange], None] | None = None,
-    **options: Any,
+    **changes: Unpack[UpscaleKeywords],
 ) -> Exchange:
     """Fetch a series, upscale it, and bring the result to an archive.
 
@@ -160,16 +161,17 @@ def upscale(
         source: Address of the archive that has the series: ``dicom://AET@host:port``,
             ``dicoms://…`` or ``https://host/dicom-web``.
         target: Address of the archive that the result goes to; it may be the same.
+        options: How the series is upscaled; the defaults when not given. To de-identify the
+            result takes the secret in the environment variable ``MEDSR_DEIDENTIFY_KEY``, without
+            which a request that is made again could not find its result.
         study: StudyInstanceUID.
         series: SeriesInstanceUID; where it holds several volumes, with ``:1``, ``:2`` … as
             :func:`medsr.load` takes it. Not needed where one series alone suits.
         settings: How archives are spoken to.
-        dicom: How the result is written. To de-identify it takes the secret in the environment
-            variable ``MEDSR_DEIDENTIFY_KEY``, without which a request that is made again could
-            not find its result.
         progress: Called with (stage, done, total).
         account: Called with the account of the request, however it ends.
-        **options: Those of :class:`medsr.infer.upscaler.Upscaler`.
+        **changes: Fields of :class:`~medsr.infer.options.UpscaleOptions` that differ from
+            ``options``.
 
     Raises:
         PacsError: An archive cannot be worked with; ``PartialTransferError`` where a part of the
@@ -198,22 +200,23 @@ def upscale(
         'failed'
     """
     settings = settings or Settings()
+    options = UpscaleOptions.of(options, **changes)
     check_uid(study, "--study")
     if series is not None:
         check_uid(series.partition(":")[0], "--series")
-    if dicom.deidentify and not has_key():
+    if options.dicom.deidentify and not has_key():
         raise UsageError(
             f"a result that is de-identified needs a secret in {KEY_VARIABLE}, from which its "
             "identifiers follow; else the same request would give a second result"
         )
-    upscaler = Upscaler(**options)
+    upscaler = Upscaler(options)
     addresses = parse_address(source), parse_address(target)
     exchange = Exchange(study, series, str(addresses[0]), str(addresses[1]))
     archives = connect(addresses[0], "from", settings), connect(addresses[1], "to", settings)
     try:
         with suppress_network_logging, tempfile.TemporaryDirectory(prefix="medsr-") as scratch:
             upscaler.warm_up()
-            _run(exchange, *archives, upscaler, dicom, Path(scratch), progress or _nobody)
+            _run(exchange, *archives, upscaler, Path(scratch), progress or _nobody)
     finally:
         if account is not None:
             account(exchange)
@@ -225,10 +228,10 @@ def _run(
     origin: Archive,
     target: Archive,
     upscaler: Upscaler,
-    dicom: DicomOptions,
     scratch: Path,
     progress: StageProgress,
 ) -> None:
+    dicom = upscaler.options.dicom
     inbox, outbox, looked_at = (scratch / name for name in ("series", "result", "looked-at"))
     looked_at.mkdir()
     inbox.mkdir()
@@ -239,15 +242,7 @@ def _run(
     outputs = Outputs(scan=outbox, dicom=dicom)
     scan = upscaler.read(inbox, outputs, series=exchange.series)
     plan = upscaler.plan(scan.volume)
-    request = name_request(
-        exchange.series,
-        plan.result,
-        plan.derivation(),
-        upscaler.allow,
-        dicom,
-        consistency=upscaler.wishes.consistency,
-        limits=upscaler.wishes.limits,
-    )
+    request = name_request(exchange.series, plan.result, plan.derivation(), upscaler.options)
     outputs = dataclasses.replace(outputs, request=request)
     uids = result_uids(request, dicom)
     count = count_files(scan.volume, plan.result.shape[2], dicom)
@@ -339,11 +334,7 @@ def name_request(
     series: str,
     grid: Geometry,
     derivation: Derivation,
-    allow: Collection[str] = (),
-    dicom: DicomOptions = DEFAULTS,
-    *,
-    consistency: bool | float = False,
-    limits: bool = True,
+    options: UpscaleOptions,
 ) -> str:
     """Name what is asked for: this series, by this model, on this grid, by this version.
 
@@ -353,10 +344,8 @@ def name_request(
         series: SeriesInstanceUID of the source, with the number of the volume where it has one.
         grid: Grid of the result.
         derivation: Model, weights and version.
-        allow: What was allowed in reading the source.
-        dicom: How the result is written; an option at its default is no part of the name.
-        consistency: As for :func:`medsr.upscale`.
-        limits: As for :func:`medsr.upscale`.
+        options: What was allowed in reading the source, what is done to the result, and how it is
+            written; of the last two an option at its default is no part of the name.
     """
     parts = [
         series,
@@ -364,18 +353,18 @@ def name_request(
         derivation.weight_hash,
         derivation.version,
         list(grid.shape),
-        sorted(allow),
+        sorted(options.allowances),
         [[f"{value:.4f}" for value in row] for row in grid.affine.round(4) + 0.0],
     ]
     settled = {
         name: value
-        for name, value in dataclasses.asdict(dicom).items()
+        for name, value in dataclasses.asdict(options.dicom).items()
         if value != getattr(DEFAULTS, name)
     }
-    if consistency is not False:
-        settled["consistency"] = consistency
-    if not limits:
-        settled["limits"] = limits
+    if options.consistency is not False:
+        settled["consistency"] = options.consistency
+    if not options.limits:
+        settled["limits"] = options.limits
     text = json.dumps([*parts, settled] if settled else parts, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 

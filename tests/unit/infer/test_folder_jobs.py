@@ -18,10 +18,13 @@ from medsr.errors import (
     UsageError,
 )
 from medsr.infer.folder_jobs import Places, list_jobs, output_names, parse_part
+from medsr.infer.options import UpscaleOptions
 from medsr.io import output_format
 from medsr.io.dicom.options import DicomOptions
 from medsr.io.formats import by_name_of
 from medsr.io.scans import FoundScan
+
+PLAIN = UpscaleOptions()
 
 
 def scans(*names: str) -> list[FoundScan]:
@@ -69,11 +72,11 @@ def test_only_dicom_is_deidentified(tmp_path: Path) -> None:
     (tmp_path / "in" / "a.nii.gz").touch()
     places = Places(tmp_path / "out")
     with pytest.raises(UsageError, match=r"a\.nii\.gz"):
-        list_jobs(tmp_path / "in", places, dicom=DicomOptions(deidentify=True))
-    (job,) = list_jobs(tmp_path / "in", places, dicom=DicomOptions(series_number=4))
+        list_jobs(tmp_path / "in", places, UpscaleOptions(dicom=DicomOptions(deidentify=True)))
+    (job,) = list_jobs(tmp_path / "in", places, UpscaleOptions(dicom=DicomOptions(series_number=4)))
     assert job.outputs.dicom == DicomOptions()
     named = DicomOptions(series_number=4)
-    (job,) = list_jobs(tmp_path / "in", places, format="dicom", dicom=named)
+    (job,) = list_jobs(tmp_path / "in", places, UpscaleOptions(format="dicom", dicom=named))
     assert (job.outputs.dicom, job.outputs.format) == (named, "dicom")
 
 
@@ -92,8 +95,8 @@ def test_the_parts_share_the_scans_out(count: int, parts: int) -> None:
         for number in range(count):
             (folder / f"{number}.nii").touch()
         places = Places(Path(name) / "out")
-        dealt = [list_jobs(folder, places, part=f"{k}/{parts}") for k in range(1, parts + 1)]
-        whole = [job.name for job in list_jobs(folder, places)]
+        dealt = [list_jobs(folder, places, PLAIN, part=f"{k}/{parts}") for k in range(1, parts + 1)]
+        whole = [job.name for job in list_jobs(folder, places, PLAIN)]
     assert sorted(job.name for jobs in dealt for job in jobs) == whole
     sizes = [len(jobs) for jobs in dealt]
     assert max(sizes) - min(sizes) <= 1
@@ -109,7 +112,7 @@ def test_each_scan_has_its_places(tmp_path: Path) -> None:
     (tmp_path / "in" / "p").mkdir(parents=True)
     (tmp_path / "in" / "p" / "a.nii.gz").touch()
     places = Places(tmp_path / "out", tmp_path / "pictures", tmp_path / "sigma")
-    (job,) = list_jobs(tmp_path / "in", places)
+    (job,) = list_jobs(tmp_path / "in", places, PLAIN)
     assert job.name == "p/a.nii.gz"
     assert job.outputs.scan == tmp_path / "out" / "p" / "a.nii.gz"
     assert job.outputs.preview == tmp_path / "pictures" / "p" / "a.nii.gz.png"
@@ -119,7 +122,7 @@ def test_each_scan_has_its_places(tmp_path: Path) -> None:
 def test_a_result_is_done_once_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.nii").touch()
-    (job,) = list_jobs(tmp_path / "in", Places(tmp_path / "out"))
+    (job,) = list_jobs(tmp_path / "in", Places(tmp_path / "out"), PLAIN)
     assert not job.is_done
     (tmp_path / "out").mkdir()
     assert not job.is_done
@@ -152,4 +155,4 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
             places.check(source)
     Places(folder / "out", out, tmp_path / "sigma").check(folder)
     with pytest.raises(UnsupportedFormatError, match="no scan in it"):
-        list_jobs(folder, Places(out))
+        list_jobs(folder, Places(out), PLAIN)
