@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from medsr.benchmark.arms import LONGER, REFERENCE
-from medsr.evaluate.by_patient import means
-from medsr.evaluate.inference import bootstrap_interval, t_interval
+from medsr.evaluate.results.intervals import bootstrap_interval, t_interval
+from medsr.evaluate.results.patients import means
 
 LEVEL = 0.95
 

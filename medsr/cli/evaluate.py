@@ -118,9 +118,9 @@ def evaluate_command(
         raise UsageError("--pdf prints the report; leave out --no-report")
 
     from medsr.evaluate.baselines import BASELINES
-    from medsr.evaluate.into import evaluate_into
     from medsr.evaluate.plan import Plan
     from medsr.evaluate.robustness import Disturbances
+    from medsr.evaluate.run import evaluate_into
     from medsr.evaluate.runner import PARTS
 
     plan = Plan(

@@ -15,7 +15,7 @@ from typing import Any
 from medsr.errors import CohortError
 from medsr.evaluate import markdown
 from medsr.evaluate.report.reading import Evaluation
-from medsr.evaluate.results import REFERENCE_METHOD
+from medsr.evaluate.results.table import REFERENCE_METHOD
 from medsr.infer.choose import hazards
 from medsr.model import ModelSpec
 

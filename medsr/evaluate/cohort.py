@@ -18,13 +18,9 @@ from medsr.data.manifest import ScanRecord, select
 from medsr.data.overlap import refuse_training_patients, training_scans, training_warnings
 from medsr.degrade import Degradation, build_degradation
 from medsr.errors import CohortError, UsageError
-from medsr.evaluate import inference, lesions, metrics, statistics
-from medsr.evaluate.about import versions
+from medsr.evaluate import lesions, metrics
 from medsr.evaluate.baselines import BASELINES
-from medsr.evaluate.by_region import by_region
 from medsr.evaluate.calibration import mean_calibrations
-from medsr.evaluate.draws import build_drawn
-from medsr.evaluate.folder import Unfinished
 from medsr.evaluate.methods import (
     CONSISTENT,
     Folder,
@@ -36,9 +32,14 @@ from medsr.evaluate.methods import (
     take_inputs,
 )
 from medsr.evaluate.plan import Plan, default_kind
-from medsr.evaluate.results import REFERENCE_METHOD, Results
+from medsr.evaluate.provenance import versions
+from medsr.evaluate.results import Results, intervals, statistics
+from medsr.evaluate.results.regions import by_region
+from medsr.evaluate.results.store import Unfinished
+from medsr.evaluate.results.table import REFERENCE_METHOD
 from medsr.evaluate.robustness import Scored, examine
 from medsr.evaluate.runner import Found, Look, Runner
+from medsr.evaluate.sampling import build_drawn
 from medsr.evaluate.tasks import RealPairs, Simulated, Task, Tasks
 from medsr.infer.options import UpscaleOptions
 from medsr.model import SRModel
@@ -78,7 +79,7 @@ class Evaluation:
     """
 
     def __init__(self, plan: Plan) -> None:
-        inference.check_installed()
+        intervals.check_installed()
         self.plan = plan
         records = read_cohort(plan.cohort, check_files=False)
         baselines = choose_baselines(plan.baselines)

@@ -21,9 +21,9 @@ from medsr.errors import (
     OutputExistsError,
     UsageError,
 )
-from medsr.evaluate.about import describe_model
 from medsr.evaluate.baselines import BASELINES, describe_baseline, resample, restore_baseline
-from medsr.evaluate.folder import make_folder
+from medsr.evaluate.provenance import describe_model
+from medsr.evaluate.results.store import make_folder
 from medsr.evaluate.tasks import Task, inside
 from medsr.infer.engine.backends.load import load_model
 from medsr.infer.options import UpscaleOptions

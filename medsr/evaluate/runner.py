@@ -21,10 +21,10 @@ from medsr.evaluate import lesions
 from medsr.evaluate.calibration import calibration
 from medsr.evaluate.consistency import consistency
 from medsr.evaluate.downstream import Segmenter
-from medsr.evaluate.folder import Unfinished
 from medsr.evaluate.methods import Method, write_input
 from medsr.evaluate.metrics import Reference, Scorer
 from medsr.evaluate.results import CaseResult, DisturbedResult
+from medsr.evaluate.results.store import Unfinished
 from medsr.evaluate.robustness import Scored
 from medsr.evaluate.tasks import Job, Task, Tasks, Unscorable, seed_for
 from medsr.types import Progress

@@ -18,9 +18,9 @@ import torch
 from medsr.data.manifest import ScanRecord
 from medsr.degrade import Degradation, degrade_volume
 from medsr.evaluate import metrics
-from medsr.evaluate.about import describe_degradation
 from medsr.evaluate.baselines import resample
-from medsr.evaluate.draws import in_native_units
+from medsr.evaluate.provenance import describe_degradation
+from medsr.evaluate.sampling import in_native_units
 from medsr.geometry import Geometry
 from medsr.io import load
 from medsr.types import BoolArray, Scale
@@ -127,7 +127,7 @@ class Simulated:
         degradation: How, with that factor.
         seed: Parameters and noise are drawn with it, another draw for every scan and axis; None
             takes the central parameters without noise.
-        drawn: From which ranges, to be told; see :mod:`medsr.evaluate.draws`. A range ``noise``
+        drawn: From which ranges, to be told; see :mod:`medsr.evaluate.sampling`. A range ``noise``
             is over the data range of the truth.
     """
 

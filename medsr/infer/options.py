@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medsr.model import SRModel
     from medsr.volume import SourceFormat
 
-__all__ = ["UpscaleKeywords", "UpscaleOptions"]
+__all__ = ["UpscaleOptions"]
 
 
 class UpscaleKeywords(TypedDict, total=False):

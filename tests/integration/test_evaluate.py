@@ -18,9 +18,9 @@ from scipy import ndimage
 from medsr.cli.main import main
 from medsr.errors import OutputExistsError, TrainingPatientsError
 from medsr.evaluate.cohort import evaluate
-from medsr.evaluate.folder import UNFINISHED
-from medsr.evaluate.into import evaluate_into, shown
 from medsr.evaluate.plan import Plan
+from medsr.evaluate.results.store import UNFINISHED
+from medsr.evaluate.run import evaluate_into, shown
 from medsr.model import SRModel
 from medsr.patients import TrainingPatients
 

@@ -152,7 +152,7 @@ class TestToys:
         np.testing.assert_array_equal(ours, theirs)
 
     def test_an_evaluation_draws_what_it_says(self) -> None:
-        from medsr.evaluate.draws import ranges
+        from medsr.evaluate.sampling import ranges
 
         assert build_degradation("toy_slices", (1, 1, 2)).factor == (1, 1, 2)
         assert set(ranges("toy_slices", "MR")) == {"noise"}

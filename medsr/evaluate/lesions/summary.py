@@ -85,7 +85,7 @@ def _by_patient(rows: Sequence[Mapping[str, Any]], measure: str) -> list[float]:
 
 def _interval(values: Sequence[float], resamples: int, seed: int) -> dict[str, float | None]:
     """Mean with the interval of a bootstrap over the values."""
-    from medsr.evaluate.inference import bootstrap_interval
+    from medsr.evaluate.results.intervals import bootstrap_interval
 
     low, high = bootstrap_interval(
         values, confidence=CONFIDENCE, resamples=resamples, seed=seed

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from medsr.evaluate.by_patient import means
 from medsr.evaluate.metrics.catalogue import describe
+from medsr.evaluate.results.patients import means
 
 LONG_NAMES = {
     "linear": "linear",

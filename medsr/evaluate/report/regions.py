@@ -1,6 +1,6 @@
 """The table of regions of the body: what the method and its best rival reach in each.
 
-The numbers are those of :mod:`medsr.evaluate.by_region`; only their words are here.
+The numbers are those of :mod:`medsr.evaluate.results.regions`; only their words are here.
 """
 
 from __future__ import annotations

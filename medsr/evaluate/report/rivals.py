@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medsr.evaluate.by_patient import means
-from medsr.evaluate.inference import bootstrap_interval
 from medsr.evaluate.report.reading import (
     Evaluation,
     Info,
@@ -24,6 +22,8 @@ from medsr.evaluate.report.reading import (
     text,
     with_unit,
 )
+from medsr.evaluate.results.intervals import bootstrap_interval
+from medsr.evaluate.results.patients import means
 
 KEPT_WELL = 0.1
 """Loss of contrast of small lesions up to which a method is good at them, of 1."""

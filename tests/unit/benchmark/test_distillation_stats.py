@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from medsr.benchmark.distillation_stats import by_patient, compare, summarise
-from medsr.evaluate.inference import bootstrap_interval, t_interval
+from medsr.evaluate.results.intervals import bootstrap_interval, t_interval
 
 
 def rows(**patients: list[float]) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ import SimpleITK
 
 from medsr.data.manifest import ScanRecord
 from medsr.degrade import build_degradation, degrade_volume
-from medsr.evaluate.draws import build_drawn
 from medsr.evaluate.metrics import reference_for
+from medsr.evaluate.sampling import build_drawn
 from medsr.evaluate.tasks import RealPairs, Simulated, Unscorable, displacement_mm, inside
 from medsr.geometry import Geometry
 from medsr.volume import Volume

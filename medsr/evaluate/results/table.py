@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from medsr.evaluate.by_patient import means
 from medsr.evaluate.metrics.catalogue import describe
+from medsr.evaluate.results.patients import means
 
 __all__ = ["CaseResult", "DisturbedResult", "Results"]
 

@@ -13,12 +13,19 @@ from statistics import median_low
 
 from medsr.evaluate.cohort import Evaluation
 from medsr.evaluate.consistency import consistency
-from medsr.evaluate.folder import PDF_FILE, REPORT_FILE, Unfinished, check_folder, write_results
 from medsr.evaluate.plan import Plan
 from medsr.evaluate.report import Case, check_report, write_pdf, write_report
 from medsr.evaluate.report.pdf import check_pdf
 from medsr.evaluate.report.reading import Evaluation as Reading
-from medsr.evaluate.results import REFERENCE_METHOD, Results
+from medsr.evaluate.results import Results
+from medsr.evaluate.results.store import (
+    PDF_FILE,
+    REPORT_FILE,
+    Unfinished,
+    check_folder,
+    write_results,
+)
+from medsr.evaluate.results.table import REFERENCE_METHOD
 from medsr.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -51,7 +58,7 @@ def evaluate_into(
     Raises:
         MissingExtraError: The report needs packages that are not installed.
         MedsrError: As :class:`~medsr.evaluate.cohort.Evaluation` and
-            :func:`~medsr.evaluate.folder.write_results`.
+            :func:`~medsr.evaluate.results.store.write_results`.
     """
     check_folder(out, overwrite=overwrite)
     if report:

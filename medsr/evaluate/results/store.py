@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medsr.errors import OutputExistsError, OutputNotWritableError
-from medsr.evaluate.results import Results, finite
+from medsr.evaluate.results.table import Results, finite
 from medsr.io.atomic import atomic_file, check_output
 
 RESULTS_FILE = "results.json"

@@ -1,7 +1,7 @@
 """Rows into patients: the axes of a scan are averaged first, then the scans of a patient.
 
 Whoever has many scans counts once. Rows without a finite number are left out and counted. What is
-inferred from the patients' numbers is in ``inference`` and ``statistics``.
+inferred from the patients' numbers is in ``intervals`` and ``statistics``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def means(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
     """Average the values of each key (a patient, a scan); keys in order of first appearance.
 
     Examples:
-        >>> from medsr.evaluate.by_patient import means
+        >>> from medsr.evaluate.results.patients import means
         >>> means([("p0", 30.0), ("p1", 28.0), ("p0", 32.0)])
         {'p0': 31.0, 'p1': 28.0}
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medsr.errors import OutputExistsError
-from medsr.evaluate.folder import UNFINISHED, Unfinished
+from medsr.evaluate.results.store import UNFINISHED, Unfinished
 
 SETTINGS = {"seed": 1, "scale": [1, 1, 4], "share": 0.1 + 0.2}
 

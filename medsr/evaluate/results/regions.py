@@ -2,7 +2,7 @@
 
 A cohort is rarely balanced, so that a mean over all is mostly the region that has the most
 patients. Regions are described with intervals and never tested: they are small, and there are
-many. Patients are averaged as in ``by_patient``.
+many. Patients are averaged as in ``patients``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
-from medsr.evaluate.by_patient import Row, Scores, differences, names, over_patients, scores
-from medsr.evaluate.inference import bootstrap_interval
 from medsr.evaluate.metrics.catalogue import describe
+from medsr.evaluate.results.intervals import bootstrap_interval
+from medsr.evaluate.results.patients import Row, Scores, differences, names, over_patients, scores
 
 SHOWN = (
     "psnr",
@@ -49,7 +49,7 @@ def by_region(
         roles: Of the methods; all but baselines are compared with everything else.
         primary: The metric that is compared.
         **bootstrap: Confidence, resamples and seed of
-            :func:`~medsr.evaluate.inference.bootstrap_interval`.
+            :func:`~medsr.evaluate.results.intervals.bootstrap_interval`.
 
     Returns:
         One entry a region, that of the most patients first: ``region``, ``patients``, ``scans``,

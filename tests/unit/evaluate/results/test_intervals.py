@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from medsr.errors import MissingExtraError
-from medsr.evaluate.inference import (
+from medsr.evaluate.results.intervals import (
     bootstrap_interval,
     cautious_interval,
     check_installed,

@@ -1,6 +1,6 @@
 """The block ``statistics`` of an evaluation: means, comparisons, non-inferiority, worst rows.
 
-Patients are the unit throughout (``by_patient``); the numbers come from ``inference``. Which
+Patients are the unit throughout (``patients``); the numbers come from ``intervals``. Which
 comparisons there are is fixed here, before any result is seen: every model and every other tool
 against the reference, every student against every teacher (projected onto the scan or not, but
 alike), and, described without a test, every model and other tool against the other baselines, and
@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, Literal
 
-from medsr.evaluate.by_patient import (
+from medsr.evaluate.metrics.catalogue import describe
+from medsr.evaluate.results.intervals import (
+    FEWEST,
+    bootstrap_interval,
+    cautious_interval,
+    holm,
+    rank_biserial,
+    sign_flip_p,
+)
+from medsr.evaluate.results.patients import (
     Better,
     Row,
     Scores,
@@ -23,15 +32,6 @@ from medsr.evaluate.by_patient import (
     over_patients,
     scores,
 )
-from medsr.evaluate.inference import (
-    FEWEST,
-    bootstrap_interval,
-    cautious_interval,
-    holm,
-    rank_biserial,
-    sign_flip_p,
-)
-from medsr.evaluate.metrics.catalogue import describe
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -315,7 +315,7 @@ def analyse(
 
     Examples:
         >>> from medsr.evaluate.results import CaseResult
-        >>> from medsr.evaluate.statistics import analyse
+        >>> from medsr.evaluate.results.statistics import analyse
         >>> methods = {"bspline": {"role": "baseline"}, "ours": {"role": "student"}}
         >>> cases = [
         ...     CaseResult(f"p{n}", f"s{n}", "z", method, {"psnr": 30 + n / 10 + gain}, seconds=1.0)

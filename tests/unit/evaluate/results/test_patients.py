@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from medsr.evaluate.by_patient import differences, names, over_patients, scores
 from medsr.evaluate.results import CaseResult
+from medsr.evaluate.results.patients import differences, names, over_patients, scores
 
 
 def row(patient: str, scan: str, axis: str, value: float, method: str = "a") -> CaseResult:

@@ -11,8 +11,8 @@ from statistics import fmean, stdev
 import pytest
 
 from medsr.errors import OutputExistsError, OutputNotWritableError
-from medsr.evaluate.folder import check_folder, write_results
 from medsr.evaluate.results import CaseResult, DisturbedResult, Results
+from medsr.evaluate.results.store import check_folder, write_results
 
 ROWS = [
     ("p1", "a", "x", 20.0, 23.0),

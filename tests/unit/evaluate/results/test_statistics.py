@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medsr.evaluate.inference import cautious_interval
 from medsr.evaluate.results import CaseResult
-from medsr.evaluate.statistics import WORST_ROWS, analyse
+from medsr.evaluate.results.intervals import cautious_interval
+from medsr.evaluate.results.statistics import WORST_ROWS, analyse
 
 METHODS: dict[str, dict[str, str]] = {
     "linear": {"role": "baseline"},
