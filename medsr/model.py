@@ -12,12 +12,11 @@ weights are read or written.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medsr.errors import ModelError, ModelFileError
+from medsr.errors import ModelError, ModelFileError, OutputError
 from medsr.intensity import Intensity, Normaliser
 from medsr.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec, SpacingRange
 
@@ -83,17 +82,22 @@ class SRModel:
         Raises:
             ModelFileError: The spec describes another network, or the folder is not writable.
         """
+        from medsr.io.atomic import atomic_file, reason_of
+
         state = self.module.state_dict()
         expected = _build(self.spec).state_dict()
         _check_keys(state, expected, self.spec.name)
         folder = Path(folder)
+        contents = {WEIGHTS_FILE: _serialise(state, dtype), SPEC_FILE: self.spec.to_json().encode()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / WEIGHTS_FILE, _serialise(state, dtype))
-            _write_whole(folder / SPEC_FILE, self.spec.to_json().encode())
-        except OSError as error:
+            for name, content in contents.items():
+                with atomic_file(folder / name, overwrite=True) as temporary:
+                    temporary.write_bytes(content)
+        except (OSError, OutputError) as error:
             raise ModelFileError(
-                f"{folder}: cannot be written ({error.strerror}); choose a folder you may write to"
+                f"{folder}: cannot be written ({reason_of(error)}); choose a folder you may write "
+                "to"
             ) from error
         return folder
 
@@ -206,13 +210,3 @@ def _serialise(state: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> 
         return value.detach().cpu().clone().contiguous()
 
     return bytes(save({key: stored(value) for key, value in state.items()}))
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside ``path``, then rename, so no half file is ever seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

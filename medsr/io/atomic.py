@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from medsr.errors import OutputExistsError, OutputNotWritableError
+from medsr.errors import OutputError, OutputExistsError, OutputNotWritableError
 
 _PREFIX = ".medsr-"
 
@@ -160,6 +160,12 @@ def _replace_folder(new: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def reason_of(error: OSError | OutputError) -> str:
+    """The operating system's words for why a file could not be written, for another message."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return cause.strerror or str(cause) if isinstance(cause, OSError) else str(error)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from medsr.errors import CheckpointError, OutputNotWritableError
+from medsr.errors import CheckpointError, OutputError, OutputNotWritableError
+from medsr.io.atomic import atomic_file, reason_of
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -23,21 +24,17 @@ def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
     Raises:
         OutputNotWritableError: The disk is full or the folder not writable; the old one is kept.
     """
-    target = folder / CHECKPOINT_FILE
-    temporary = target.with_suffix(".tmp")
     try:
-        with temporary.open("wb") as file:
+        target = folder / CHECKPOINT_FILE
+        with atomic_file(target, overwrite=True) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
+    except OutputError as error:
         raise OutputNotWritableError(
-            f"checkpoint in {folder.name}: cannot be written ({error.strerror}); "
+            f"checkpoint in {folder.name}: cannot be written ({reason_of(error)}); "
             "free some space or choose another --out"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from medsr.io.atomic import atomic_file
+
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.csv"
@@ -89,10 +91,11 @@ class RunLog:
 
 def _open_csv(path: Path, kept: list[list[str]]) -> TextIO:
     """Open the log for appending, without the lines that a resumed run will write again."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_file(path, overwrite=True) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         csv.writer(file).writerows([COLUMNS, *kept])
-    temporary.replace(path)
     return path.open("a", newline="", encoding="utf-8")
 
 

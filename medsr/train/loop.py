@@ -21,6 +21,7 @@ from medsr.batch import Batch
 from medsr.distill.pool import TeacherPool
 from medsr.errors import Interrupted, MedsrError, MissingExtraError, OutputNotWritableError
 from medsr.infer.engine.device import resolve_device, resolve_precision
+from medsr.io.atomic import atomic_file
 from medsr.recipe import Recipe, read_recipe
 from medsr.train.assistants import MODEL_FOLDER as MODEL_FOLDER
 from medsr.train.assistants import Stage, check_stages, stages
@@ -239,7 +240,8 @@ def fit(
     module = fabric.setup_module(state.objective)
     log = RunLog(folder, state.step, loop.steps, main=main, quiet=quiet)
     if main:
-        (folder / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+        with atomic_file(folder / RECIPE_FILE, overwrite=True) as temporary:
+            temporary.write_text(recipe.to_yaml(), encoding="utf-8")
 
     def look() -> None:
         """Validate where this step is due."""

@@ -22,6 +22,7 @@ from medsr.data.cohort import read_cohort
 from medsr.data.manifest import ScanRecord
 from medsr.distill.pool import TeacherPool
 from medsr.errors import CheckpointError, CohortError, ModelError
+from medsr.io.atomic import atomic_file
 from medsr.model import SRModel
 from medsr.networks import SRNetwork
 from medsr.recipe import Recipe, at_key
@@ -103,9 +104,8 @@ def weigh_teachers(pool: TeacherPool, recipe: Recipe, folder: Path, *, keep: boo
             )
         errors = measure(pool, recipe)
         stored = {"teachers": list(recipe.teachers), "weights_sha256": hashes, "mse": errors}
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with atomic_file(path, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
     pool.weigh(stored["mse"], recipe.teacher_weighting.sharpness)
     for domain in stored["mse"]:
         shares = ", ".join(f"{weight:.2f}" for weight in pool.weights_for(domain))

@@ -108,6 +108,25 @@ def test_saving_again_replaces_and_leaves_the_card(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["card.md", SPEC_FILE, WEIGHTS_FILE]
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_interrupted_save_leaves_the_old_model_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    first = make_model()
+    first.save(tmp_path)
+
+    def half(path: Path, content: bytes) -> None:
+        path.open("wb").write(content[:100])
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    expected = ModelFileError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected, match=r"No space left on device|^$"):
+        make_model(*NETWORKS[1]).save(tmp_path)
+    assert SRModel.load(tmp_path).weight_hash == first.weight_hash
+    assert sorted(p.name for p in tmp_path.iterdir()) == [SPEC_FILE, WEIGHTS_FILE]
+
+
 def test_a_module_that_its_spec_does_not_describe_is_not_saved(tmp_path: Path) -> None:
     model = make_model()
     with pytest.raises(ModelFileError, match="parameter"):

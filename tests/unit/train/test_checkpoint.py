@@ -53,6 +53,7 @@ def test_a_crash_while_writing_keeps_the_old_one(
         with pytest.raises(type(error)):
             save_checkpoint({"step": 4}, tmp_path)
     assert load_checkpoint(tmp_path) == {"step": 3}
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT_FILE]
     save_checkpoint({"step": 5}, tmp_path)
     assert load_checkpoint(tmp_path) == {"step": 5}
 

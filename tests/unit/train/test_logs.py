@@ -57,6 +57,25 @@ def test_a_torn_log_is_mended(tmp_path: Path) -> None:
         assert rows(tmp_path)[1:] == [["2", "train/l1", "0.5"]]
 
 
+def test_an_interrupt_keeps_the_log_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunLog(tmp_path, 0, 10, quiet=True) as log:
+        log.write(2, {"train/l1": 0.5})
+    before = rows(tmp_path)
+
+    def interrupted(file: io.TextIOBase) -> None:
+        file.write("step,na")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv, "writer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            RunLog(tmp_path, 2, 10, quiet=True)
+    assert rows(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} <= {LOG_FILE, "tensorboard"}
+
+
 def test_only_the_main_process_writes(tmp_path: Path) -> None:
     with RunLog(tmp_path, 0, 10, main=False) as log:
         log.write(1, {"train/l1": 1.0})
