@@ -33,3 +33,7 @@ CountProgress = Callable[[int, int], None]
 """Called with steps that are done and steps in all."""
 StageProgress = Callable[[str, int, int], None]
 """Called with the name of a stage, and its steps that are done and in all."""
+
+
+def no_progress(*_: object) -> None:
+    """Take any progress and report it to nobody."""

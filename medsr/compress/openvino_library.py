@@ -23,6 +23,9 @@ from functools import cache
 from typing import Any
 
 from medsr.errors import MissingExtraError
+from medsr.logs import LogSuppressor
+
+_converting = LogSuppressor("nncf", level=logging.ERROR)
 
 
 def import_openvino() -> Any:
@@ -68,17 +71,14 @@ def undisturbed() -> Iterator[None]:
     """
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
-    root, nncf = logging.getLogger(), logging.getLogger("nncf")
-    level, nncf_level = root.level, nncf.level
-    filters, handlers = list(root.filters), list(root.handlers)
-    nncf.setLevel(logging.ERROR)
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), _own_signal_stack():
+        with contextlib.redirect_stdout(io.StringIO()), _own_signal_stack(), _converting:
             yield
     finally:
         root.setLevel(level)
         root.filters, root.handlers = filters, handlers
-        nncf.setLevel(nncf_level)
         if before is None:
             del os.environ["CI"]
         else:

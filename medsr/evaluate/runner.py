@@ -27,7 +27,7 @@ from medsr.evaluate.results import CaseResult, DisturbedResult
 from medsr.evaluate.results.store import Unfinished
 from medsr.evaluate.robustness import Scored
 from medsr.evaluate.tasks import Job, Task, Tasks, Unscorable, seed_for
-from medsr.types import Progress
+from medsr.types import Progress, no_progress
 from medsr.volume import Modality, Volume
 
 logger = logging.getLogger(__name__)
@@ -111,11 +111,11 @@ class Runner:
             if kept is not None:
                 found.add(Found.from_dict(kept))
                 continue
-            now = self._job(tasks, job, partial(progress or _silent, done, total))
+            now = self._job(tasks, job, partial(progress or no_progress, done, total))
             if not now.failed:  # what failed is tried again by the next run
                 unfinished.keep(job.name, now.to_dict())
             found.add(now)
-        (progress or _silent)(total, total, "done")
+        (progress or no_progress)(total, total, "done")
         return found
 
     def _job(self, tasks: Tasks, job: Job, tell: Callable[[str], None]) -> Found:
@@ -213,10 +213,6 @@ class Runner:
 class _Implanted:
     lesions: tuple[lesions.Lesion, ...]
     lr: Volume
-
-
-def _silent(done: int, total: int, what: str) -> None:
-    """Tell nobody."""
 
 
 def _segmenter(task: Task, modality: Modality) -> Segmenter | None:

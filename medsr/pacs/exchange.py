@@ -38,7 +38,7 @@ from medsr.pacs.choice import choose_series
 from medsr.pacs.connect import connect
 from medsr.pacs.logs import suppress_network_logging
 from medsr.pacs.settings import Settings, check_uid, parse_address
-from medsr.types import StageProgress
+from medsr.types import StageProgress, no_progress
 from medsr.volume import Derivation
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def upscale(
     try:
         with suppress_network_logging, tempfile.TemporaryDirectory(prefix="medsr-") as scratch:
             upscaler.warm_up()
-            _run(exchange, *archives, upscaler, Path(scratch), progress or _nobody)
+            _run(exchange, *archives, upscaler, Path(scratch), progress or no_progress)
     finally:
         if account is not None:
             account(exchange)
@@ -380,7 +380,3 @@ def _files(folder: Path) -> list[StoredFile]:
             )
         )
     return files
-
-
-def _nobody(stage: str, done: int, total: int) -> None:
-    """Follow nothing."""

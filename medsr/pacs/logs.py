@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medsr.io.dicom.logs import LogSuppressor
+from medsr.logs import LogSuppressor
 
 suppress_network_logging = LogSuppressor("pynetdicom", "dicomweb_client", "urllib3", "requests")
 """Lets those libraries log nothing while a block runs, whatever the program has set up.

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,9 +18,13 @@ from medsr.errors import BackendError
 from medsr.infer.engine.backends.base import CPU, Runner, require
 from medsr.infer.engine.backends.tile import TileRunner, computed_by, conversion, delegate
 from medsr.infer.engine.device import Precision
+from medsr.logs import LogSuppressor
 from medsr.types import Shape
 
 CUDA = "CUDAExecutionProvider"
+
+# The exporter warns of libraries that no network here needs.
+_exporting = LogSuppressor("torch.onnx", level=logging.ERROR)
 
 
 class OnnxRuntimeBackend:
@@ -61,7 +64,7 @@ class OnnxRuntimeBackend:
         if device.type == "cuda":
             # Its own copies go to the GPU; what stays in torch works on the processor.
             network = copy.deepcopy(network).to(CPU)
-        with conversion(self.name, network), _quiet():
+        with conversion(self.name, network), _exporting:
             ready = delegate(
                 network, tile_shape, lambda part, example: _compile(part, example, device, count)
             )
@@ -105,15 +108,3 @@ def _library() -> Any:
 
     onnxruntime.disable_telemetry_events()
     return onnxruntime
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter from warning of libraries that no network here needs."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
