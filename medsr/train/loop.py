@@ -29,7 +29,7 @@ from medsr.train.checkpoint import remove_checkpoint
 from medsr.train.cohort import Cohort, load_cohort
 from medsr.train.finish import outcome, save_model
 from medsr.train.logs import RunLog
-from medsr.train.schedule import learning_rate_share
+from medsr.train.optimiser import learning_rate_share
 from medsr.train.source import open_stream, simulations
 from medsr.train.state import TrainState
 from medsr.train.stop import StopRequest

@@ -21,9 +21,8 @@ from medsr.networks.grow import grow
 from medsr.networks.heads import READOUT, with_head
 from medsr.networks.repplain import RepPlain3D
 from medsr.recipe import Recipe, Weight, at_key
-from medsr.train.conflicts import gradient_cosines
 from medsr.train.teachers import load_named, load_teacher
-from medsr.train.weights import LossWeights
+from medsr.train.weights import LossWeights, gradient_cosines
 
 
 class Objective(nn.Module):

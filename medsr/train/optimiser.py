@@ -1,4 +1,4 @@
-"""The optimiser: Muon for the hidden kernels, AdamW for everything else.
+"""The optimiser, Muon for the hidden kernels and AdamW for everything else, and its schedule.
 
 A hidden convolution's kernel is a matrix from (input channels × 27 neighbours) to output channels.
 Muon orthogonalises the momentum of such matrices, which on these networks reaches a given error in
@@ -103,7 +103,7 @@ class Optimiser:
         """Take one step and forget the gradients.
 
         Args:
-            share: Share of the peak learning rates, see :mod:`medsr.train.schedule`.
+            share: Share of the peak learning rates, see :func:`learning_rate_share`.
         """
         for parameter, matrix in self._pairs:
             matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
@@ -130,3 +130,20 @@ class Optimiser:
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         optimisers = {"adamw": self.adamw, "muon": self.muon, "adversaries": self.adam}
         return {name: optimiser for name, optimiser in optimisers.items() if optimiser is not None}
+
+
+def learning_rate_share(step: int, steps: int, recipe: OptimiserRecipe) -> float:
+    """Return the share of the peak learning rate: linear warm-up, plateau, cosine to the end.
+
+    It depends on the step alone, so that a resumed run needs no state of it.
+
+    Args:
+        step: Step about to be taken, from 0.
+        steps: Steps in all.
+        recipe: Warm-up, length of the plateau and final share.
+    """
+    warm = min(1.0, (step + 1) / (recipe.warmup_steps + 1))
+    progress = step / max(1, steps)
+    falling = max(0.0, progress - recipe.plateau) / max(1e-9, 1 - recipe.plateau)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, falling)))
+    return warm * (recipe.final_share + (1 - recipe.final_share) * cosine)

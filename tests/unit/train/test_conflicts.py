@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from medsr.train.conflicts import gradient_cosines
+from medsr.train.weights import gradient_cosines
 
 
 def test_cosines_equal_those_of_the_gradients_themselves() -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from medsr.recipe import OptimiserRecipe
-from medsr.train.schedule import learning_rate_share
+from medsr.train.optimiser import learning_rate_share
 
 COSINE = OptimiserRecipe(final_share=0.1, warmup_steps=9, plateau=0)
 
