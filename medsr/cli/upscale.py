@@ -81,8 +81,7 @@ def upscale_command(
 ) -> None:
     """Bring a scan to a finer grid over the same space, in the same format and units."""
     hush(quiet)
-    sigma = False if uncertainty is None else uncertainty
-    options = options.replace(format=format, overwrite=overwrite, uncertainty=sigma)
+    options = options.replace(format=format, overwrite=overwrite, uncertainty=uncertainty)
     places = [output, *filter(None, (preview, uncertainty))]
     if is_for_folders(scan, places, series=series, part=part, resume=resume):
         from medsr.infer.folder import upscale_folder

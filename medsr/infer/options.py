@@ -36,7 +36,7 @@ class UpscaleKeywords(TypedDict, total=False):
     precision: str
     backend: str
     max_memory: int | str | None
-    uncertainty: bool | str | Path
+    uncertainty: bool | str | Path | None
     consistency: bool | float
     limits: bool
     allow: Collection[str]
@@ -64,7 +64,7 @@ class UpscaleOptions:
         max_memory: Bytes, or text such as ``"4GB"``, that the process should stay below.
         uncertainty: True, or a file to write (of a folder of scans, a folder): the map of the
             standard deviation that the network expects of its error. It asks for a model that says
-            one; ``"auto"`` prefers those.
+            one; ``"auto"`` prefers those. None is False.
         consistency: True, or a tolerance in native units (HU for CT): change the result as
             little as possible so that degrading it as in the model's training gives the scan; see
             :mod:`medsr.infer.consistency.project`. True takes 1 HU, or 0.1 % of an MR scan's range.
@@ -107,7 +107,7 @@ class UpscaleOptions:
     precision: str = "auto"
     backend: str = "torch"
     max_memory: int | str | None = None
-    uncertainty: bool | str | Path = False
+    uncertainty: bool | str | Path | None = False
     consistency: bool | float = False
     limits: bool = True
     allow: Collection[str] = ()
@@ -166,9 +166,10 @@ class UpscaleOptions:
     @property
     def uncertain(self) -> bool:
         """Whether the map of the expected error is computed."""
-        return self.uncertainty is not False
+        return self.uncertainty is not None and self.uncertainty is not False
 
     @property
     def uncertainty_path(self) -> Path | None:
         """Where the map of the expected error is written, if anywhere."""
-        return None if isinstance(self.uncertainty, bool) else Path(self.uncertainty)
+        named = self.uncertainty
+        return None if named is None or isinstance(named, bool) else Path(named)

@@ -163,7 +163,9 @@ def upscale(
         target: Address of the archive that the result goes to; it may be the same.
         options: How the series is upscaled; the defaults when not given. To de-identify the
             result takes the secret in the environment variable ``MEDSR_DEIDENTIFY_KEY``, without
-            which a request that is made again could not find its result.
+            which a request that is made again could not find its result. Only a
+            series is sent, always as DICOM: ``format`` and ``overwrite`` change nothing, and no
+            map of ``uncertainty`` is written.
         study: StudyInstanceUID.
         series: SeriesInstanceUID; where it holds several volumes, with ``:1``, ``:2`` … as
             :func:`medsr.load` takes it. Not needed where one series alone suits.

@@ -145,6 +145,12 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded & {"numpy", "torch", "monai", "nibabel", "pydicom", "SimpleITK"}
 
 
+def test_options_are_checked_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    loaded = _modules_loaded_by("import medsr; medsr.UpscaleOptions(scale=(1, 1, 2))", tmp_path)
+    assert "medsr.infer.options" in loaded
+    assert not loaded & (NEVER | {"torch", "nibabel", "safetensors", "medsr.infer.upscaler"})
+
+
 def test_every_public_name_is_there() -> None:
     import medsr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -51,6 +52,18 @@ def test_options_cannot_be_changed_but_copied_with_changes() -> None:
     )
     assert UpscaleOptions.of() == UpscaleOptions()
     assert options.replace(uncertainty="map.nii").uncertain
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "computed", "written"),
+    [(None, False, None), (False, False, None), (True, True, None), ("map.nii", True, "map.nii")],
+)
+def test_the_map_of_the_error_is_computed_where_it_is_asked_for_and_written_where_named(
+    uncertainty: Any, computed: bool, written: str | None
+) -> None:
+    options = UpscaleOptions(uncertainty=uncertainty)
+    assert options.uncertain is computed
+    assert options.uncertainty_path == (None if written is None else Path(written))
 
 
 @pytest.mark.parametrize(
