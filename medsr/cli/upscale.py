@@ -10,6 +10,7 @@ import typer
 
 from medsr.cli.options import hush, progress_bar, takes_upscale_options
 from medsr.cli.upscale_folder import follow_folder, is_for_folders, show_folder
+from medsr.io.formats import BUILT_IN
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -73,7 +74,8 @@ def upscale_command(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="dicom, nifti, nrrd, mha or mgz, where the name of OUTPUT does not say it.",
+            help=f"{', '.join(BUILT_IN[:-1])} or {BUILT_IN[-1]}, where the name of OUTPUT does not "
+            "say it.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,

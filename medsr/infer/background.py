@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsr.io.planes import PlaneSource
 from medsr.types import BoolArray
 
 if TYPE_CHECKING:
     from medsr.infer.padding import Padding
-    from medsr.io.planes import PlaneSource
 
 LEAST_SHARE = 0.01
 """Of the voxels on a scan's faces, so many lie amid 3 x 3 voxels of one value where there is a
@@ -115,7 +115,7 @@ class Faces:
         return float(values[counts.argmax()]) + 0.0  # never a negative zero
 
 
-class FacesRecorder:
+class FacesRecorder(PlaneSource):
     """A source of planes whose faces are kept; see :class:`medsr.io.planes.PlaneSource`."""
 
     def __init__(self, source: PlaneSource) -> None:

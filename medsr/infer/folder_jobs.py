@@ -210,7 +210,7 @@ def output_names(
         if format not in (None, scan.format):
             # b.nii.gz becomes b.nrrd; the folder b becomes b.nii.gz.
             stem = name if suffix is None else name[: -len(suffix)]
-            name = stem if format == "dicom" else stem + find(format).written[0]
+            name = stem + "".join(find(format).endings[:1])
         elif scan.kind == "archive":
             # b.zip becomes the folder b; beside another b it becomes b.dicom.
             stem = name[: -len(ARCHIVE_SUFFIX)]
@@ -218,9 +218,9 @@ def output_names(
         elif scan.format == "dicom":
             # A folder whose name ends like a file's.
             name = scan.name if suffix is None else f"{scan.name}.dicom"
-        elif suffix is not None and suffix not in find(scan.format).written:
+        elif suffix is not None and suffix not in find(scan.format).endings:
             # b.mhd becomes b.mha; beside another b.mha it becomes b.mhd.mha.
-            written = find(scan.format).written[0]
+            written = find(scan.format).endings[0]
             name = scan.name[: -len(suffix)] + written
             name = scan.name + written if name in taken else name
         elif in_bids and scan.format == "nifti":

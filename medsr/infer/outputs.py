@@ -24,6 +24,7 @@ from medsr.infer.stopwatch import Stopwatch
 from medsr.io import bids
 from medsr.io.atomic import atomic_file
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
+from medsr.io.formats import find
 from medsr.io.planes import header_of
 from medsr.io.source_files import check_apart
 from medsr.io.writing import creating
@@ -61,7 +62,7 @@ class Outputs:
             SourceOverwriteError: An output would.
         """
         files = [self.report, self.preview, self.uncertainty]
-        folder = self.scan if self.scan_format == "dicom" else None
+        folder = self.scan if self._in_folder else None
         if self.scan is not None and folder is None:
             files.append(self.scan)
             if self.scan_format == "nifti":
@@ -85,7 +86,7 @@ class Outputs:
         named = (self.report, self.preview, self.uncertainty)
         files = [path for path in named if path is not None]
         paths = [*files, *([] if self.scan is None else [self.scan])]
-        if self.scan is not None and self.scan_format != "dicom":
+        if self.scan is not None and not self._in_folder:
             files.append(self.scan)
         if self.uncertainty is not None and io.output_format(self.uncertainty) == "dicom":
             raise OutputFormatError(
@@ -100,6 +101,11 @@ class Outputs:
             around = (path.absolute(), *path.absolute().parents)
             if sum(other.absolute() in around for other in paths) > 1:
                 raise UsageError(f"{path} collides with another output; give each its own place")
+
+    @property
+    def _in_folder(self) -> bool:
+        """Whether the result is written as a folder."""
+        return self.scan_format is not None and find(self.scan_format).is_folder
 
     @property
     def scan_format(self) -> SourceFormat | None:

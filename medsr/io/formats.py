@@ -13,18 +13,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from medsr.errors import InputNotFoundError, UnsupportedFormatError
-from medsr.io.allow import Allowance
-from medsr.io.dicom.options import DicomOptions
-from medsr.io.foreign import LOST_LINK, fault_of, is_lost_link
-from medsr.io.inspection import Inspection, ListedVolume
-from medsr.io.planes import PlaneFile, PlaneSource
-from medsr.io.scaling import Scaling, ValueRange
-from medsr.volume import Derivation, Source, SourceFormat, Volume
+
+if TYPE_CHECKING:
+    from medsr.io.allow import Allowance
+    from medsr.io.dicom.options import DicomOptions
+    from medsr.io.inspection import Inspection, ListedVolume
+    from medsr.io.planes import PlaneFile, PlaneSource
+    from medsr.io.scaling import Scaling, ValueRange
+    from medsr.volume import Derivation, Source, SourceFormat, Volume
 
 __all__ = ["Codec", "Format", "SeriesCodec", "find", "format_of", "register", "table"]
 
@@ -47,9 +47,8 @@ class Codec(Protocol):
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = medsr.save(medsr.Volume(data, grid, "MR"), Path(folder, "brain.mha"))
         ...     codec = formats.format_of(file).load()
-        ...     planes = codec.open(file, series=None, allow=frozenset(), whole=False)
-        ...     planes.read(2, 5).shape  # three planes, native units
-        ...     planes.close()
+        ...     with codec.open(file, series=None, allow=frozenset(), whole=False) as planes:
+        ...         planes.read(2, 5).shape  # three planes, native units
         (32, 32, 3)
     """
 
@@ -137,11 +136,12 @@ class Format:
     Args:
         name: What ``format=`` and ``--format`` call it.
         suffixes: Endings of names that are read, lower case; none for what is told by content.
-        written: Endings that are written, the usual first; none for a folder.
+        written: Endings of files that are written, the usual first; none where a scan is a folder.
         codec: Its :class:`Codec`, or ``"module:object"`` of it, which is imported when needed.
         has_series: Whether one path may hold several volumes to choose from; then the codec is a
             :class:`SeriesCodec`.
-        recognise: ``"module:function"`` that tells a file without a known ending by its content.
+        recognise: ``"module:function"`` that tells a file without a known ending, or a folder, by
+            its content.
 
     Examples:
         >>> from medsr.io import formats
@@ -163,6 +163,11 @@ class Format:
         """Whether it is written as a folder."""
         return not self.written
 
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Endings that the name of a result may have, the usual first."""
+        return self.written or self.suffixes
+
     def load(self) -> Codec:
         """The codec, imported where need be."""
         if not isinstance(self.codec, str):
@@ -175,7 +180,7 @@ class Format:
         return cast(SeriesCodec, self.load()) if self.has_series else None
 
     def recognises(self, path: Path) -> bool:
-        """Whether a file without a known ending is of this format."""
+        """Whether a file without a known ending, or a folder, is of this format."""
         return self.recognise is not None and bool(_import(self.recognise)(path))
 
     def suffix_for(self, path: Path) -> str:
@@ -201,6 +206,12 @@ _TABLE: dict[str, Format] = {
         ),
     )
 }
+
+
+FOLDERS = "dicom"
+"""The format of folders that no other format claims."""
+BUILT_IN: tuple[str, ...] = tuple(_TABLE)
+"""Names of the formats above, for texts of help: those of other packages take longer to find."""
 
 
 def register(format: Format) -> Format:
@@ -279,11 +290,13 @@ def format_of(path: Path) -> Format:
         ...     formats.format_of(Path(folder)).name  # a folder is taken for a DICOM series
         'dicom'
     """
+    from medsr.io.foreign import LOST_LINK, fault_of, is_lost_link
+
     if not path.exists():
         what = LOST_LINK if is_lost_link(path) else "no such file or folder"
         raise InputNotFoundError(f"{path}: {what}")
     if path.is_dir():
-        return next(known for known in table().values() if known.is_folder)
+        return special_folder(path) or find(FOLDERS)
     named = by_name_of(path)
     if named is not None:
         return named
@@ -299,8 +312,17 @@ def format_of(path: Path) -> Format:
     raise UnsupportedFormatError(f"{path}: {what}")
 
 
+def special_folder(path: Path) -> Format | None:
+    """The format of a folder by its ending or its content; None for DICOM, which has no mark."""
+    name = path.name.lower()
+    others = (known for known in table().values() if known.is_folder and known.name != FOLDERS)
+    return next((o for o in others if name.endswith(o.suffixes) or o.recognises(path)), None)
+
+
 @cache
 def _add_entry_points() -> None:
+    from importlib.metadata import entry_points  # takes longer than a text of help
+
     for point in entry_points(group="medsr.formats"):
         try:
             added: Format = point.load()

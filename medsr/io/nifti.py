@@ -31,7 +31,7 @@ from medsr.io.nifti_header import (
     read_header,
     transforms_of,
 )
-from medsr.io.planes import PlaneFile, header_of
+from medsr.io.planes import PlaneFile, PlaneSource, header_of
 from medsr.io.scaling import Scaling, ValueRange, dequantise, find_scaling, type_without_slope
 from medsr.types import Array
 from medsr.volume import Derivation, Source, Volume
@@ -45,7 +45,7 @@ _ALIGNED, _SCANNER = 2, 1
 _KNOWN_CODES = range(1, 6)  # NIFTI_XFORM_*
 
 
-class NiftiPlanes:
+class NiftiPlanes(PlaneSource):
     """A NIfTI or MGZ file, compressed or not; see :class:`PlaneSource`.
 
     A compressed file is only ever read forward: planes before the last ones start it again. Once

@@ -7,7 +7,8 @@ values; a file takes numbers as they are stored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from contextlib import closing
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ CHUNK_BYTES = 16 * 2**20
 
 
 class PlaneSource(Protocol):
-    """A scan whose planes can be had a few at a time.
+    """A scan whose planes can be had a few at a time; ``with`` closes it at the end of a block.
 
     Contract: ``read(0, n)`` gives the volume that :func:`medsr.io.load` gives, and
     ``read(a, b)`` the planes ``a`` to ``b`` of it, the same values in the type of ``header``. All
@@ -39,14 +40,15 @@ class PlaneSource(Protocol):
     Examples:
         >>> import numpy as np
         >>> from medsr import Geometry
-        >>> from medsr.io.planes import gather, header_of
-        >>> class Ramp:  # plane k is k everywhere
+        >>> from medsr.io.planes import PlaneSource, gather, header_of
+        >>> class Ramp(PlaneSource):  # plane k is k everywhere
         ...     header = header_of(Geometry((4, 4, 6), np.eye(4)), np.int16)
         ...     def read(self, start, stop):
         ...         planes = np.arange(start, stop, dtype=np.int16)
         ...         return np.broadcast_to(planes, (4, 4, stop - start))
-        ...     def close(self):
-        ...         pass
+        >>> with Ramp() as planes:
+        ...     int(planes.read(2, 3).max())
+        2
         >>> gather(Ramp()).data[0, 0].tolist()
         [0, 1, 2, 3, 4, 5]
     """
@@ -61,7 +63,16 @@ class PlaneSource(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, where one is held open."""
+        return
+
+    def __enter__(self) -> Self:
+        """Give the source."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
 
 
 class PlaneFile(Protocol):
@@ -85,7 +96,7 @@ class PlaneFile(Protocol):
         """Write stored numbers ``(X, Y, planes)`` behind those that are there."""
 
 
-class MemoryPlanes:
+class MemoryPlanes(PlaneSource):
     """A volume that is in memory already; see :class:`PlaneSource`.
 
     Args:
@@ -110,9 +121,6 @@ class MemoryPlanes:
     def read(self, start: int, stop: int) -> Array:
         """A view of the planes."""
         return self._data[:, :, start:stop]
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 def header_of(
@@ -150,10 +158,8 @@ def gather(source: PlaneSource) -> Volume:
         >>> int(gather(MemoryPlanes(scan)).data.sum())
         96
     """
-    try:
+    with closing(source):
         return source.header.replace(data=source.read(0, source.header.shape[2]))
-    finally:
-        source.close()
 
 
 def chunks(source: PlaneSource) -> Iterator[tuple[int, Array]]:

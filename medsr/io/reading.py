@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from medsr.volume import Volume
 def open_planes(
     path: Path, *, series: str | None = None, allow: Collection[str] = (), whole: bool = False
 ) -> PlaneSource:
-    """Open a scan whose planes are read by and by.
+    """Open a scan whose planes are read by and by, to be closed in the end, as ``with`` does.
 
     Args:
         path: As for :func:`load`.
@@ -210,9 +210,8 @@ def list_volumes(path: str | Path, *, allow: Collection[str] = ()) -> tuple[List
 
 def _header_of(path: Path, format: Format) -> PlaneSource:
     """A scan of which no voxel will be read, in a format that holds one volume a file."""
-    source = format.load().open(path, series=None, allow=NOTHING, whole=False)
-    source.close()
-    return source
+    with closing(format.load().open(path, series=None, allow=NOTHING, whole=False)) as source:
+        return source
 
 
 def _with_range(

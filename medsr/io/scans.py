@@ -13,7 +13,7 @@ from typing import Literal
 
 from medsr.errors import InputError
 from medsr.io.foreign import is_lost_link
-from medsr.io.formats import by_name_of, suffix_of
+from medsr.io.formats import FOLDERS, by_name_of, special_folder, suffix_of
 from medsr.io.walk import walk
 from medsr.volume import SourceFormat
 
@@ -27,7 +27,7 @@ class FoundScan:
 
     Args:
         name: its path relative to that folder, with forward slashes; "." for the folder itself.
-        path: the file, DICOM folder or archive, for :func:`medsr.io.load`.
+        path: the file, folder or archive, for :func:`medsr.io.load`.
         format: kind of file.
         series: SeriesInstanceUID of its first slice, for DICOM; "" where that cannot be told.
         kind: "file", "folder" or "archive"; "damaged" for what cannot be read as it is (a DICOM
@@ -81,7 +81,8 @@ def count_scans(
         if scan.kind in ("damaged", "segmentation"):
             damaged |= scan.kind == "damaged"
             continue
-        if scan.kind != "folder" or (first is not None and scan.series != first.series):
+        is_series = scan.kind == "folder" and scan.format == FOLDERS
+        if not is_series or (first is not None and scan.series != first.series):
             return "several"
         first = scan
     return "one" if damaged or first is not None else "none"
@@ -93,6 +94,11 @@ def _walk(folder: Path, leave_out: Sequence[Path]) -> Iterator[FoundScan]:
     closed -= {folder.resolve(), *folder.resolve().parents}  # these would leave nothing
     unreadable: list[str] = []
     for here, folders, names in walk(folder, onerror=lambda e: unreadable.append(e.filename)):
+        special = special_folder(here)
+        if special is not None:
+            folders.clear()
+            yield FoundScan(_name(here, folder), here, special.name, kind="folder")
+            continue
         folders[:] = [name for name in folders if _is_open(here / name, closed)]
         files = [here / name for name in names if not name.startswith(".")]
         others = [file for file in files if suffix_of(file) is None]

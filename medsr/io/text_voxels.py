@@ -27,7 +27,7 @@ from medsr.io.allow import Allowance
 from medsr.io.checks import BZIP2, DEFLATE, check_claimed_bytes
 from medsr.io.compressed import Compressor
 from medsr.io.dicom.options import DicomOptions
-from medsr.io.planes import PlaneFile, header_of
+from medsr.io.planes import PlaneFile, PlaneSource, header_of
 from medsr.io.scaling import Scaling, ValueRange, dequantise, find_scaling, type_without_slope
 from medsr.io.text_header import TextHeader
 from medsr.types import Array
@@ -39,7 +39,7 @@ _STEP_BYTES = 1 << 20
 _START_OF_STREAM = {"deflate": b"\x1f\x8b", "bzip2": b"BZh"}
 
 
-class TextPlanes:
+class TextPlanes(PlaneSource):
     """An NRRD or MetaImage file; see :class:`medsr.io.planes.PlaneSource`.
 
     Planes of packed voxels cannot be had without those before, so all are unpacked at the first

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -21,7 +21,7 @@ from medsr.errors import OutputFormatError
 from medsr.io.atomic import atomic_file, atomic_folder, check_output, check_replaceable
 from medsr.io.checks import FINITE, check_finite
 from medsr.io.dicom.options import DEFAULTS, DicomOptions
-from medsr.io.formats import Codec, Format, by_name_of, find, suffix_of, table
+from medsr.io.formats import FOLDERS, Codec, Format, by_name_of, find, format_of, suffix_of, table
 from medsr.io.planes import CHUNK_BYTES, PlaneFile
 from medsr.io.scaling import Scaling, ValueRange, range_of, source_of
 from medsr.io.source_files import check_apart
@@ -155,7 +155,7 @@ def creating(
     chosen = _check_place(like, path, overwrite=overwrite, format=format)
     placing: AbstractContextManager[Path]
     if chosen.is_folder:
-        placing = atomic_folder(path, overwrite=overwrite, replaceable=_is_dicom_name)
+        placing = atomic_folder(path, overwrite=overwrite, replaceable=_replaceable(chosen, path))
     else:
         placing = atomic_file(path, overwrite=overwrite, suffix=chosen.suffix_for(path))
     with placing as place:
@@ -294,9 +294,9 @@ def output_format(path: str | Path, *, format: SourceFormat | None = None) -> So
             return format
         if _LOOKS_LIKE_SUFFIX.search(path.name.lower()) and not path.is_dir():
             raise OutputFormatError(_unknown_output(path))
-        return next(known.name for known in table().values() if known.is_folder)
+        return find(FOLDERS).name
     named = by_name_of(path)
-    if named is None or suffix not in named.written:
+    if named is None or suffix not in named.endings:
         raise OutputFormatError(_unknown_output(path))
     if format is not None and format != named.name:
         raise OutputFormatError(
@@ -332,9 +332,9 @@ def name_output(path: Path, format: SourceFormat | None) -> Path:
         >>> name_output(Path("sharp.nii"), "nifti").name, name_output(Path("sharp"), "dicom").name
         ('sharp.nii', 'sharp')
     """
-    if format is None or suffix_of(path) is not None or find(format).is_folder:
+    if format is None or suffix_of(path) is not None:
         return path
-    return path.with_name(path.name + find(format).written[0])
+    return path.with_name(path.name + "".join(find(format).endings[:1]))
 
 
 def _check_place(
@@ -387,7 +387,7 @@ def check_writable(
     chosen = find(output_format(path, format=format))
     chosen.load().check_writable(volume, dicom)
     if chosen.is_folder:
-        check_replaceable(Path(path), _is_dicom_name)
+        check_replaceable(Path(path), _replaceable(chosen, Path(path)))
 
 
 def _unknown_range() -> tuple[float, float]:
@@ -397,6 +397,14 @@ def _unknown_range() -> tuple[float, float]:
 def _unknown_output(path: Path) -> str:
     endings = ", ".join(suffix for known in table().values() for suffix in known.written)
     return f"{path}: cannot write this format; use {endings}, or a plain name for a DICOM folder"
+
+
+def _replaceable(chosen: Format, path: Path) -> Callable[[Path], bool]:
+    """Whether an entry of a folder may go when a result replaces the folder."""
+    if chosen.name == FOLDERS:
+        return _is_dicom_name
+    is_of_format = path.is_dir() and format_of(path) == chosen
+    return lambda entry: is_of_format
 
 
 def _is_dicom_name(entry: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from medsr import io
@@ -46,7 +47,9 @@ def test_parts_are_those_of_the_whole(
     np.testing.assert_allclose(whole.geometry.affine, AFFINE, atol=1e-5)
     assert formats.format_of(path) == known
     assert count_voxels(path) == whole.data.size
-    source = open_planes(path)
+    with open_planes(path) as source:
+        np.testing.assert_array_equal(source.read(0, 2), whole.data[:, :, :2])
+    assert str(path) not in {file.path for file in psutil.Process().open_files()}
     header = source.header
     assert header.geometry == whole.geometry
     assert header.source is not None

@@ -11,10 +11,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medsr import io
 from medsr.cli.main import main
 from medsr.degrade import DEGRADATIONS, build_degradation
 from medsr.distill.catalogue import catalogue
 from medsr.distill.terms import TERMS
+from medsr.errors import OutputExistsError
+from medsr.infer.folder_jobs import output_names
+from medsr.io import formats
+from medsr.io.scans import count_scans, find_scans
 from medsr.model import SRModel
 from medsr.networks import NETWORKS, build_network
 from medsr.plugins import Registry
@@ -68,7 +73,77 @@ class ToyTerm(Term):
 class ToySlices(SliceProfile):
     """Slices that are a toy."""
 '''
+FORMAT = '''
+"""Folders (.pile) of a header, and voxels in a file of their own; told by the header."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from medsr.geometry import Geometry
+from medsr.io.formats import Format
+from medsr.io.planes import PlaneSource, header_of
+from medsr.io.scaling import dequantise, find_scaling, type_without_slope
+from medsr.volume import Source
+
+
+class Pile(PlaneSource):
+    def __init__(self, path):
+        self.path, fields = path, json.loads((path / "pile.json").read_text())
+        self.dtype = np.dtype(fields["dtype"])
+        grid = Geometry(tuple(fields["shape"]), np.array(fields["affine"], float))
+        native = dequantise(np.zeros((1, 1, 1), self.dtype), 1.0, 0.0).dtype
+        self.header = header_of(grid, native, source=Source("pile", path, self.dtype))
+
+    def read(self, start, stop):
+        voxels = np.fromfile(self.path / "voxels", self.dtype)
+        raw = voxels.reshape(self.header.shape, order="F")
+        return dequantise(raw[:, :, start:stop], 1.0, 0.0)
+
+
+class PileFile:
+    def __init__(self, stream):
+        self.stream = stream
+
+    def append(self, stored):
+        self.stream.write(stored.tobytes(order="F"))
+
+
+class PileCodec:
+    def open(self, path, *, series, allow, whole):
+        return Pile(path)
+
+    def companions(self, path):
+        return [path / "pile.json", path / "voxels"]
+
+    def scaling(self, source, value_range):
+        return find_scaling(value_range, type_without_slope(source, value_range))
+
+    def check_writable(self, volume, dicom):
+        pass
+
+    @contextmanager
+    def create(self, like, path, scaling, derivation, dicom):
+        path.mkdir(exist_ok=True)
+        affine = like.geometry.affine.tolist()
+        header = {"shape": like.shape, "affine": affine, "dtype": scaling.dtype.str}
+        (path / "pile.json").write_text(json.dumps(header))
+        with (path / "voxels").open("wb") as stream:
+            yield PileFile(stream)
+
+
+def is_pile(path):
+    return (path / "pile.json").is_file()
+
+
+PILE = Format("pile", (".pile",), (), "toy_pile:CODEC", recognise="toy_pile:is_pile")
+CODEC = PileCodec()
+'''
 ENTRY_POINTS = """
+[medsr.formats]
+pile = toy_pile:PILE
 [medsr.networks]
 ToyNet3D = toy_medsr:ToyNet
 [medsr.degradations]
@@ -84,7 +159,11 @@ TOYS: list[tuple[Registry, str]] = [  # type: ignore[type-arg]
 
 
 def forget() -> None:
-    sys.modules.pop("toy_medsr", None)
+    for module in ("toy_medsr", "toy_pile"):
+        sys.modules.pop(module, None)
+    formats._add_entry_points.cache_clear()
+    formats._import.cache_clear()
+    formats._TABLE.pop("pile", None)
     for registry, name in TOYS:
         if name in registry:
             registry.pop(name)
@@ -98,6 +177,7 @@ def toys(
     site = tmp_path / "site"
     site.mkdir()
     (site / "toy_medsr.py").write_text(CODE, encoding="utf-8")
+    (site / "toy_pile.py").write_text(FORMAT, encoding="utf-8")
     monkeypatch.syspath_prepend(site)
     forget()
     if request.param == "installed":
@@ -107,9 +187,11 @@ def toys(
         (info / "entry_points.txt").write_text(ENTRY_POINTS, encoding="utf-8")
     else:
         from toy_medsr import ToyNet, ToyTerm  # type: ignore[import-not-found]
+        from toy_pile import PILE  # type: ignore[import-not-found]
 
         NETWORKS.register("ToyNet3D", small={"width": 16})(ToyNet)
         TERMS.register("toy_means")(ToyTerm)
+        formats.register(PILE)
     yield
     forget()
 
@@ -163,6 +245,41 @@ class TestToys:
         with pytest.raises(ModelError, match="width is 'wide'"):
             build_network("ToyNet3D", (1, 1, 2), width="wide")
         assert build_network("ToyNet3D", (1, 1, 2), width=32).halo == (2, 2, 2)
+
+    def test_a_folder_is_of_the_format_that_knows_it(self, world: Path, tmp_path: Path) -> None:
+        scan = io.load(world / "0.nii.gz", modality="MR")
+        pile = io.save(scan, tmp_path / "scan.pile")
+        unnamed = io.save(scan, tmp_path / "unnamed", format="pile")
+        for folder in (pile, unnamed):
+            assert formats.format_of(folder).name == "pile"
+            np.testing.assert_array_equal(io.load(folder).data, scan.data)
+            assert io.inspect(folder).format == "pile"
+        (tmp_path / "dicom").mkdir()
+        assert formats.format_of(tmp_path / "dicom").name == "dicom"
+
+    def test_its_folders_are_scans_of_a_folder(self, world: Path, tmp_path: Path) -> None:
+        scan = io.load(world / "0.nii.gz", modality="MR")
+        for name in ("a.pile", "b"):
+            io.save(scan, tmp_path / name, format="pile")
+        kinds = [(found.name, found.format, found.kind) for found in find_scans(tmp_path)]
+        assert kinds == [("a.pile", "pile", "folder"), ("b", "pile", "folder")]
+        assert count_scans(tmp_path) == "several"
+        assert count_scans(tmp_path / "b") == "one"
+        assert output_names(find_scans(tmp_path), "nifti") == ["a.nii.gz", "b.nii.gz"]
+        assert output_names(find_scans(tmp_path), None) == ["a.pile", "b"]
+
+    def test_a_result_is_such_a_folder(self, world: Path, tmp_path: Path) -> None:
+        scan, fine = io.load(world / "0.nii.gz", modality="MR"), tmp_path / "fine.pile"
+        coarse = io.save(scan, tmp_path / "coarse.pile")
+        call = ["upscale", str(coarse), str(fine), "--modality", "mr", "--model", "mr-z4"]
+        assert main([*call, "--quiet"]) == 0
+        assert io.load(fine).data.size > scan.data.size
+        assert main([*call, "--quiet", "--overwrite"]) == 0  # what is of the format may go
+        (tmp_path / "notes.pile").mkdir()
+        (tmp_path / "notes.pile" / "diary.txt").write_text("kept")
+        with pytest.raises(OutputExistsError):
+            io.save(scan, tmp_path / "notes.pile")
+        assert (tmp_path / "notes.pile" / "diary.txt").read_text() == "kept"
 
 
 def test_a_package_that_does_not_load_is_left_out_of_the_catalogue(

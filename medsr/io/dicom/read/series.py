@@ -34,14 +34,14 @@ from medsr.io.dicom.read.pixels import (
 from medsr.io.dicom.read.reference import CommonAttributes
 from medsr.io.dicom.read.stack import Stack
 from medsr.io.inspection import Inspection, ListedVolume, describe
-from medsr.io.planes import header_of
+from medsr.io.planes import PlaneSource, header_of
 from medsr.types import Array
 from medsr.volume import Source
 
 _LENIENT: frozenset[Allowance] = frozenset({"few-slices"})
 
 
-class DicomPlanes:
+class DicomPlanes(PlaneSource):
     """A stack of slices; see :class:`medsr.io.planes.PlaneSource`.
 
     Every file is decoded once when the stack is opened, since what the slices have in common and
@@ -97,9 +97,6 @@ class DicomPlanes:
         first, behind = (start, stop) if regridding is None else regridding.needed(start, stop)
         planes = (plane for _, plane in stored_planes(self._stack.slices[first:behind]))
         return self._values(planes, start, stop, self._stored).astype(self._native, copy=False)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     @property
     def _stored(self) -> np.dtype[Any]:
