@@ -25,7 +25,7 @@ from typing import Any
 
 from medsr.evaluate import markdown
 from medsr.evaluate.card import read_precision, score_section
-from medsr.evaluate.report.reading import Evaluation, interval, text
+from medsr.evaluate.report.reading import ReportData, interval, text
 from medsr.evaluate.report.rivals import gain
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,9 +88,9 @@ def there(name: str) -> bool:
     return (BENCHMARKS / "evaluation" / f"{name}.json").is_file()
 
 
-def evaluation(name: str) -> Evaluation:
+def evaluation(name: str) -> ReportData:
     """An evaluation of the shipped models."""
-    return Evaluation(read(BENCHMARKS / "evaluation" / f"{name}.json"))
+    return ReportData(read(BENCHMARKS / "evaluation" / f"{name}.json"))
 
 
 def scored(name: str) -> str:

@@ -14,10 +14,11 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from medsr.benchmark.arms import LONGER, REFERENCE
 from medsr.evaluate.results.intervals import bootstrap_interval, t_interval
-from medsr.evaluate.results.patients import means
+from medsr.evaluate.results.patients import mean_by
 
 LEVEL = 0.95
 
@@ -27,7 +28,7 @@ Scores = dict[str, float]
 
 def by_patient(rows: Sequence[Mapping[str, Any]]) -> Scores:
     """Return the mean PSNR of every patient, dB."""
-    return means((row["patient_id"], row["psnr"]) for row in rows)
+    return mean_by(pd.DataFrame(rows), "patient_id", value="psnr")
 
 
 def summarise(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

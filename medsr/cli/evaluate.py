@@ -202,7 +202,7 @@ def _print_summary(results: Results) -> None:
     from medsr.evaluate.metrics.catalogue import describe
     from medsr.evaluate.report.answers import answers
     from medsr.evaluate.report.headline import lede, title, warnings
-    from medsr.evaluate.report.reading import Evaluation as Reading
+    from medsr.evaluate.report.reading import ReportData as Reading
 
     means = results.found["statistics"]["means"]
     shown = [name for name in _SHOWN if any(name in row for row in means.values())]

@@ -14,7 +14,7 @@ from typing import Any
 
 from medsr.errors import CohortError
 from medsr.evaluate import markdown
-from medsr.evaluate.report.reading import Evaluation
+from medsr.evaluate.report.reading import ReportData
 from medsr.evaluate.results.table import REFERENCE_METHOD
 from medsr.infer.choose import hazards
 from medsr.model import ModelSpec
@@ -221,7 +221,7 @@ def _score_tables(results: Mapping[str, Any], label: str, undistilled: str | Non
     if "statistics" not in results:
         shown = ("linear", REFERENCE_METHOD, label, undistilled)
         return [score_table(results, [m for m in results["summary"] if m in shown]).rstrip()]
-    of = Evaluation(results)
+    of = ReportData(results)
     method = of.method(label)
     rival = of.rival(method, of.primary)
     chosen = {of.reference, label, undistilled, None if rival is None else rival.name}

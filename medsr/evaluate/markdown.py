@@ -13,8 +13,8 @@ from typing import Any
 from medsr.evaluate.report.answers import answers
 from medsr.evaluate.report.headline import lede, title
 from medsr.evaluate.report.reading import (
-    Evaluation,
     Method,
+    ReportData,
     finite,
     interval,
     number,
@@ -43,7 +43,7 @@ def name(method: Method) -> str:
     return f"`{method.title}`" if method.learned else method.title
 
 
-def who(of: Evaluation) -> str:
+def who(of: ReportData) -> str:
     """``6 patients, 7 scans, 21 rows``, and what the rows are."""
     cohort, rows = of.cohort, len({(r["scan_id"], r["axis"]) for r in of.rows})
     scans = len({r["scan_id"] for r in of.rows})
@@ -55,7 +55,7 @@ def who(of: Evaluation) -> str:
     return f"{words}; {_count(left_out, 'scan')} could not be scored along any axis"
 
 
-def scores(of: Evaluation, methods: Sequence[Method] | None = None) -> str:
+def scores(of: ReportData, methods: Sequence[Method] | None = None) -> str:
     """Means over patients with intervals, one line a method."""
     metrics = [metric for metric in _COLUMNS if metric in of.metrics]
     heads = [", ".join(filter(None, (of.info(m).label, _unit(of, m)))) for m in metrics]
@@ -71,7 +71,7 @@ def scores(of: Evaluation, methods: Sequence[Method] | None = None) -> str:
     return table(["Method", *heads], lines)
 
 
-def compared_with_rivals(of: Evaluation) -> str:
+def compared_with_rivals(of: ReportData) -> str:
     """What every model gains over its best rival and over the reference, one item each."""
     items = []
     for method in of.learned:
@@ -85,14 +85,14 @@ def compared_with_rivals(of: Evaluation) -> str:
     return "\n".join(items)
 
 
-def in_short(of: Evaluation) -> str:
+def in_short(of: ReportData) -> str:
     """The report's headline and its answer on small lesions, as list items."""
     items = [f"**{title(of)}.** {lede(of)}"]
     items += [a.detail for a in answers(of) if "small lesions" in a.question]
     return "\n".join(f"- {item}" for item in items)
 
 
-def lesions(of: Evaluation, methods: Sequence[Method] | None = None) -> str:
+def lesions(of: ReportData, methods: Sequence[Method] | None = None) -> str:
     """What is left of lesions by diameter and method, means over kinds of contrast."""
     summary: Mapping[str, Any] = (of.data.get("lesions") or {}).get("summary") or {}
     shown = [m for m in (of.methods if methods is None else methods) if m.name in summary]
@@ -107,7 +107,7 @@ def lesions(of: Evaluation, methods: Sequence[Method] | None = None) -> str:
     return table(["Diameter", "Method", *heads], lines)
 
 
-def regions(of: Evaluation, method: Method | None = None) -> str:
+def regions(of: ReportData, method: Method | None = None) -> str:
     """What a model (the first by default) and its best rival reach in each region of the body.
 
     Empty where the results know no regions.
@@ -136,7 +136,7 @@ def regions(of: Evaluation, method: Method | None = None) -> str:
     return table([*head, "difference", "better for"], lines)
 
 
-def by_scan(of: Evaluation) -> str:
+def by_scan(of: ReportData) -> str:
     """The reference, and what the best rival and the models gain over it, scan by scan.
 
     The axes of a scan are averaged; where there are several, the least gain of one follows.
@@ -163,7 +163,7 @@ def by_scan(of: Evaluation) -> str:
     return table([*head, *(name(method) for method in shown)], lines)
 
 
-def gains_by_kind(kinds: Mapping[str, Evaluation], models: Sequence[str]) -> str:
+def gains_by_kind(kinds: Mapping[str, ReportData], models: Sequence[str]) -> str:
     """Gains of models over the reference on several kinds of low resolution.
 
     Args:
@@ -188,7 +188,7 @@ def gains_by_kind(kinds: Mapping[str, Evaluation], models: Sequence[str]) -> str
     return table([*head, *(c for model in there for c in (f"`{model}`", "rows below"))], lines)
 
 
-def _below(of: Evaluation, model: str) -> str:
+def _below(of: ReportData, model: str) -> str:
     base = {(r["scan_id"], r["axis"]): r for r in of.rows if r["method"] == of.reference}
     steps = [
         of.info(of.primary).key(row[of.primary])
@@ -199,7 +199,7 @@ def _below(of: Evaluation, model: str) -> str:
     return f"{sum(step < 0 for step in steps)} of {len(steps)}"
 
 
-def _gained(of: Evaluation, found: Gain) -> str:
+def _gained(of: ReportData, found: Gain) -> str:
     step = text(found.difference, 2, signed=True)
     bounds = interval(found.bounds, 2, signed=True)
     words = f"{step} {found.info.unit}{f' ({bounds})' if bounds else ''}, better for {found.better}"
@@ -211,7 +211,7 @@ def _gained(of: Evaluation, found: Gain) -> str:
     return words
 
 
-def _teacher(of: Evaluation, entry: Mapping[str, Any]) -> str:
+def _teacher(of: ReportData, entry: Mapping[str, Any]) -> str:
     bounds = interval(_ends(entry), 2, signed=True) or "no interval"
     known = entry.get("non_inferior")
     found = "not tested" if known is None else "non-inferior" if known else "not shown"
@@ -233,7 +233,7 @@ def _kept(entries: Sequence[Mapping[str, Any]], size: float, key: str) -> float 
     return _mean([float(value) for value in found if finite(value)])
 
 
-def _unit(of: Evaluation, metric: str) -> str:
+def _unit(of: ReportData, metric: str) -> str:
     """The unit, which goes without saying where it is that of the scan."""
     unit = of.info(metric).unit
     return unit if unit in ("dB", "HU", "mm") else ""

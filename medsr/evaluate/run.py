@@ -16,7 +16,7 @@ from medsr.evaluate.consistency import consistency
 from medsr.evaluate.plan import Plan
 from medsr.evaluate.report import Case, check_report, write_pdf, write_report
 from medsr.evaluate.report.pdf import check_pdf
-from medsr.evaluate.report.reading import Evaluation as Reading
+from medsr.evaluate.report.reading import ReportData
 from medsr.evaluate.results import Results
 from medsr.evaluate.results.store import (
     PDF_FILE,
@@ -107,7 +107,7 @@ def shown(results: Results) -> tuple[tuple[str, str, str], ...]:
 
 def _rivals(results: Results) -> set[str]:
     """The methods that the models are set against in words."""
-    of = Reading(results.to_dict())
+    of = ReportData(results.to_dict())
     found = (of.rival(method, of.primary) for method in of.learned)
     return {rival.name for rival in found if rival is not None}
 

@@ -5,11 +5,13 @@ Rows of one patient are averaged first, so that a patient with many scans or axe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEASURES = (
     "contrast_kept",
@@ -51,36 +53,40 @@ def summarise(
         >>> entry["patients"], round(entry["contrast_kept"]["mean"], 3)
         (6, 0.9)
     """
-    kinds: dict[tuple[str, str, str, float], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        key = (row["method"], row["tissue"], row["contrast"], float(row["diameter_mm"]))
-        kinds.setdefault(key, []).append(row)
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
     found: dict[str, list[dict[str, Any]]] = {}
-    for (method, tissue, contrast, diameter), group in kinds.items():
+    if table.empty:
+        return found
+    kinds = ["method", "tissue", "contrast", "diameter_mm"]
+    for (method, tissue, contrast, diameter), lines in table.groupby(kinds, sort=False):
         entry: dict[str, Any] = {
-            "diameter_mm": diameter,
+            "diameter_mm": float(diameter),
             "contrast": contrast,
             "tissue": tissue,
-            "lesions": len(group),
-            "patients": len({row["patient_id"] for row in group}),
+            "lesions": len(lines),
+            "patients": int(lines["patient_id"].nunique()),
         }
         for measure in MEASURES:
-            entry[measure] = _interval(_by_patient(group, measure), resamples, seed)
+            entry[measure] = _interval(_by_patient(lines, measure), resamples, seed)
         found.setdefault(method, []).append(entry)
     for entries in found.values():
         entries.sort(key=lambda e: (e["tissue"], _number(e["contrast"]), e["diameter_mm"]))
     return found
 
 
-def _by_patient(rows: Sequence[Mapping[str, Any]], measure: str) -> list[float]:
-    """A mean for every patient that has a value."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        value = row.get(measure)
-        if value is not None and math.isfinite(value):
-            values.setdefault(row["patient_id"], []).append(float(value))
+def _by_patient(lines: pd.DataFrame, measure: str) -> list[float]:
+    """A mean for every patient that has a value, sorted by patient."""
+    from medsr.evaluate.results.patients import mean_by
+
+    if measure not in lines:
+        return []
+    values = lines.assign(**{measure: lines[measure].astype(float)})
+    finite = values[np.isfinite(values[measure])]
     # NumPy's sum: the bootstrap of few patients hangs on the last bit of their means.
-    return [float(np.mean(values[patient])) for patient in sorted(values)]
+    means = mean_by(finite, "patient_id", value=measure, mean=lambda v: float(np.mean(v)))
+    return [means[patient] for patient in sorted(means)]
 
 
 def _interval(values: Sequence[float], resamples: int, seed: int) -> dict[str, float | None]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medsr.evaluate.report.reading import (
-    Evaluation,
     Method,
+    ReportData,
     finite,
     interval,
     number,
@@ -40,7 +40,7 @@ class Answer:
     tone: str
 
 
-def answers(of: Evaluation) -> list[Answer]:
+def answers(of: ReportData) -> list[Answer]:
     """What a reviewer asks, answered from whatever the data hold."""
     found = [_for_whom(of), _lesions(of), _non_inferior(of), _misleading(of)]
     return [answer for answer in found if answer is not None]
@@ -51,7 +51,7 @@ def share(part: float) -> str:
     return f"{text(100 * part, 0)} %"
 
 
-def _for_whom(of: Evaluation) -> Answer | None:
+def _for_whom(of: ReportData) -> Answer | None:
     lead = of.lead
     if lead is None or not of.rivals(lead):
         return None
@@ -75,7 +75,7 @@ def _for_whom(of: Evaluation) -> Answer | None:
     )
 
 
-def _best_for(of: Evaluation, method: Method) -> tuple[int, int]:
+def _best_for(of: ReportData, method: Method) -> tuple[int, int]:
     """For how many patients a method is better than all its rivals, and of how many."""
     info, mine = of.info(of.primary), of.per_patient(method.name, of.primary)
     others = [of.per_patient(rival.name, of.primary) for rival in of.rivals(method)]
@@ -88,7 +88,7 @@ def _best_for(of: Evaluation, method: Method) -> tuple[int, int]:
     return len(best), len(scored)
 
 
-def _lesions(of: Evaluation) -> Answer | None:
+def _lesions(of: ReportData) -> Answer | None:
     lead = of.lead
     mine = None if lead is None else kept(of, lead)
     if mine is None:
@@ -111,7 +111,7 @@ def _lesions(of: Evaluation) -> Answer | None:
     return Answer(question, f"{share(mine.contrast)} kept", words, tone)
 
 
-def _beside(of: Evaluation, mine: Kept, theirs: Kept) -> str:
+def _beside(of: ReportData, mine: Kept, theirs: Kept) -> str:
     """How the best rival does, and by how much the method is ahead of it or behind."""
     bounds = kept_difference(of, mine, theirs)
     points = None if bounds is None else [100 * end for end in bounds]
@@ -123,7 +123,7 @@ def _beside(of: Evaluation, mine: Kept, theirs: Kept) -> str:
     )
 
 
-def _non_inferior(of: Evaluation) -> Answer | None:
+def _non_inferior(of: ReportData) -> Answer | None:
     entries = of.statistics.get("non_inferiority") or []
     if not entries:
         return None
@@ -143,7 +143,7 @@ def _non_inferior(of: Evaluation) -> Answer | None:
     )
 
 
-def _misleading(of: Evaluation) -> Answer | None:
+def _misleading(of: ReportData) -> Answer | None:
     lead = of.lead
     rival = None if lead is None else of.rival(lead, of.primary)
     if lead is None or rival is None or gain(of, lead, rival, of.primary) is None:

@@ -1,6 +1,6 @@
 """Plots of means: forests of one metric, and dots of several metrics of one kind side by side.
 
-Every plot takes the :class:`Evaluation` and returns a :class:`Plot`, or None where the data have
+Every plot takes the :class:`ReportData` and returns a :class:`Plot`, or None where the data have
 nothing to show. Patients, lesions and comparisons are plotted in ``figures_detail``.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from medsr.evaluate.report.palette import colour, follow_theme, marker, placeholder
-from medsr.evaluate.report.reading import Estimate, Evaluation, Method, decimals, interval, text
+from medsr.evaluate.report.reading import Estimate, Method, ReportData, decimals, interval, text
 from medsr.evaluate.report.svg import Canvas, Plot, canvas, inline, require_matplotlib
 
 ROW = 25
@@ -32,7 +32,7 @@ class Pen:
         fixed: Draw in the light theme's colours, for print.
     """
 
-    of: Evaluation
+    of: ReportData
     fixed: bool = False
 
     def finish(self, drawn: Canvas, title: str, alt: str, *, key: str, note: str = "") -> Plot:
@@ -131,7 +131,7 @@ def grouped(
         )
 
 
-def swatch(of: Evaluation, method: Method, *, fixed: bool = False) -> Markup:
+def swatch(of: ReportData, method: Method, *, fixed: bool = False) -> Markup:
     """Draw a method's marker in its accent, as a small picture for legends and tables."""
     require_matplotlib()
     from matplotlib.markers import MarkerStyle

@@ -13,8 +13,8 @@ from medsr.evaluate.report.figures import FOOT, ROW, Pen, clip, few_ticks, rows
 from medsr.evaluate.report.palette import colour, marker, placeholder
 from medsr.evaluate.report.reading import (
     Estimate,
-    Evaluation,
     Method,
+    ReportData,
     decimals,
     finite,
     interval,
@@ -266,7 +266,7 @@ def lesions(pen: Pen, quantity: str, kind: Kind, *, key: str) -> Plot | None:
         return pen.finish(drawn, title, alt, key=key, note="100 % is the truth")
 
 
-def lesion_kinds(of: Evaluation) -> list[Kind]:
+def lesion_kinds(of: ReportData) -> list[Kind]:
     """Kinds of lesions, in the data's order."""
     summary: Mapping[str, Any] = (of.data.get("lesions") or {}).get("summary") or {}
     return list(dict.fromkeys(_kind(entry) for entries in summary.values() for entry in entries))
@@ -279,7 +279,7 @@ def _kind(entry: Mapping[str, Any]) -> Kind:
     return (words, f"in {tissue}" if tissue else "")
 
 
-def _kept(of: Evaluation, method: Method, quantity: str, kind: Kind) -> dict[float, Estimate]:
+def _kept(of: ReportData, method: Method, quantity: str, kind: Kind) -> dict[float, Estimate]:
     """Percent of the truth by diameter, with intervals where there are any."""
     summary: Mapping[str, Any] = (of.data.get("lesions") or {}).get("summary") or {}
     points = {}

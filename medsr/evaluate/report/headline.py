@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medsr.evaluate.report.answers import share
-from medsr.evaluate.report.reading import Evaluation, Method, decimals, interval, text, with_unit
+from medsr.evaluate.report.reading import Method, ReportData, decimals, interval, text, with_unit
 from medsr.evaluate.report.rivals import Gain, against_rival, amount, gain, kept, kept_best
 
 FEW_PATIENTS = 6
@@ -28,7 +28,7 @@ class Figure:
     tone: str = ""
 
 
-def title(of: Evaluation) -> str:
+def title(of: ReportData) -> str:
     """The headline."""
     lead = of.lead
     if lead is None:
@@ -49,7 +49,7 @@ def title(of: Evaluation) -> str:
     return f"{lead.title} is {how} than {rival} in {count} of {found.patients} patients"
 
 
-def lede(of: Evaluation) -> str:
+def lede(of: ReportData) -> str:
     """One to three sentences under the headline: by how much, how sure, against whom."""
     lead = of.lead
     if lead is None:
@@ -83,7 +83,7 @@ def lede(of: Evaluation) -> str:
     return words + _against(of, lead, found)
 
 
-def key_figures(of: Evaluation) -> list[Figure]:
+def key_figures(of: ReportData) -> list[Figure]:
     """Up to five figures for the top of the page, each against the best rival by its metric."""
     lead = of.lead
     if lead is None:
@@ -103,7 +103,7 @@ def key_figures(of: Evaluation) -> list[Figure]:
     return [*figures, *([lesions] if lesions is not None else [])]
 
 
-def warnings(of: Evaluation) -> list[str]:
+def warnings(of: ReportData) -> list[str]:
     """What to keep in mind before believing any of it."""
     found = [str(words) for words in of.data.get("warnings") or []]
     if of.patients == 1:
@@ -134,7 +134,7 @@ def warnings(of: Evaluation) -> list[str]:
     return found
 
 
-def _against(of: Evaluation, lead: Method, found: Gain) -> str:
+def _against(of: ReportData, lead: Method, found: Gain) -> str:
     """Why this rival, and what the gain over the usual reference is."""
     others = len(of.rivals(lead))
     words = ""
@@ -150,7 +150,7 @@ def _against(of: Evaluation, lead: Method, found: Gain) -> str:
     return words
 
 
-def _figure(of: Evaluation, found: Gain) -> Figure:
+def _figure(of: ReportData, found: Gain) -> Figure:
     digits = max(1, decimals([0.0, found.difference]) - 1)
     value = with_unit(text(found.difference, digits, signed=True), found.info.unit)
     bounds = interval(found.bounds, digits, signed=True)
@@ -169,7 +169,7 @@ def _patients(found: Gain) -> Figure:
     )
 
 
-def _sharper(of: Evaluation, found: Gain) -> Figure:
+def _sharper(of: ReportData, found: Gain) -> Figure:
     """Gain in resolution: so many mm finer, from what to what."""
     way = "finer" if found.wins else "coarser"
     label = f"{way} between slices" if of.through_plane else f"{way} detail"
@@ -186,7 +186,7 @@ def _sharper(of: Evaluation, found: Gain) -> Figure:
     return Figure(value, label, "; ".join(parts) or "no interval", found.tone)
 
 
-def _lesions(of: Evaluation, lead: Method) -> Figure | None:
+def _lesions(of: ReportData, lead: Method) -> Figure | None:
     mine = kept(of, lead)
     if mine is None:
         return None
@@ -200,7 +200,7 @@ def _lesions(of: Evaluation, lead: Method) -> Figure | None:
     )
 
 
-def _resolution(of: Evaluation, method: Method) -> Gain | None:
+def _resolution(of: ReportData, method: Method) -> Gain | None:
     metric = of.across("resolution")
     return None if metric is None else against_rival(of, method, metric)
 

@@ -28,7 +28,7 @@ from medsr.evaluate.report.figures import Pen
 from medsr.evaluate.report.figures_detail import non_inferiority
 from medsr.evaluate.report.palette import stylesheet, variables
 from medsr.evaluate.report.pictures import CasePictures, Picture, draw_case
-from medsr.evaluate.report.reading import Evaluation, Method, decimals, text
+from medsr.evaluate.report.reading import Method, ReportData, decimals, text
 from medsr.evaluate.report.regions import by_region
 from medsr.evaluate.report.sections import Section, plotted
 from medsr.evaluate.report.svg import require_matplotlib
@@ -155,7 +155,7 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
         False
     """
     environment = _environment()
-    of = Evaluation(data)
+    of = ReportData(data)
     pen = Pen(of, fixed=static)
     pictures = [draw_case(case, of) for case in cases]
     viewer = None if static else _viewer(cases, pictures, of)
@@ -254,7 +254,7 @@ def _looking(pictures: Sequence[CasePictures], *, static: bool) -> list[Section]
 
 
 def _viewer(
-    cases: Sequence[Case], pictures: Sequence[CasePictures], of: Evaluation
+    cases: Sequence[Case], pictures: Sequence[CasePictures], of: ReportData
 ) -> _Viewer | None:
     library = find_library() if cases else None
     if library is None:
@@ -274,12 +274,12 @@ def _viewer_note(viewer: _Viewer) -> str:
     )
 
 
-def _eyebrow(of: Evaluation) -> str:
+def _eyebrow(of: ReportData) -> str:
     facts = dict(tables.facts(of))
     return " · ".join(["Evaluation on held-out patients", facts.get("Task", ""), facts["Input"]])
 
 
-def _summary_note(of: Evaluation) -> str:
+def _summary_note(of: ReportData) -> str:
     if of.patients == 1:
         return "Values of one patient; bold is the best of a column. No interval can be given."
     words = "Means over patients (the rows of a patient are averaged first); bold is best."
@@ -288,13 +288,13 @@ def _summary_note(of: Evaluation) -> str:
     return words
 
 
-def _comparison_note(of: Evaluation) -> str:
+def _comparison_note(of: ReportData) -> str:
     settings = of.settings
     parts = [str(settings[key]) for key in ("test", "correction") if settings.get(key)]
     return ". ".join(parts) + "." if parts else ""
 
 
-def _downloads(data: Mapping[str, Any], of: Evaluation) -> list[_Download]:
+def _downloads(data: Mapping[str, Any], of: ReportData) -> list[_Download]:
     plain = json.dumps(data, indent=1, ensure_ascii=False)
     columns = list(dict.fromkeys(name for row in of.rows for name in row))
     table = io.StringIO(newline="")
@@ -315,7 +315,7 @@ def _downloads(data: Mapping[str, Any], of: Evaluation) -> list[_Download]:
     ]
 
 
-def _against(case: Case, of: Evaluation) -> tuple[str, str]:
+def _against(case: Case, of: ReportData) -> tuple[str, str]:
     """Titles of the methods whose error maps are laid over each other first."""
     lead = of.lead
     rival = None if lead is None else of.rival(lead, of.primary, case.results)
@@ -336,7 +336,7 @@ def _static_picture(picture: Picture, title: str, kind: str) -> Markup:
     return image.format(picture.uri, picture.alt, picture.width, picture.height, title, kind)
 
 
-def _colour(of: Evaluation, static: bool) -> Any:
+def _colour(of: ReportData, static: bool) -> Any:
     light = variables(of.methods)[0]
 
     def colour(method: Method) -> str:

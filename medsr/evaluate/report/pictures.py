@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsr.evaluate.report.cases import Case
-from medsr.evaluate.report.reading import Evaluation, text
+from medsr.evaluate.report.reading import ReportData, text
 from medsr.volume import Volume
 
 PIXELS = 460
@@ -109,7 +109,7 @@ class CasePictures:
     at_mm: tuple[float, float, float]
 
 
-def draw_case(case: Case, of: Evaluation) -> CasePictures:
+def draw_case(case: Case, of: ReportData) -> CasePictures:
     """Draw a case.
 
     Args:
@@ -201,7 +201,7 @@ class _Shown:
         centre: Sequence[float],
         truth: Volume,
         case: Case,
-        of: Evaluation,
+        of: ReportData,
         window: Window,
         high: float,
     ) -> None:
@@ -261,7 +261,7 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _scores(case: Case, of: Evaluation) -> dict[str, str]:
+def _scores(case: Case, of: ReportData) -> dict[str, str]:
     """The primary metric of each method for this case, as text."""
     info = of.info(of.primary)
     return {

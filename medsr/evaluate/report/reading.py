@@ -109,7 +109,7 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-class Evaluation:
+class ReportData:
     """The data of a ``results.json``, asked in the report's words.
 
     Args:
@@ -237,18 +237,18 @@ class Evaluation:
 
     def per_patient(self, method: str, metric: str) -> dict[str, float]:
         """A metric by patient; rows of a patient are averaged where statistics are missing."""
-        given = (self.statistics.get("per_patient") or {}).get(method)
-        if given is not None:
-            return {
-                str(patient): float(of[metric])
-                for patient, of in given.items()
-                if finite(of.get(metric))
-            }
-        return means(
-            (str(row["patient_id"]), float(row[metric]))
-            for row in self.rows
-            if row["method"] == method and finite(row.get(metric))
-        )
+        of_method = (self.statistics.get("per_patient") or {}).get(method)
+        if of_method is None:
+            return means(
+                (str(row["patient_id"]), float(row[metric]))
+                for row in self.rows
+                if row["method"] == method and finite(row.get(metric))
+            )
+        return {
+            str(patient): float(of[metric])
+            for patient, of in of_method.items()
+            if finite(of.get(metric))
+        }
 
     def comparison(self, method: str, against: str, metric: str) -> Mapping[str, Any] | None:
         """The paired comparison of two methods, if it was made."""

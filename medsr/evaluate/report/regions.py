@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medsr.evaluate.report.reading import Evaluation, Method, interval, number, text
+from medsr.evaluate.report.reading import Method, ReportData, interval, number, text
 from medsr.evaluate.report.tables import Cell, Heading, Line, Table
 
 Means = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def by_region(of: Evaluation) -> Table | None:
+def by_region(of: ReportData) -> Table | None:
     """One line a region; None where the manifest names none or no model was scored."""
     lead = of.lead
     entries = of.data.get("regions") or []
@@ -33,7 +33,7 @@ def by_region(of: Evaluation) -> Table | None:
     return Table(headings, tuple(_line(of, lead, entry) for entry in entries))
 
 
-def region_rival(of: Evaluation, method: Method, means: Means, metric: str) -> Method | None:
+def region_rival(of: ReportData, method: Method, means: Means, metric: str) -> Method | None:
     """The rival with the best mean in one region."""
     info = of.info(metric)
     known = {
@@ -52,7 +52,7 @@ def compared(entry: Mapping[str, Any], method: str, against: str) -> Mapping[str
     return None
 
 
-def _line(of: Evaluation, lead: Method, entry: Mapping[str, Any]) -> Line:
+def _line(of: ReportData, lead: Method, entry: Mapping[str, Any]) -> Line:
     means, metric = entry["means"], of.primary
     rival = region_rival(of, lead, means, metric)
     cells = [

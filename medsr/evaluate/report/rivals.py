@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from medsr.evaluate.report.reading import (
-    Evaluation,
     Info,
     Method,
+    ReportData,
     decimals,
     finite,
     interval,
@@ -23,7 +25,7 @@ from medsr.evaluate.report.reading import (
     with_unit,
 )
 from medsr.evaluate.results.intervals import bootstrap_interval
-from medsr.evaluate.results.patients import means
+from medsr.evaluate.results.patients import mean_by
 
 KEPT_WELL = 0.1
 """Loss of contrast of small lesions up to which a method is good at them, of 1."""
@@ -97,7 +99,7 @@ class Kept:
         return "bad" if self.loss >= HALF_LOST else "fair"
 
 
-def gain(of: Evaluation, method: Method, against: Method, metric: str) -> Gain | None:
+def gain(of: ReportData, method: Method, against: Method, metric: str) -> Gain | None:
     """Compare two methods; from the statistics, or from patients' means where there are none."""
     info = of.info(metric)
     found = of.comparison(method.name, against.name, metric)
@@ -127,13 +129,13 @@ def gain(of: Evaluation, method: Method, against: Method, metric: str) -> Gain |
     return Gain(info, method, against, mean, low, high, len(both), won, lost)
 
 
-def against_rival(of: Evaluation, method: Method, metric: str) -> Gain | None:
+def against_rival(of: ReportData, method: Method, metric: str) -> Gain | None:
     """Compare a method with the best of its rivals by that metric."""
     rival = of.rival(method, metric)
     return None if rival is None else gain(of, method, rival, metric)
 
 
-def amount(of: Evaluation, found: Gain) -> str:
+def amount(of: ReportData, found: Gain) -> str:
     """``+1.20 dB PSNR (95 % interval 0.9 to 1.4)``."""
     digits = max(1, decimals([0.0, found.difference]) - 1)
     value = with_unit(text(found.difference, digits, signed=True), found.info.unit)
@@ -142,7 +144,7 @@ def amount(of: Evaluation, found: Gain) -> str:
     return f"{value} {found.info.label}{sure}"
 
 
-def kept(of: Evaluation, method: Method) -> Kept | None:
+def kept(of: ReportData, method: Method) -> Kept | None:
     """What a method keeps of the smallest lesions; None where no lesion was put in."""
     summary: Mapping[str, Any] = (of.data.get("lesions") or {}).get("summary") or {}
     entries = summary.get(method.name) or []
@@ -165,28 +167,29 @@ def kept(of: Evaluation, method: Method) -> Kept | None:
     )
 
 
-def kept_best(of: Evaluation, mine: Kept) -> Kept | None:
+def kept_best(of: ReportData, mine: Kept) -> Kept | None:
     """The rival that keeps most of lesions of the same size."""
     found = [kept(of, other) for other in of.rivals(mine.method)]
     known = [k for k in found if k is not None and k.diameter_mm == mine.diameter_mm]
     return min(known, key=lambda k: k.loss) if known else None
 
 
-def kept_difference(of: Evaluation, mine: Kept, theirs: Kept) -> tuple[float, float] | None:
+def kept_difference(of: ReportData, mine: Kept, theirs: Kept) -> tuple[float, float] | None:
     """Interval over patients of the difference in contrast kept; None where rows are missing."""
     ours, others = (_by_patient(of, k) for k in (mine, theirs))
     return _interval(of, [ours[p] - others[p] for p in ours if p in others])
 
 
-def _by_patient(of: Evaluation, of_method: Kept) -> dict[str, float]:
-    pairs: list[tuple[str, float]] = []
-    for row in (of.data.get("lesions") or {}).get("rows") or []:
-        size, share = row.get("diameter_mm"), row.get("contrast_kept")
-        same = row.get("method") == of_method.method.name and size == of_method.diameter_mm
-        if same and finite(share):
-            pairs.append((str(row.get("patient_id")), float(share)))
-    return means(pairs)
+def _by_patient(of: ReportData, of_method: Kept) -> dict[str, float]:
+    lesions = pd.DataFrame((of.data.get("lesions") or {}).get("rows") or [])
+    if lesions.empty:
+        return {}
+    same = (lesions["method"] == of_method.method.name) & (
+        lesions["diameter_mm"] == of_method.diameter_mm
+    )
+    kept = lesions[same].dropna(subset=["contrast_kept"])
+    return mean_by(kept, "patient_id", value="contrast_kept")
 
 
-def _interval(of: Evaluation, values: Sequence[float]) -> tuple[float, float] | None:
+def _interval(of: ReportData, values: Sequence[float]) -> tuple[float, float] | None:
     return bootstrap_interval(values, confidence=of.confidence) if values else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from medsr.evaluate.report import figures, figures_detail
 from medsr.evaluate.report.figures import Pen
-from medsr.evaluate.report.reading import MAIN, Evaluation, Method
+from medsr.evaluate.report.reading import MAIN, Method, ReportData
 from medsr.evaluate.report.svg import Plot
 
 # Stems of metrics of structures that a segmentation found, and what the plot is called.
@@ -115,7 +115,7 @@ def plotted(pen: Pen) -> list[Section]:
     ]
 
 
-def _main(of: Evaluation) -> list[str]:
+def _main(of: ReportData) -> list[str]:
     return [name for name in (*MAIN, "consistency_rmse") if name in of.metrics]
 
 
@@ -163,7 +163,7 @@ def _structures(pen: Pen) -> Iterable[Plot | None]:
         yield figures.grouped(pen, names, title, key=stem.rstrip("@"), strip=_common(pen.of, names))
 
 
-def _common(of: Evaluation, names: Sequence[str]) -> str:
+def _common(of: ReportData, names: Sequence[str]) -> str:
     """What the labels of all names begin with."""
     labels = [of.info(name).label for name in names]
     if len(labels) < 2:

@@ -13,9 +13,9 @@ from typing import Any
 from medsr.evaluate.report.figures_detail import verdict
 from medsr.evaluate.report.reading import (
     MAIN,
-    Evaluation,
     Info,
     Method,
+    ReportData,
     decimals,
     finite,
     interval,
@@ -72,7 +72,7 @@ class Comparison:
     table: Table
 
 
-def summary(of: Evaluation) -> Table:
+def summary(of: ReportData) -> Table:
     """Methods by main metrics: means over patients with intervals, and seconds."""
     metrics = main_metrics(of)
     lines = []
@@ -96,14 +96,14 @@ def summary(of: Evaluation) -> Table:
     return Table((*headings, Heading("time", "s", "Mean wall time of a restoration")), tuple(lines))
 
 
-def main_metrics(of: Evaluation) -> list[str]:
+def main_metrics(of: ReportData) -> list[str]:
     """Metrics that stand in the summary, in order."""
     across = [of.across("resolution"), of.across("edge_width")]
     wanted = [*MAIN, *(name for name in across if name), "consistency_rmse"]
     return [name for name in wanted if name in of.metrics]
 
 
-def comparisons(of: Evaluation) -> list[Comparison]:
+def comparisons(of: ReportData) -> list[Comparison]:
     """Paired comparisons on the summary's metrics, one table a pair of methods."""
     chosen = set(main_metrics(of))
     pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -120,7 +120,7 @@ def comparisons(of: Evaluation) -> list[Comparison]:
     ]
 
 
-def other_comparisons(of: Evaluation) -> Table | None:
+def other_comparisons(of: ReportData) -> Table | None:
     """Paired comparisons on all other metrics in one table."""
     chosen = set(main_metrics(of))
     entries = [entry for entry in _compared(of) if entry["metric"] not in chosen]
@@ -134,12 +134,12 @@ def other_comparisons(of: Evaluation) -> Table | None:
     return Table((Heading("against", numeric=False), *_columns(of, entries)), tuple(lines))
 
 
-def _compared(of: Evaluation) -> list[Mapping[str, Any]]:
+def _compared(of: ReportData) -> list[Mapping[str, Any]]:
     found = of.statistics.get("comparisons") or []
     return [entry for entry in found if finite(entry.get("difference"))]
 
 
-def _columns(of: Evaluation, entries: Sequence[Mapping[str, Any]]) -> tuple[Heading, ...]:
+def _columns(of: ReportData, entries: Sequence[Mapping[str, Any]]) -> tuple[Heading, ...]:
     effect = str(entries[0].get("effect_name") or "")
     return (
         Heading("metric", numeric=False),
@@ -151,7 +151,7 @@ def _columns(of: Evaluation, entries: Sequence[Mapping[str, Any]]) -> tuple[Head
     )
 
 
-def _line(of: Evaluation, entry: Mapping[str, Any]) -> Line:
+def _line(of: ReportData, entry: Mapping[str, Any]) -> Line:
     info = of.info(entry["metric"])
     digits = decimals([0.0, entry["difference"]])
     low, high = number(entry.get("low")), number(entry.get("high"))
@@ -174,7 +174,7 @@ def _line(of: Evaluation, entry: Mapping[str, Any]) -> Line:
     return Line(of.method(entry["method"]), cells)
 
 
-def margins(of: Evaluation) -> Table | None:
+def margins(of: ReportData) -> Table | None:
     """Non-inferiority in rows."""
     found = of.statistics.get("non_inferiority") or []
     if not found:
@@ -206,7 +206,7 @@ def margins(of: Evaluation) -> Table | None:
     return Table(headings, tuple(lines))
 
 
-def scans(of: Evaluation) -> Table:
+def scans(of: ReportData) -> Table:
     """All rows, one a scan, axis and method, to be sorted and filtered."""
     metrics = [name for name in main_metrics(of) if any(name in row for row in of.rows)]
     base = {
@@ -242,7 +242,7 @@ def scans(of: Evaluation) -> Table:
     return Table(headings, tuple(lines))
 
 
-def facts(of: Evaluation) -> list[tuple[str, str]]:
+def facts(of: ReportData) -> list[tuple[str, str]]:
     """What was scored, for the strip under the headline."""
     task: Mapping[str, Any] = of.data.get("task") or {}
     scale = [int(s) for s in task.get("scale") or []]
@@ -262,7 +262,7 @@ def facts(of: Evaluation) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value]
 
 
-def fine_print(of: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
+def fine_print(of: ReportData) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything else of ``results.json`` that says how the figures came about."""
     parts: list[tuple[str, object]] = [
         ("Conventions", of.data.get("conventions")),
@@ -281,7 +281,7 @@ def fine_print(of: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def method_facts(of: Evaluation) -> list[tuple[Method, list[tuple[str, str]]]]:
+def method_facts(of: ReportData) -> list[tuple[Method, list[tuple[str, str]]]]:
     """What is known of each method besides its role."""
     described: Mapping[str, Any] = of.data.get("methods") or {}
     return [
@@ -297,7 +297,7 @@ def method_facts(of: Evaluation) -> list[tuple[Method, list[tuple[str, str]]]]:
     ]
 
 
-def _seconds(of: Evaluation, method: Method) -> float | None:
+def _seconds(of: ReportData, method: Method) -> float | None:
     summary_of = (of.data.get("summary") or {}).get(method.name) or {}
     known = number(summary_of.get("mean_seconds"))
     if known is not None:

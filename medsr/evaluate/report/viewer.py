@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from medsr.evaluate.report.cases import Case
 from medsr.evaluate.report.pictures import CasePictures
-from medsr.evaluate.report.reading import Evaluation, Method
+from medsr.evaluate.report.reading import Method, ReportData
 from medsr.hu import BODY_HU
 from medsr.volume import Volume
 
@@ -95,7 +95,7 @@ def find_library() -> Library | None:
 
 
 def store_cases(
-    cases: Sequence[Case], pictures: Sequence[CasePictures], of: Evaluation
+    cases: Sequence[Case], pictures: Sequence[CasePictures], of: ReportData
 ) -> tuple[ViewerCase, ...]:
     """Pack the volumes of all cases, each within its share of the budget.
 
@@ -109,7 +109,7 @@ def store_cases(
     return tuple(_store(n, case, drawn, of, share) for n, (case, drawn) in enumerate(pairs))
 
 
-def _store(number: int, case: Case, drawn: CasePictures, of: Evaluation, budget: int) -> ViewerCase:
+def _store(number: int, case: Case, drawn: CasePictures, of: ReportData, budget: int) -> ViewerCase:
     shown = _chosen(case, of)
     start, stop = body_box(case.truth)
     step = _step(case.truth)
@@ -146,14 +146,14 @@ def _store(number: int, case: Case, drawn: CasePictures, of: Evaluation, budget:
     )
 
 
-def _chosen(case: Case, of: Evaluation) -> list[Method]:
+def _chosen(case: Case, of: ReportData) -> list[Method]:
     """The best rival and what is judged; other baselines would only take room."""
     known = [method for method in of.methods if method.name in case.results]
     chosen = [method for method in known if method.learned or method.name == _rival(case, of)]
     return (chosen or known)[:_MOST_RESULTS]
 
 
-def _rival(case: Case, of: Evaluation) -> str:
+def _rival(case: Case, of: ReportData) -> str:
     """What the method that the report is about is set against, of what the case holds."""
     found = None if of.lead is None else of.rival(of.lead, of.primary, case.results)
     return of.reference if found is None else found.name

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
+
+import pandas as pd
 
 from medsr.evaluate.metrics.catalogue import describe
 from medsr.evaluate.results.intervals import bootstrap_interval
-from medsr.evaluate.results.patients import Row, Scores, differences, names, over_patients, scores
+from medsr.evaluate.results.patients import Row, Scores, differences, over_patients, scores, tidy
 
 SHOWN = (
     "psnr",
@@ -26,17 +28,8 @@ SHOWN = (
 """Metrics that are given by region, besides the primary one."""
 
 
-class PlacedRow(Row, Protocol):
-    """A row that says what of the body it shows."""
-
-    @property
-    def region(self) -> str:
-        """Region; empty where unknown."""
-        ...
-
-
 def by_region(
-    cases: Sequence[PlacedRow],
+    cases: Sequence[Row],
     roles: Mapping[str, str],
     *,
     primary: str = "psnr",
@@ -58,40 +51,39 @@ def by_region(
         ``difference``, ``low``, ``high``, ``better``, ``worse``). Rows without a region are left
         out.
     """
-    placed: dict[str, list[PlacedRow]] = {}
-    for row in cases:
-        if row.region:
-            placed.setdefault(row.region, []).append(row)
-    found = [_describe(name, rows, roles, primary, bootstrap) for name, rows in placed.items()]
+    table = tidy(cases)
+    placed = table[table["region"] != ""].groupby("region", sort=False)
+    found = [_describe(str(name), lines, roles, primary, bootstrap) for name, lines in placed]
     return sorted(found, key=lambda entry: (-entry["patients"], entry["region"]))
 
 
 def _describe(
     region: str,
-    rows: Sequence[PlacedRow],
+    lines: pd.DataFrame,
     roles: Mapping[str, str],
     primary: str,
     bootstrap: Mapping[str, Any],
 ) -> dict[str, Any]:
-    methods, metrics = names(rows)
-    shown = [name for name in metrics if name == primary or name in SHOWN]
-    table = {(m, name): scores(rows, m, name) for m in methods for name in shown}
+    methods = list(lines["method"].unique())
+    shown = [name for name in lines["metric"].unique() if name == primary or name in SHOWN]
+    table = scores(lines[lines["metric"].isin(shown)])
     judged = [method for method in methods if roles.get(method, "external") != "baseline"]
     pairs = [(one, other) for one in judged for other in methods if one != other]
     compared = [
         _compare(one, other, primary, table[one, primary], table[other, primary], bootstrap)
         for one, other in pairs
+        if {(one, primary), (other, primary)} <= table.keys()
     ]
     return {
         "region": region,
-        "patients": len({row.patient_id for row in rows}),
-        "scans": len({row.scan_id for row in rows}),
-        "rows": len({(row.scan_id, row.axis) for row in rows}),
+        "patients": int(lines["patient_id"].nunique()),
+        "scans": int(lines["scan_id"].nunique()),
+        "rows": len(lines[["scan_id", "axis"]].drop_duplicates()),
         "means": {
             method: {
                 name: _mean(list(over_patients(table[method, name].by_place).values()), bootstrap)
                 for name in shown
-                if table[method, name].by_place
+                if (method, name) in table and table[method, name].by_place
             }
             for method in methods
         },

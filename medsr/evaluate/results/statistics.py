@@ -28,9 +28,9 @@ from medsr.evaluate.results.patients import (
     Row,
     Scores,
     differences,
-    names,
     over_patients,
     scores,
+    tidy,
 )
 
 CONFIDENCE = 0.95
@@ -51,6 +51,7 @@ TESTED = (
 """Metrics that get p values; ``*`` stands for every region. The primary metric always does."""
 
 _EFFECT = "matched-pairs rank-biserial correlation, above 0 where the method is better"
+_NONE = Scores({}, 0)
 # Below this a patient's difference is rounding.
 _EQUAL = 1e-9
 
@@ -68,7 +69,6 @@ class _Pair:
 class _Analysis:
     """Rows with the settings; one method a part of the block."""
 
-    rows: Sequence[Row]
     roles: Mapping[str, str]
     projects: Mapping[str, str]
     reference: str
@@ -78,6 +78,7 @@ class _Analysis:
     resamples: int
     seed: int
     tested: tuple[str, ...]
+    names: tuple[str, ...]
     table: Mapping[tuple[str, str], Scores]
 
     @property
@@ -114,19 +115,22 @@ class _Analysis:
 
     def metrics(self) -> tuple[str, ...]:
         """Metrics that occur, the primary one first."""
-        _, found = names(self.rows)
-        return tuple(sorted(found, key=lambda name: name != self.primary))
+        return tuple(sorted(self.names, key=lambda name: name != self.primary))
 
     def means(self) -> dict[str, dict[str, Any]]:
         """Mean with interval over patients, by method and metric."""
         return {
             method: {
-                metric: self._mean(self.table[method, metric])
+                metric: self._mean(self._scores(method, metric))
                 for metric in self.metrics()
-                if self.table[method, metric].by_place
+                if self._scores(method, metric).by_place
             }
             for method in self.roles
         }
+
+    def _scores(self, method: str, metric: str) -> Scores:
+        """Numbers of a method; none where no row names the metric."""
+        return self.table.get((method, metric), _NONE)
 
     def _mean(self, found: Scores) -> dict[str, Any]:
         values = list(over_patients(found.by_place).values())
@@ -190,7 +194,7 @@ class _Analysis:
 
     def _gaps(self, pair: _Pair, metric: str, better: Better) -> list[float]:
         """One difference a patient."""
-        ours, theirs = self.table[pair.method, metric], self.table[pair.against, metric]
+        ours, theirs = self._scores(pair.method, metric), self._scores(pair.against, metric)
         return list(over_patients(differences(ours, theirs, better)).values())
 
     def non_inferiority(self) -> list[dict[str, Any]]:
@@ -234,8 +238,8 @@ class _Analysis:
         for pair in self.pairs():
             if pair.family != "reference":
                 continue
-            ours = self.table[pair.method, self.primary]
-            theirs = self.table[pair.against, self.primary]
+            ours = self._scores(pair.method, self.primary)
+            theirs = self._scores(pair.against, self.primary)
             gaps = differences(ours, theirs, better)
             for place in sorted(gaps, key=lambda one: _gain(gaps[one], better))[:WORST_ROWS]:
                 patient, scan, axis = place
@@ -331,13 +335,12 @@ def analyse(
         raise ValueError(f"confidence is {confidence}; it lies between 0 and 1")
     if not margin >= 0:
         raise ValueError(f"margin is {margin}; it is a number from 0")
-    with_rows, metrics = names(cases)
-    by_method: dict[str, list[Row]] = {method: [] for method in with_rows}
-    for row in cases:
-        by_method[row.method].append(row)
+    table = tidy(cases)
     analysis = _Analysis(
-        rows=cases,
-        roles={name: str(methods.get(name, {}).get("role", "external")) for name in with_rows},
+        roles={
+            name: str(methods.get(name, {}).get("role", "external"))
+            for name in table["method"].unique()
+        },
         projects={
             name: str(about["projects"]) for name, about in methods.items() if "projects" in about
         },
@@ -348,15 +351,12 @@ def analyse(
         resamples=resamples,
         seed=seed,
         tested=tuple(tested),
-        table={
-            (method, metric): scores(by_method[method], method, metric)
-            for method in with_rows
-            for metric in metrics
-        },
+        names=tuple(table["metric"].unique()),
+        table=scores(table),
     )
     return {
         "settings": analysis.settings(),
-        "patients": len({row.patient_id for row in cases}),
+        "patients": int(table["patient_id"].nunique()),
         "means": analysis.means(),
         "comparisons": analysis.comparisons(),
         "non_inferiority": analysis.non_inferiority(),

@@ -8,13 +8,13 @@ manifest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
 from medsr.evaluate.metrics.catalogue import describe
-from medsr.evaluate.results.patients import means
+from medsr.evaluate.results.patients import mean_by, tidy
 
 __all__ = ["CaseResult", "DisturbedResult", "Results"]
 
@@ -142,13 +142,12 @@ class Results:
     def _of(self, method: str) -> dict[str, Any]:
         rows = [case for case in self.cases if case.method == method]
         summary: dict[str, Any] = {"rows": len(rows)}
-        for name in _names(rows):
-            by_row = [row.metrics[name] for row in rows if _counts(row, name)]
-            if not by_row:
-                continue
-            by_scan = _means(rows, name, lambda row: row.scan_id)
-            over_patients = _means(rows, name, lambda row: row.patient_id)
-            summary[name] = {
+        # Infinity (a perfect result) counts.
+        for name, lines in tidy(rows).dropna(subset=["value"]).groupby("metric", sort=False):
+            by_row = lines["value"].tolist()
+            by_scan = [*mean_by(lines, "scan_id").values()]
+            over_patients = [*mean_by(lines, "patient_id").values()]
+            summary[str(name)] = {
                 "mean_over_rows": fmean(by_row),
                 "std_over_rows": _spread(by_row),
                 "mean_over_scans": fmean(by_scan),
@@ -277,16 +276,6 @@ def finite(value: Any) -> Any:
 
 def _names(rows: Iterable[CaseResult]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for row in rows for name in row.metrics))
-
-
-def _counts(row: CaseResult, name: str) -> bool:
-    """Whether a row says anything of a metric; infinity (a perfect result) does."""
-    return not math.isnan(row.metrics.get(name, math.nan))
-
-
-def _means(rows: Iterable[CaseResult], name: str, key: Callable[[CaseResult], str]) -> list[float]:
-    pairs = ((key(row), row.metrics[name]) for row in rows if _counts(row, name))
-    return [*means(pairs).values()]
 
 
 def _spread(values: Sequence[float]) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from medsr.evaluate.report import headline, rivals
 from medsr.evaluate.report.answers import answers
-from medsr.evaluate.report.reading import Evaluation, decimals, interval, p_value, text
+from medsr.evaluate.report.reading import ReportData, decimals, interval, p_value, text
 
 Builder = Callable[..., dict[str, Any]]
 MINUS = "\N{MINUS SIGN}"
@@ -24,7 +24,7 @@ def _compared(data: dict[str, Any], against: str = "tv", metric: str = "psnr") -
 
 
 def test_better_for_every_patient(evaluation: Builder) -> None:
-    of = Evaluation(evaluation())
+    of = ReportData(evaluation())
     assert headline.title(of) == "mr-z4 is better than total variation in 7 of 7 patients"
     words = headline.lede(of)
     assert words.startswith("+2.1")
@@ -37,7 +37,7 @@ def test_better_for_every_patient(evaluation: Builder) -> None:
 
 def test_the_best_rival_is_named_and_not_the_usual_reference(evaluation: Builder) -> None:
     # Ahead of cubic B-spline by a tenth of the usual gain, behind total variation, for everybody.
-    of = Evaluation(evaluation(gain=0.1))
+    of = ReportData(evaluation(gain=0.1))
     given = _compared(of.data, "bspline")  # type: ignore[arg-type]
     assert given["difference"] > 0 < given["better"]
     assert headline.title(of) == "mr-z4 is worse than total variation in 7 of 7 patients"
@@ -51,7 +51,7 @@ def test_the_best_rival_is_named_and_not_the_usual_reference(evaluation: Builder
 def test_every_metric_has_the_rival_that_is_best_by_it(evaluation: Builder) -> None:
     data = evaluation()
     data["statistics"]["means"]["linear"]["resolution_z_mm"]["mean"] = 1.0
-    of = Evaluation(data)
+    of = ReportData(data)
     lead = of.method("mr-z4")
     assert of.rival(lead, "psnr") == of.method("tv")
     assert of.rival(lead, "resolution_z_mm") == of.method("linear")
@@ -62,18 +62,18 @@ def test_other_tools_are_rivals_and_kin_is_not(evaluation: Builder) -> None:
     methods = ("bspline", "tv", "mr-z4", "mr-z4-teacher", "peer")
     data = evaluation(methods=methods)
     data["methods"]["peer"]["role"] = "external"
-    of = Evaluation(data)
+    of = ReportData(data)
     assert headline.title(of).startswith("mr-z4 is better than peer")
     assert {m.name for m in of.rivals(of.method("mr-z4"))} == {"bspline", "tv", "peer"}
     assert {m.name for m in of.rivals(of.method("mr-z4-teacher"))} == {"bspline", "tv", "peer"}
     data["methods"]["peer"] = {"role": "student", "projects": "mr-z4"}
-    of = Evaluation(data)
+    of = ReportData(data)
     assert {m.name for m in of.rivals(of.method("mr-z4"))} == {"bspline", "tv"}
     assert {m.name for m in of.rivals(of.method("peer"))} == {"bspline", "tv"}
 
 
 def test_worse_is_said(evaluation: Builder) -> None:
-    of = Evaluation(evaluation(methods=("linear", "bspline", "mr-z4"), gain=-0.5))
+    of = ReportData(evaluation(methods=("linear", "bspline", "mr-z4"), gain=-0.5))
     assert headline.title(of) == "mr-z4 is worse than cubic B-spline in 7 of 7 patients"
     words = headline.lede(of)
     assert words.startswith(MINUS)
@@ -85,7 +85,7 @@ def test_worse_is_said(evaluation: Builder) -> None:
 def test_an_interval_that_holds_zero_is_no_difference(evaluation: Builder) -> None:
     data = evaluation()
     _compared(data).update(difference=0.1, low=-0.4, high=0.6, better=4, worse=3)
-    of = Evaluation(data)
+    of = ReportData(data)
     assert headline.title(of) == "No clear difference between mr-z4 and total variation"
     assert "The interval holds zero; 4 of 7 patients are better, 3 worse." in headline.lede(of)
 
@@ -93,23 +93,23 @@ def test_an_interval_that_holds_zero_is_no_difference(evaluation: Builder) -> No
 def test_some_patients_worse(evaluation: Builder) -> None:
     data = evaluation()
     _compared(data).update(better=6, worse=1)
-    of = Evaluation(data)
+    of = ReportData(data)
     assert headline.title(of).endswith("in 6 of 7 patients")
     assert " 1 patient is worse." in headline.lede(of)
 
 
 def test_whoever_beats_it_counts_for_every_patient(evaluation: Builder) -> None:
     data = evaluation()
-    assert answers(Evaluation(data))[0].short == "Yes"
+    assert answers(ReportData(data))[0].short == "Yes"
     # One patient whom linear interpolation, not the best rival, happens to serve better.
     data["statistics"]["per_patient"]["linear"]["patient-03"]["psnr"] = 90.0
-    answer = answers(Evaluation(data))[0]
+    answer = answers(ReportData(data))[0]
     assert (answer.short, answer.tone) == ("Not for 1", "fair")
 
 
 @pytest.mark.parametrize(("gain", "word"), [(1.0, "better"), (-1.0, "worse")])
 def test_one_patient(evaluation: Builder, gain: float, word: str) -> None:
-    of = Evaluation(evaluation(patients=1, gain=gain))
+    of = ReportData(evaluation(patients=1, gain=gain))
     assert headline.title(of) == f"mr-z4 is {word} than total variation in the one patient scored"
     assert "says nothing about others" in headline.lede(of)
     assert "interval 2" not in headline.lede(of)
@@ -117,7 +117,7 @@ def test_one_patient(evaluation: Builder, gain: float, word: str) -> None:
 
 
 def test_without_a_model(evaluation: Builder) -> None:
-    of = Evaluation(evaluation(methods=("linear", "bspline", "tv")))
+    of = ReportData(evaluation(methods=("linear", "bspline", "tv")))
     assert headline.title(of) == "Without a model, total variation scores best"
     assert "No model was given" in headline.lede(of)
     assert headline.key_figures(of) == []
@@ -127,21 +127,21 @@ def test_warnings(evaluation: Builder) -> None:
     data = evaluation(patients=4)
     data["failed"] = [{"scan_id": "a"}, {"scan_id": "a"}, {"scan_id": "b"}]
     data["warnings"] = ["model mr-z4 does not say whom it was trained on"]
-    found = headline.warnings(Evaluation(data))
+    found = headline.warnings(ReportData(data))
     assert found[0] == "model mr-z4 does not say whom it was trained on"
     assert any("Only 4 patients" in words for words in found)
     assert any(words.startswith("2 scans failed") for words in found)
     assert any("simulated" in words for words in found)
     data["task"]["kind"] = "pairs"
-    assert not any("simulated" in words for words in headline.warnings(Evaluation(data)))
+    assert not any("simulated" in words for words in headline.warnings(ReportData(data)))
 
 
 def test_non_inferiority_and_lesions(evaluation: Builder) -> None:
     data = evaluation()
-    found = {a.question: a for a in answers(Evaluation(data))}
+    found = {a.question: a for a in answers(ReportData(data))}
     assert found["Is mr-z4 non-inferior to mr-z4-teacher?"].short == "Yes"
     data["statistics"]["non_inferiority"][0]["non_inferior"] = False
-    found = {a.question: a for a in answers(Evaluation(data))}
+    found = {a.question: a for a in answers(ReportData(data))}
     assert found["Is mr-z4 non-inferior to mr-z4-teacher?"].short == "Not shown"
     kept = [
         entry["contrast_kept"]["mean"]
@@ -156,7 +156,7 @@ def test_gains_follow_from_patients_without_statistics(evaluation: Builder) -> N
     data = evaluation()
     given = _compared(data)
     del data["statistics"]
-    of = Evaluation(data)
+    of = ReportData(data)
     found = rivals.gain(of, of.method("mr-z4"), of.method("tv"), "psnr")
     assert found is not None
     assert found.difference == pytest.approx(given["difference"])
@@ -169,12 +169,12 @@ def test_gains_follow_from_patients_without_statistics(evaluation: Builder) -> N
 def test_the_best_of_a_column_goes_by_its_direction(evaluation: Builder) -> None:
     data = evaluation()
     means = data["statistics"]["means"]
-    of = Evaluation(data)
+    of = ReportData(data)
     assert of.best("psnr") == max(means, key=lambda m: means[m]["psnr"]["mean"])
     assert of.best("mae") == min(means, key=lambda m: means[m]["mae"]["mean"])
     means["linear"]["bias"]["mean"] = 0.001
     means["tv"]["bias"]["mean"] = -40.0
-    assert Evaluation(data).best("bias") == "linear"
+    assert ReportData(data).best("bias") == "linear"
 
 
 def test_numbers_as_text() -> None:
@@ -188,7 +188,7 @@ def test_numbers_as_text() -> None:
     assert [p_value(p) for p in (0.0001, 0.0156, 0.2)] == ["< 0.001", "0.016", "0.20"]
 
 
-def _lesions(data: dict[str, Any], **kept: float) -> Evaluation:
+def _lesions(data: dict[str, Any], **kept: float) -> ReportData:
     """Lesions of 3 mm of which each method keeps that much in every one of four patients."""
     data["lesions"] = {
         "summary": {
@@ -208,7 +208,7 @@ def _lesions(data: dict[str, Any], **kept: float) -> Evaluation:
             for patient in range(-1, 3)
         ],
     }
-    return Evaluation(data)
+    return ReportData(data)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_the_rival_of_small_lesions_has_its_interval(evaluation: Builder) -> Non
 def test_a_mean_of_mostly_one_region_is_told(evaluation: Builder) -> None:
     data = evaluation()
     data["regions"] = [{"region": "brain", "patients": 4}, {"region": "knee", "patients": 3}]
-    words = " ".join(headline.warnings(Evaluation(data)))
+    words = " ".join(headline.warnings(ReportData(data)))
     assert "4 of 7 patients show the region brain" in words
     data["regions"][0]["patients"] = data["regions"][1]["patients"] = 3
-    assert "mostly theirs" not in " ".join(headline.warnings(Evaluation(data)))
+    assert "mostly theirs" not in " ".join(headline.warnings(ReportData(data)))

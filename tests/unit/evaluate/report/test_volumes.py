@@ -23,7 +23,7 @@ from medsr.evaluate.report.pictures import (
     cut,
     draw_case,
 )
-from medsr.evaluate.report.reading import Evaluation
+from medsr.evaluate.report.reading import ReportData
 from medsr.geometry import Geometry
 from medsr.volume import Volume
 
@@ -31,8 +31,8 @@ Maker = Callable[..., Case]
 
 
 @pytest.fixture
-def of(evaluation: Callable[..., dict[str, Any]]) -> Evaluation:
-    return Evaluation(evaluation())
+def of(evaluation: Callable[..., dict[str, Any]]) -> ReportData:
+    return ReportData(evaluation())
 
 
 def _read(stored: str) -> Any:
@@ -72,7 +72,7 @@ def test_windows(make_case: Maker) -> None:
     assert np.percentile(magnetic.data, 90) < window.high <= magnetic.data.max()
 
 
-def test_errors_share_one_scale(make_case: Maker, of: Evaluation) -> None:
+def test_errors_share_one_scale(make_case: Maker, of: ReportData) -> None:
     case = make_case()
     drawn = draw_case(case, of)
     error = np.abs(case.results["bspline"].data - case.truth.data)
@@ -106,7 +106,7 @@ def test_stored_values_are_native(make_case: Maker) -> None:
     np.testing.assert_allclose(image.get_fdata(), magnetic.data, atol=0.176)
 
 
-def test_volumes_share_their_place(make_case: Maker, of: Evaluation) -> None:
+def test_volumes_share_their_place(make_case: Maker, of: ReportData) -> None:
     case = make_case()
     (stored,) = viewer.store_cases([case], [draw_case(case, of)], of)
     assert [v["title"] for v in stored.settings["volumes"]] == [
@@ -128,7 +128,7 @@ def test_volumes_share_their_place(make_case: Maker, of: Evaluation) -> None:
 
 
 def test_volumes_keep_to_the_budget(
-    make_case: Maker, of: Evaluation, monkeypatch: pytest.MonkeyPatch
+    make_case: Maker, of: ReportData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(viewer, "BUDGET_BYTES", 60_000)
     cases = [make_case(), make_case(label="median")]
