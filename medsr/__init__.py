@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from medsr.recipe import Recipe, read_recipe
     from medsr.volume import Volume
 
+from medsr._aliases import install
 from medsr._version import __version__
 
 __all__ = [
@@ -66,6 +67,8 @@ _HOMES = {
     "read_recipe": "medsr.recipe",
     "MedsrError": "medsr.errors",
 }
+
+install()
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,7 @@ _MODULES = {
     "output_format": "writing",
     "parse_format": "writing",
     "save": "writing",
+    "saving": "writing",
 }
 
 

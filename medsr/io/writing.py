@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -165,6 +166,17 @@ def creating(
             yield sink
         finally:
             sink.abandon()
+
+
+@contextmanager
+def saving(volume: Volume, path: Path, **options: Any) -> Iterator[None]:
+    """Write a scan that appears when the block ends; deprecated, see :func:`creating`."""
+    message = "medsr.io.saving is deprecated; use medsr.io.creating"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    with creating(volume, path, value_range=range_of(volume.data), **options) as sink:
+        sink.append(volume.data)
+        sink.finish()
+        yield
 
 
 class _RangeNeededError(Exception):

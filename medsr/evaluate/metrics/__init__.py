@@ -6,6 +6,7 @@ input is made, lives in ``medsr.evaluate.cohort``.
 
 from __future__ import annotations
 
+from medsr._aliases import moved_names
 from medsr.evaluate.metrics.basic import (
     MR_FOREGROUND,
     MR_MASK,
@@ -44,3 +45,5 @@ __all__ = [
     "score",
     "ssim",
 ]
+
+__getattr__ = moved_names(__name__)
