@@ -1,6 +1,6 @@
 """Fixtures that every test may use: synthetic volumes, random generators, the real data if any.
 
-Here lives what more than one test file needs. A fixture that serves one file belongs in that file.
+Fixtures that more than one test file needs. A fixture that serves one file belongs in that file.
 Nothing here needs the network; only ``shared_data`` needs files outside the repository, and it
 skips with a reason where they are absent.
 """

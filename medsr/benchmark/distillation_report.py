@@ -150,8 +150,8 @@ def page(results: Mapping[str, Any], *, data: str | None = None, picture: str | 
         f"({teacher['parameters']:,} parameters). Task: "
         f"{'/'.join(_listed(base['data']['modality']))}, `{base['degradation']['kind']}`, factors "
         f"{base['degradation']['factor']}. Seeds: {len(seeds)}. Scored: {len(rows)} rows of "
-        f"{len(patients)} patients of the split `{about['scoring']['split']}`, whom nobody learnt "
-        "from.",
+        f"{len(patients)} patients of the split `{about['scoring']['split']}`, "
+        "on which nothing was trained.",
         f"![PSNR of every method over the undistilled student]({picture})" if picture else "",
         table(results).rstrip(),
         "## How to read it",

@@ -64,13 +64,13 @@ def training_warnings(specs: Iterable[ModelSpec]) -> tuple[str, ...]:
         told = spec.training_patients
         if told is None:
             messages.append(
-                f"model {spec.name} does not say whom it was trained on; whether it learnt from "
-                "patients scored here cannot be known"
+                f"model {spec.name} does not state its training patients; whether it was trained "
+                "on patients scored here cannot be known"
             )
         elif not told.is_complete:
             messages.append(
-                f"model {spec.name} learnt from {', '.join(told.unstated)}, which does not say "
-                "whom it was trained on; whether that was on patients scored here cannot be known"
+                f"model {spec.name} was taught by {', '.join(told.unstated)}, which does not state "
+                "its training patients; whether they are scored here cannot be known"
             )
     return tuple(messages)
 

@@ -205,7 +205,7 @@ def score_section(
     people = f"{_count(cohort['patients'], 'person', 'people')} of the split `{cohort['split']}`"
     conventions = "\n".join(f"- {k}: {v}" for k, v in results["conventions"].items())
     parts = [
-        f"{scans}{people}, whom the model did not learn from; {results['task']['axes']}. "
+        f"{scans}{people}, none of them in the model's training data; {results['task']['axes']}. "
         f"{_MEANS if 'statistics' in results else _ROWS}",
         *_score_tables(results, label, undistilled),
         *([] if undistilled is None else [_distillation(results, label, undistilled)]),

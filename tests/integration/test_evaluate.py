@@ -91,7 +91,7 @@ def test_everything_lands_in_one_folder(plan: Plan, tmp_path: Path) -> None:
     assert against["difference"] == pytest.approx(np.mean(gains), abs=1e-5)
     assert {row["method"] for row in found["lesions"]["rows"]} == {"bspline", "tiny"}
     assert all("consistency_rmse" in row and "dice@middle" in row for row in found["scans"])
-    assert found["warnings"]  # the model does not say whom it was trained on
+    assert found["warnings"]  # the model does not state its training patients
     page = path.read_text(encoding="utf-8")
     assert "cubic B-spline" in page
     assert str(tmp_path) not in page + json.dumps(found)

@@ -50,7 +50,7 @@ def title(of: ReportData) -> str:
 
 
 def lede(of: ReportData) -> str:
-    """One to three sentences under the headline: by how much, how sure, against whom."""
+    """One to three sentences under the headline: by how much, how sure, over which method."""
     lead = of.lead
     if lead is None:
         return "No model was given; the figures compare the built-in baselines with each other."

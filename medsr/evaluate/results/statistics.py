@@ -58,7 +58,7 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True)
 class _Pair:
-    """A comparison: who against whom, and the family it is corrected in."""
+    """A comparison: two methods, and the family it is corrected in."""
 
     method: str
     against: str

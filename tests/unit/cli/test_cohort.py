@@ -155,7 +155,7 @@ def test_models_are_checked_against_the_cohort(
     assert main([*check, "mr-z4"]) == 0
     assert "models that learnt from none of these patients: 1" in capsys.readouterr().out
     assert main([*check, "silent"]) == 0
-    assert "model silent does not say whom it was trained on" in " ".join(
+    assert "model silent does not state its training patients" in " ".join(
         capsys.readouterr().err.split()
     )
     assert main([*check, "knows"]) == 54

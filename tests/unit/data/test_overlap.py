@@ -55,8 +55,8 @@ def test_a_model_that_does_not_say_is_warned_of(spec: ModelSpec) -> None:
     )
     warnings = refuse_training_patients([spec, silent, half], records("new"))
     assert len(warnings) == 2
-    assert warnings[0].startswith("model silent does not say whom it was trained on")
-    assert warnings[1].startswith("model half learnt from elder, which does not say")
+    assert warnings[0].startswith("model silent does not state its training patients")
+    assert warnings[1].startswith("model half was taught by elder, which does not state")
     assert training_warnings([spec]) == ()
     assert training_scans(silent, records("SECRET-1")) == ()
 

@@ -126,9 +126,9 @@ def test_without_a_model(evaluation: Builder) -> None:
 def test_warnings(evaluation: Builder) -> None:
     data = evaluation(patients=4)
     data["failed"] = [{"scan_id": "a"}, {"scan_id": "a"}, {"scan_id": "b"}]
-    data["warnings"] = ["model mr-z4 does not say whom it was trained on"]
+    data["warnings"] = ["model mr-z4 does not state its training patients"]
     found = headline.warnings(ReportData(data))
-    assert found[0] == "model mr-z4 does not say whom it was trained on"
+    assert found[0] == "model mr-z4 does not state its training patients"
     assert any("Only 4 patients" in words for words in found)
     assert any(words.startswith("2 scans failed") for words in found)
     assert any("simulated" in words for words in found)
