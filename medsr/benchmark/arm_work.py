@@ -51,9 +51,9 @@ def make_start(recipe: Recipe, teacher: str, folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = build_student(recipe, start=None).merged().eval()
-    known = SRModel.load(teacher).spec
+    teacher_spec = SRModel.load(teacher).spec
     spec = replace(
-        known,
+        teacher_spec,
         name=f"start-{recipe.seed}",
         network=recipe.network.name,
         options=network.merged_options(recipe.network.options),
@@ -104,7 +104,7 @@ def train_and_score(recipe: Recipe, scoring: Scoring, folder: Path, device: str)
     cohort = _cohort(recipe)
     held = _scans(recipe, scoring)
     stop_if_asked()
-    found = resolve_device(device)
+    resolved = resolve_device(device)
     spent = _spent(folder)
     wall, cost = time.perf_counter(), time.process_time()
     try:
@@ -112,10 +112,10 @@ def train_and_score(recipe: Recipe, scoring: Scoring, folder: Path, device: str)
     finally:
         wall, cost = time.perf_counter() - wall, time.process_time() - cost
         spent["wall_seconds"] += wall
-        spent["seconds"] += cost if found.type == "cpu" else wall
+        spent["seconds"] += cost if resolved.type == "cpu" else wall
         if folder.is_dir():
             (folder / SPENT_FILE).write_text(json.dumps(spent), encoding="utf-8")
-    model = SRModel.load(folder / MODEL_FOLDER, device=found)
+    model = SRModel.load(folder / MODEL_FOLDER, device=resolved)
     rows = held.score_model(model, device=device)
     return {"rows": rows, "parameters": model.spec.parameters, **spent}
 

@@ -161,10 +161,10 @@ def read_benchmark(path: str | Path, overrides: Sequence[str] = ()) -> Benchmark
     for key in ("data", "teacher"):
         if not base.get(key):
             raise RecipeError(f"{path}: base.{key}: missing; give it a value")
-    found = Benchmark(base, _arms(arms, path), _scoring(plain.get("scoring") or {}, path))
-    for name in found.arms:
-        found.recipe(name, 0)
-    return found
+    benchmark = Benchmark(base, _arms(arms, path), _scoring(plain.get("scoring") or {}, path))
+    for name in benchmark.arms:
+        benchmark.recipe(name, 0)
+    return benchmark
 
 
 def fingerprint(value: Any) -> str:
@@ -174,7 +174,7 @@ def fingerprint(value: Any) -> str:
 
 
 def _arms(plain: Mapping[str, Any], path: Path) -> dict[str, Arm]:
-    found = {REFERENCE: Arm(REFERENCE)}
+    by_name = {REFERENCE: Arm(REFERENCE)}
     for name, changes in plain.items():
         if changes is not None and not isinstance(changes, dict):
             raise RecipeError(f"{path}: arms.{name}: is no mapping of keys")
@@ -182,10 +182,10 @@ def _arms(plain: Mapping[str, Any], path: Path) -> dict[str, Arm]:
         about, target = str(rest.pop("about", "")), rest.pop("as_long_as", None)
         if target is not None and (target not in plain or plain[target].get("as_long_as")):
             raise RecipeError(f"{path}: arms.{name}.as_long_as: {target!r} is no arm to time")
-        found[str(name)] = Arm(str(name), about, rest, target)
-    if found[REFERENCE].changes:
+        by_name[str(name)] = Arm(str(name), about, rest, target)
+    if by_name[REFERENCE].changes:
         raise RecipeError(f"{path}: arms.{REFERENCE}: is the base as it is; change the base")
-    return found
+    return by_name
 
 
 def _scoring(plain: Mapping[str, Any], path: Path) -> Scoring:

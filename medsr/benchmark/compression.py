@@ -82,7 +82,7 @@ def run(
         for number, name in enumerate(names)
     }
     rows = variants(names[0], names[1:], widths)
-    known = _read(out)
+    stored = _read(out)
     # All keys at once: a recipe that is missing or wrong shows before hours are spent.
     keys = [workshop.key(variant) for variant in rows]
     results: dict[str, Any] = {"schema": SCHEMA, "benchmark": "compression"}
@@ -90,14 +90,14 @@ def run(
     for done, (key, variant) in enumerate(zip(keys, rows, strict=True)):
         if progress is not None:
             progress(done, len(rows), variant.label)
-        row = known.get(key)
+        row = stored.get(key)
         if row is None:
             row = {"key": key, **_measured(workshop, variant, scans)}
             logger.info("%s: %+.2f dB", variant.label, row["gain"]["mean"])
         results["rows"].append(row)
         # Rows of an earlier run that are still to come stay in the file.
         mine = {entry["key"] for entry in results["rows"]}
-        rest = [entry for entry in known.values() if entry["key"] not in mine]
+        rest = [entry for entry in stored.values() if entry["key"] not in mine]
         last = done + 1 == len(rows)
         _write(results if last else {**results, "rows": [*results["rows"], *rest]}, out)
     if progress is not None:
@@ -143,14 +143,14 @@ def _label(source: str | Path, taken: dict[str, Path]) -> str:
 
 
 def _about(settings: Settings) -> dict[str, Any]:
-    found = {"medsr": __version__, "python": platform.python_version()}
+    library_versions = {"medsr": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            library_versions[name] = version(name)
         except PackageNotFoundError:
             logger.debug("%s is not installed", name)
     return {
-        "versions": found,
+        "versions": library_versions,
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
         "settings": {
             "split": settings.split,
@@ -172,9 +172,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["benchmark"] == "compression" and found["schema"] == SCHEMA:
-            return {row["key"]: row for row in found["rows"]}
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["benchmark"] == "compression" and stored["schema"] == SCHEMA:
+            return {row["key"]: row for row in stored["rows"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.debug("%s is no result", path, exc_info=error)
     raise UsageError(f"{path}: holds no result of this benchmark; name another file")

@@ -169,13 +169,13 @@ class _Session:
         runs = self.results["runs"]
         # What an arm gave under an earlier recipe no longer stands for it.
         runs[:] = [r for r in runs if r["key"] == self._key(r["arm"], r["seed"])]
-        known = {(run["arm"], run["seed"]) for run in runs}
+        finished = {(run["arm"], run["seed"]) for run in runs}
         tasks, meanings = [], {}
         for seed in range(seeds):
             bare = self.benchmark.recipe(REFERENCE, seed)
             start = self.folder / f"start-{seed}-{fingerprint(bare.to_dict()['network'])[:8]}"
             for name in chosen:
-                if (name, seed) in known:
+                if (name, seed) in finished:
                     continue
                 make_start(bare, self.benchmark.teacher, start)
                 recipe = self._recipe(name, seed, str(start))
@@ -277,18 +277,18 @@ def _open(path: Path, benchmark: Benchmark) -> dict[str, Any]:
     if not path.exists():
         return fresh
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if (found["benchmark"], found["schema"]) != (NAME, SCHEMA):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if (stored["benchmark"], stored["schema"]) != (NAME, SCHEMA):
             raise ValueError("another benchmark")
-        same = found["about"]["base_key"] == mark
-        found["runs"] = [run for run in found["runs"] if run["arm"] in benchmark.arms]
+        same = stored["about"]["base_key"] == mark
+        stored["runs"] = [run for run in stored["runs"] if run["arm"] in benchmark.arms]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: holds no result of this benchmark; name another file") from error
     if not same:
         raise UsageError(
             f"{path}: was measured with another base, scoring or teacher; name another file"
         )
-    return {**fresh, **found}
+    return {**fresh, **stored}
 
 
 def _about(

@@ -182,20 +182,20 @@ def summary(
     }
     entries: dict[str, dict[str, Any]] = {}
     for name, arm in arms.items():
-        found = measured[name]
-        gflops = 2e-9 * macs / median(found.seconds)
+        measurement = measured[name]
+        gflops = 2e-9 * macs / median(measurement.seconds)
         limit = limits.get(arm.precision)
         entries[name] = {
             "label": arm.label,
             "precision": arm.precision,
-            "seconds": found.seconds,
-            "median_seconds": median(found.seconds),
-            "seconds_range": [min(found.seconds), max(found.seconds)],
+            "seconds": measurement.seconds,
+            "median_seconds": median(measurement.seconds),
+            "seconds_range": [min(measurement.seconds), max(measurement.seconds)],
             "gflops": gflops,
             "share_of_limit": None if limit is None else gflops / limit["median_gflops"],
-            "peak_extra_bytes": found.extra_bytes,
-            "max_relative_difference": _plain(found.difference),
-            "max_relative_difference_everywhere": _plain(found.everywhere),
+            "peak_extra_bytes": measurement.extra_bytes,
+            "max_relative_difference": _plain(measurement.difference),
+            "max_relative_difference_everywhere": _plain(measurement.everywhere),
             "plan": arm.plan,
         }
     ratios, ranges = {}, {}
@@ -220,13 +220,13 @@ def summary(
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Say what speed depends on: processor or GPU, threads, versions; no name of the machine."""
-    found = cache.machine()
-    found["device"] = device.type
-    found["versions"] |= {"python": platform.python_version()}
+    hardware = cache.machine()
+    hardware["device"] = device.type
+    hardware["versions"] |= {"python": platform.python_version()}
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-        found["tf32"] = bool(torch.backends.cudnn.allow_tf32)
-    return found
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+        hardware["tf32"] = bool(torch.backends.cudnn.allow_tf32)
+    return hardware
 
 
 def save(results: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> Path:

@@ -105,18 +105,18 @@ def _engine_arm(
     engine = Engine(
         network, device=device, precision=precision, backend=backend, skip_background=False
     )
-    found = engine.plan(shape).as_dict()
-    plan = {key: found[key] for key in ("count", "largest_shape", "streamed")}
+    planned = engine.plan(shape).as_dict()
+    plan = {key: planned[key] for key in ("count", "largest_shape", "streamed")}
     return Arm(label, precision, engine.run, plan, optional)
 
 
 def limit_precisions(device: torch.device, arms: dict[str, Arm]) -> tuple[Precision, ...]:
     """Return the precisions whose limit is worth knowing: those of arms, bf16 where native."""
-    found = {arm.precision for arm in arms.values()}
+    used = {arm.precision for arm in arms.values()}
     if device.type == "cpu" and not native_bf16():
-        found.discard("bf16")
+        used.discard("bf16")
     order: tuple[Precision, ...] = ("fp32", "bf16")
-    return tuple(precision for precision in order if precision in found)
+    return tuple(precision for precision in order if precision in used)
 
 
 class MatrixProduct:

@@ -76,15 +76,15 @@ class SlidingWindow:
 
     def _windows(self, shape: Shape) -> list[tuple[slice, slice, slice]]:
         """Where MONAI puts its windows, asked of MONAI."""
-        found: list[tuple[slice, slice, slice]] = []
+        boxes: list[tuple[slice, slice, slice]] = []
 
         def note(block: Tensor, places: list[list[slice]]) -> Tensor:
-            found.extend((place[2], place[3], place[4]) for place in places)
+            boxes.extend((place[2], place[3], place[4]) for place in places)
             return block.clone()  # what is returned gets weighted in place
 
         volume = torch.zeros(1, 1, *shape)
         self._inferer(volume[0, 0], "constant", with_coord=True)(volume, note)
-        return found
+        return boxes
 
     def _inferer(self, lr: Tensor, mode: str, **options: Any) -> Callable[..., Any]:
         return SlidingWindowInferer(

@@ -61,7 +61,7 @@ def precision_differences(
     if not jobs:
         raise CohortError(refusals[0] if refusals else "name at least one model")
     total, done = 2 * sum(len(scans) for _, scans in jobs), 0
-    found: dict[str, Any] = {}
+    by_model: dict[str, Any] = {}
     for model, scans in jobs:
         gains: dict[str, list[Gain]] = {"fp32": [], "bf16": []}
         for precision, kept in gains.items():
@@ -73,8 +73,8 @@ def precision_differences(
                 if progress is not None:
                     progress(done, total, f"{model.spec.name}, {precision}")
         entry = differences(gains)
-        found[model.spec.name] = entry | {"split": split, "weights_sha256": model.weight_hash}
-    return found
+        by_model[model.spec.name] = entry | {"split": split, "weights_sha256": model.weight_hash}
+    return by_model
 
 
 def differences(gains: Mapping[str, Sequence[Gain]]) -> dict[str, Any]:

@@ -67,14 +67,14 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
         results: What ``inference.run`` returned, with ``linearity`` and ``precision_psnr_db`` where
             they were measured, or its JSON read back.
     """
-    found = []
+    drawn = []
     if "arms" in results:
-        found += [_arms(results), _ratios(results)]
+        drawn += [_arms(results), _ratios(results)]
     if "linearity" in results:
-        found.append(_linearity(results["linearity"]))
+        drawn.append(_linearity(results["linearity"]))
     if "precision_psnr_db" in results:
-        found.append(_precision(results["precision_psnr_db"]))
-    return found
+        drawn.append(_precision(results["precision_psnr_db"]))
+    return drawn
 
 
 def write_page(results: Mapping[str, Any], path: str | Path, *, data: str | None) -> Path:
@@ -200,8 +200,8 @@ def _machine(machine: Mapping[str, Any]) -> str:
         tf32 = "with" if machine["tf32"] else "without"
         return f"Machine: {machine['gpu']}, fp32 {tf32} TF32."
     special = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "neon", "sve")
-    found = [name for name in special if machine["capabilities"].get(name)]
-    kinds = f", {', '.join(found)}" if found else ""
+    present = [name for name in special if machine["capabilities"].get(name)]
+    kinds = f", {', '.join(present)}" if present else ""
     count = machine["threads"]
     threads = f"{count} thread{'' if count == 1 else 's'}"
     return f"Machine: {threads}, {machine['architecture']}{kinds}."

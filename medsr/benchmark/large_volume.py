@@ -123,19 +123,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args(arguments)
     x, y, z = (int(part) for part in chosen.shape.split(","))
-    found = measure(
+    measured = measure(
         (x, y, z),
         chosen.max_memory,
         model=chosen.model,
         precision=chosen.precision,
         ending=chosen.ending,
     )
-    text = json.dumps(found, indent=2) + "\n"
+    text = json.dumps(measured, indent=2) + "\n"
     if chosen.json is None:
         sys.stdout.write(text)
     else:
         chosen.json.write_text(text, encoding="utf-8")
-    return 0 if found["peak_bytes"] <= found["limit_bytes"] + found["interpreter_bytes"] else 1
+    return (
+        0
+        if measured["peak_bytes"] <= measured["limit_bytes"] + measured["interpreter_bytes"]
+        else 1
+    )
 
 
 if __name__ == "__main__":

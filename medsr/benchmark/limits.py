@@ -87,20 +87,20 @@ def _row(
         whole = psnr(image, truth, np.ones_like(reference.mask), reference.data_range)
         return {"psnr": inside, "psnr_everywhere": whole}
 
-    found = Limits.of(float(lr.min()), float(lr.max()), modality, Faces.of(lr).background())
+    scan_limits = Limits.of(float(lr.min()), float(lr.max()), modality, Faces.of(lr).background())
     row: dict[str, Any] = {
         "model": model.spec.name,
         "scan": task.job.record.scan_id,
         "axis": task.job.label,
-        "background": found.background,
+        "background": scan_limits.background,
         "largest": {"scan": _shown(lr.max()), "truth": _shown(truth.max())},
-        "below_floor": round(float((sr < found.floor).mean()), 6),
+        "below_floor": round(float((sr < scan_limits.floor).mean()), 6),
         "without": {**score(sr), "largest": _shown(sr.max())},
         "with": [],
     }
     for reach in reaches:
         limiter = Limiter(
-            replace(found, reach=reach), lr.shape, sr.shape, AxisOrder.of(task.lr.geometry)
+            replace(scan_limits, reach=reach), lr.shape, sr.shape, AxisOrder.of(task.lr.geometry)
         )
         limiter.note(0, lr)
         held = sr.copy()

@@ -111,8 +111,8 @@ def run(
         raise UsageError(f"{REFERENCE} is not among the networks; the others are compared with it")
     if rounds < 1 or (threads is not None and threads < 1) or min(shape) < 1 or not precisions:
         raise UsageError("rounds, threads and sizes start at 1, and one precision is needed")
-    found = resolve_device(device)
-    wanted = [resolve_precision(precision, found) for precision in precisions]
+    resolved = resolve_device(device)
+    wanted = [resolve_precision(precision, resolved) for precision in precisions]
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -120,10 +120,10 @@ def run(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             built = {
-                name: build_network(name, scale, **options).merged().eval().to(found)
+                name: build_network(name, scale, **options).merged().eval().to(resolved)
                 for name, options in networks.items()
             }
-            lr = torch.rand(1, 1, *shape).to(found)
+            lr = torch.rand(1, 1, *shape).to(resolved)
         work = {name: macs_per_voxel(network) for name, network in built.items()}
         speeds: dict[str, dict[str, Speed]] = {name: {} for name in built}
         for i, precision in enumerate(wanted):
@@ -145,7 +145,7 @@ def run(
                 "python": platform.python_version(),
                 "torch": torch.__version__,
             },
-            "machine": _machine(found),
+            "machine": _machine(resolved),
             "shape": list(shape),
             "scale": list(scale),
             "rounds": rounds,

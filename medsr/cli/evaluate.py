@@ -189,13 +189,13 @@ def _parse_methods(texts: Sequence[str]) -> dict[str, Path]:
     Raises:
         UsageError: One is something else, or a name comes twice.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for text in texts:
         name, _, folder = text.partition("=")
-        if not (name.strip() and folder) or name.strip() in found:
+        if not (name.strip() and folder) or name.strip() in folders:
             raise UsageError(f"--method {text}: give NAME=DIR, each name once")
-        found[name.strip()] = Path(folder)
-    return found
+        folders[name.strip()] = Path(folder)
+    return folders
 
 
 def _print_summary(results: Results) -> None:

@@ -71,13 +71,13 @@ def list_command(
     settings = Settings(
         title=aet, timeout_seconds=timeout, retries=retries, ca_file=ca, verify=not insecure
     )
-    found = list_series(source, study, settings=settings)
+    entries = list_series(source, study, settings=settings)
     if as_json:
         write_json(
-            [{"series": e.uid, "modality": e.modality, "instances": e.instances} for e in found]
+            [{"series": e.uid, "modality": e.modality, "instances": e.instances} for e in entries]
         )
         return
-    for entry in found:
+    for entry in entries:
         count = "?" if entry.instances is None else entry.instances
         write(f"{entry.uid}  {entry.modality or '?'}  {count}")
 

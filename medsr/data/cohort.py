@@ -192,18 +192,18 @@ def freeze(
         if all(record.split == UNSPLIT for record in records):
             raise CohortError(f"{cohort}: no scan names a split that could be kept; split it")
         return make_lock(records, folder, seed=None, fractions={}, progress=progress)
-    known: dict[str, str] = {}
+    earlier_splits: dict[str, str] = {}
     if extend is not None:
         if extend.seed is None:
             # Splits made by hand say nothing of how new patients should be assigned.
-            known = extend.splits()
+            earlier_splits = extend.splits()
         else:
-            known, seed, fractions = extend.splits(), extend.seed, extend.fractions
-        gone = known.keys() - {record.patient_id for record in records}
+            earlier_splits, seed, fractions = extend.splits(), extend.seed, extend.fractions
+        gone = earlier_splits.keys() - {record.patient_id for record in records}
         if gone:
             logger.warning(
                 "%d patients of the extended lock are no longer in the cohort", len(gone)
             )
-    assigned = split_patients(records, fractions, seed=seed, known=known)
+    assigned = split_patients(records, fractions, seed=seed, known=earlier_splits)
     split = apply_split(records, assigned)
     return make_lock(split, folder, seed=seed, fractions=fractions, progress=progress)

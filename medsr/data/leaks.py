@@ -213,7 +213,7 @@ def same_content(
     """
     workers = workers or os.cpu_count() or 1
     candidates, compared = _candidates(prints, progress, workers)
-    found: list[Twins] = []
+    twin_pairs: list[Twins] = []
     with ThreadPoolExecutor(workers) as pool:
         pairs = ((prints[i][1], prints[j][1]) for i, j in candidates)
         likeness = pool.map(lambda pair: fine_likeness(*pair), pairs)
@@ -221,9 +221,9 @@ def same_content(
             if progress is not None:
                 progress(number, len(candidates), "comparing closely")
             if value >= SAME:
-                found.append(Twins(prints[i][0], prints[j][0], round(value, 3)))
-    found.sort(key=lambda twins: -(twins.likeness or 0.0))
-    return tuple(found), compared
+                twin_pairs.append(Twins(prints[i][0], prints[j][0], round(value, 3)))
+    twin_pairs.sort(key=lambda twins: -(twins.likeness or 0.0))
+    return tuple(twin_pairs), compared
 
 
 def _fingerprints(

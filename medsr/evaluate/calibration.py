@@ -217,19 +217,19 @@ def mean_calibrations(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
         >>> found["patients"], found["rows"], found["voxels"]
         (2, 3, 15000)
     """
-    found: dict[str, dict[str, Any]] = {}
+    calibrations: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
         people = [
             [row for row in mine if row["patient_id"] == patient]
             for patient in dict.fromkeys(row["patient_id"] for row in mine)
         ]
-        found[method] = {
+        calibrations[method] = {
             name: np.mean(
                 [np.mean([row[name] for row in rows_of], axis=0) for rows_of in people], axis=0
             ).tolist()
             for name in _AVERAGED
         }
-        found[method]["voxels"] = sum(row["voxels"] for row in mine)
-        found[method] |= {"rows": len(mine), "patients": len(people)}
-    return found
+        calibrations[method]["voxels"] = sum(row["voxels"] for row in mine)
+        calibrations[method] |= {"rows": len(mine), "patients": len(people)}
+    return calibrations

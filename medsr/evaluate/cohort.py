@@ -135,11 +135,11 @@ class Evaluation:
             look=self._look(),
             inputs=self.plan.write_inputs,
         )
-        found = runner.run(self.tasks, unfinished or Unfinished(None, {}), progress)
-        if not found.cases:
-            reasons = [*found.skipped, *(entry["reason"] for entry in found.failed)]
+        rows = runner.run(self.tasks, unfinished or Unfinished(None, {}), progress)
+        if not rows.cases:
+            reasons = [*rows.skipped, *(entry["reason"] for entry in rows.failed)]
             raise CohortError(f"split {self.plan.split}: nothing could be scored; {reasons[0]}")
-        return self._results(found)
+        return self._results(rows)
 
     def open(self, scan_id: str, axis: str) -> Task:
         """Read one task again, for pictures.
@@ -349,12 +349,12 @@ def _warnings(
     specs = [model.spec for model in models.values()]
     if not allow:
         return refuse_training_patients(specs, records)
-    known = [(spec.name, len(training_scans(spec, records))) for spec in specs]
+    overlaps = [(spec.name, len(training_scans(spec, records))) for spec in specs]
     return (
         *(
             f"model {name} learnt from the patients of {count} scans scored here: its scores "
             "flatter it"
-            for name, count in known
+            for name, count in overlaps
             if count
         ),
         *training_warnings(specs),

@@ -63,12 +63,12 @@ def consistency(
     difference = (again - np.asarray(lr.data, dtype=np.float32)).astype(np.float32)
     mask = reference_for(lr.data, lr.modality or "MR").mask
     inside = difference[mask].astype(np.float64)
-    found = {
+    residuals = {
         "consistency_rmse": float(np.sqrt(np.square(inside).mean())),
         "consistency_max": float(np.abs(inside).max()),
     }
     # A difference is no stored value of the scan's file.
-    return found, lr.replace(data=difference, source=None)
+    return residuals, lr.replace(data=difference, source=None)
 
 
 def consistent(

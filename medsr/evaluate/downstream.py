@@ -117,15 +117,15 @@ class Segmenter:
         if sr.shape != self._truth.shape:
             raise ValueError(f"shapes differ: restored {sr.shape}, truth {self._truth.shape}")
         try:
-            found = self.segment(sr)
+            labels = self.segment(sr)
         except ValueError:
-            found = np.zeros_like(self._truth)
-        counts = self._count(found)
+            labels = np.zeros_like(self._truth)
+        counts = self._count(labels)
         scores: dict[str, float] = {}
         for name, label in self.structures.items():
             there = int(self._counts[label])
             usable = there >= LEAST_VOXELS
-            overlap = _dice(found == label, self._truth == label) if usable else float("nan")
+            overlap = _dice(labels == label, self._truth == label) if usable else float("nan")
             error = 100.0 * (int(counts[label]) - there) / there if usable else float("nan")
             scores[f"dice@{name}"] = overlap
             scores[f"volume_error@{name}"] = error

@@ -48,11 +48,13 @@ def who(of: ReportData) -> str:
     cohort, rows = of.cohort, len({(r["scan_id"], r["axis"]) for r in of.rows})
     scans = len({r["scan_id"] for r in of.rows})
     counts = (_count(of.patients, "patient"), _count(scans, "scan"), _count(rows, "row"))
-    words = f"{', '.join(counts)} of the split `{cohort.get('split')}` ({of.data['task']['axes']})"
+    sentence = (
+        f"{', '.join(counts)} of the split `{cohort.get('split')}` ({of.data['task']['axes']})"
+    )
     left_out = int(cohort.get("scans") or scans) - scans
     if left_out <= 0:
-        return words
-    return f"{words}; {_count(left_out, 'scan')} could not be scored along any axis"
+        return sentence
+    return f"{sentence}; {_count(left_out, 'scan')} could not be scored along any axis"
 
 
 def scores(of: ReportData, methods: Sequence[Method] | None = None) -> str:
@@ -78,9 +80,9 @@ def compared_with_rivals(of: ReportData) -> str:
         rival, reference = of.rival(method, of.primary), of.method(of.reference)
         against = list(dict.fromkeys(m for m in (rival, reference) if m is not None))
         for other in against:
-            found = gain(of, method, other, of.primary)
-            if found is not None and other != method:
-                items.append(f"- {name(method)} less {other.title}: {_gained(of, found)}")
+            comparison = gain(of, method, other, of.primary)
+            if comparison is not None and other != method:
+                items.append(f"- {name(method)} less {other.title}: {_gained(of, comparison)}")
     items += [_teacher(of, entry) for entry in of.statistics.get("non_inferiority") or []]
     return "\n".join(items)
 
@@ -119,17 +121,17 @@ def regions(of: ReportData, method: Method | None = None) -> str:
     for entry in entries:
         means, metric = entry["means"], of.primary
         rival = region_rival(of, lead, means, metric)
-        found = None if rival is None else compared(entry, lead.name, rival.name)
+        comparison = None if rival is None else compared(entry, lead.name, rival.name)
         mine = number(((means.get(lead.name) or {}).get(metric) or {}).get("mean"))
         cells = [str(entry["region"]), str(entry["patients"]), str(entry["scans"]), text(mine, 2)]
-        if rival is None or found is None:
+        if rival is None or comparison is None:
             lines.append([*cells, DASH, DASH, DASH])
             continue
-        theirs = number(means[rival.name][metric]["mean"])
-        bounds = interval(_ends(found), 2, signed=True)
-        better = f"{found['better']} of {found['patients']}"
-        step = text(found["difference"], 2, signed=True)
-        beaten = f"{rival.title} {text(theirs, 2)}"
+        rival_mean = number(means[rival.name][metric]["mean"])
+        bounds = interval(_ends(comparison), 2, signed=True)
+        better = f"{comparison['better']} of {comparison['patients']}"
+        step = text(comparison["difference"], 2, signed=True)
+        beaten = f"{rival.title} {text(rival_mean, 2)}"
         lines.append([*cells, beaten, f"{step} ({bounds})" if bounds else step, better])
     label = of.info(of.primary).title
     head = ["Region", "patients", "scans", f"{name(lead)}, {label}", "best rival there"]
@@ -176,13 +178,13 @@ def gains_by_kind(kinds: Mapping[str, ReportData], models: Sequence[str]) -> str
         base = of.estimate(of.reference, of.primary)
         cells = [words, text(None if base is None else base.mean, 2)]
         for model in there:
-            found = gain(of, of.method(model), of.method(of.reference), of.primary)
-            if found is None or not of.estimate(model, of.primary):
+            comparison = gain(of, of.method(model), of.method(of.reference), of.primary)
+            if comparison is None or not of.estimate(model, of.primary):
                 cells += [DASH, DASH]
                 continue
-            bounds = interval(found.bounds, 2, signed=True)
+            bounds = interval(comparison.bounds, 2, signed=True)
             sure = f" ({bounds})" if bounds else ""
-            cells += [text(found.difference, 2, signed=True) + sure, _below(of, model)]
+            cells += [text(comparison.difference, 2, signed=True) + sure, _below(of, model)]
         lines.append(cells)
     head = ["Slices", next(iter(kinds.values())).method("bspline").title]
     return table([*head, *(c for model in there for c in (f"`{model}`", "rows below"))], lines)
@@ -213,12 +215,12 @@ def _gained(of: ReportData, found: Gain) -> str:
 
 def _teacher(of: ReportData, entry: Mapping[str, Any]) -> str:
     bounds = interval(_ends(entry), 2, signed=True) or "no interval"
-    known = entry.get("non_inferior")
-    found = "not tested" if known is None else "non-inferior" if known else "not shown"
+    verdict = entry.get("non_inferior")
+    verdict_text = "not tested" if verdict is None else "non-inferior" if verdict else "not shown"
     return (
         f"- `{entry['method']}` against `{entry['against']}`: "
         f"{text(entry['difference'], 2, signed=True)} {of.info(of.primary).unit} ({bounds}); "
-        f"margin {entry['margin']:g} {of.info(of.primary).unit}: {found}"
+        f"margin {entry['margin']:g} {of.info(of.primary).unit}: {verdict_text}"
     )
 
 
@@ -229,8 +231,10 @@ def _ends(found: Mapping[str, Any]) -> tuple[float, float] | None:
 
 def _kept(entries: Sequence[Mapping[str, Any]], size: float, key: str) -> float | None:
     """Mean over the kinds of lesions of one size."""
-    found = [e[key]["mean"] for e in entries if float(e["diameter_mm"]) == size and e.get(key)]
-    return _mean([float(value) for value in found if finite(value)])
+    contrast_means = [
+        e[key]["mean"] for e in entries if float(e["diameter_mm"]) == size and e.get(key)
+    ]
+    return _mean([float(value) for value in contrast_means if finite(value)])
 
 
 def _unit(of: ReportData, metric: str) -> str:

@@ -119,25 +119,27 @@ class Plan:
         Args:
             modality: Of the scans that were found.
         """
-        words = ["medsr evaluate", *(f"--model {_shown(model)}" for model in self.models)]
-        words += [f"--method {name}=DIR" for name in self.others]
-        words += [f"--cohort {Path(self.cohort).name}", f"--split {self.split}"]
+        arguments = ["medsr evaluate", *(f"--model {_shown(model)}" for model in self.models)]
+        arguments += [f"--method {name}=DIR" for name in self.others]
+        arguments += [f"--cohort {Path(self.cohort).name}", f"--split {self.split}"]
         if self.scale is not None:
-            words += [f"--scale {','.join(map(str, self.scale))}"]
-        words += ["--pairs"] if self.pairs else []
-        words += [f"--modality {modality.lower()}"]
-        words += [f"--kind {self.kind}"] if self.kind is not None else []
-        words += [f"--seed {self.seed}"] if self.seed is not None else []
+            arguments += [f"--scale {','.join(map(str, self.scale))}"]
+        arguments += ["--pairs"] if self.pairs else []
+        arguments += [f"--modality {modality.lower()}"]
+        arguments += [f"--kind {self.kind}"] if self.kind is not None else []
+        arguments += [f"--seed {self.seed}"] if self.seed is not None else []
         if set(self.baselines) | {"bspline"} != set(BASELINES):
-            words += [f"--baselines {','.join(self.baselines) or 'bspline'}"]
+            arguments += [f"--baselines {','.join(self.baselines) or 'bspline'}"]
         if set(self.parts) != set(PARTS):
-            words += [f"--parts {','.join(part for part in PARTS if part in self.parts) or 'none'}"]
-        words += ["--consistency"] if self.consistency else []
-        words += [f"--margin {self.margin_db:g}"] if self.margin_db != MARGIN_DB else []
-        words += [f"--limit {self.limit}"] if self.limit is not None else []
-        words += ["--robust"] if self.robust is not None else []
-        words += ["--allow-train"] if self.allow_train else []
-        return " ".join([*words, "--out DIR"])
+            arguments += [
+                f"--parts {','.join(part for part in PARTS if part in self.parts) or 'none'}"
+            ]
+        arguments += ["--consistency"] if self.consistency else []
+        arguments += [f"--margin {self.margin_db:g}"] if self.margin_db != MARGIN_DB else []
+        arguments += [f"--limit {self.limit}"] if self.limit is not None else []
+        arguments += ["--robust"] if self.robust is not None else []
+        arguments += ["--allow-train"] if self.allow_train else []
+        return " ".join([*arguments, "--out DIR"])
 
 
 def check_scale(scale: Scale) -> None:

@@ -49,10 +49,10 @@ def describe_degradation(degradation: Degradation[Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of medsr, Python and the libraries that the numbers depend on."""
-    found = {"medsr": __version__, "python": platform.python_version()}
+    library_versions = {"medsr": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            library_versions[name] = version(name)
         except PackageNotFoundError:
             logger.debug("%s carries no version", name)
-    return found
+    return library_versions

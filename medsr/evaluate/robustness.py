@@ -226,8 +226,8 @@ def attack(
 
     generator = torch.Generator().manual_seed(how.seed)
     start = how.radius * (2 * torch.rand(inputs.shape, generator=generator) - 1)
-    found = pgd(harm, inputs, how.radius, how.steps, start.to(where), lowest=0.0)
-    native: npt.NDArray[np.float32] = normaliser.inverse(found)[0, 0].cpu().numpy()
+    attacked = pgd(harm, inputs, how.radius, how.steps, start.to(where), lowest=0.0)
+    native: npt.NDArray[np.float32] = normaliser.inverse(attacked)[0, 0].cpu().numpy()
     return lr.replace(data=np.ascontiguousarray(frame.array_data(native)))
 
 
@@ -241,12 +241,12 @@ def _window(
     mask: npt.NDArray[np.bool_], factor: tuple[int, int, int], size: int
 ) -> tuple[slice, slice, slice]:
     """The part amid the body, its ends on multiples of the factor."""
-    found = []
+    rows = []
     for axis, step in enumerate(factor):
         profile = mask.sum(axis=tuple(other for other in range(3) if other != axis))
         middle = float(profile @ np.arange(profile.size)) / max(float(profile.sum()), 1.0)
         length = min(max(size, _THIN * step), profile.size) // step * step
         start = round((middle - length / 2) / step) * step
         start = min(max(start, 0), (profile.size - length) // step * step)
-        found.append(slice(start, start + length))
-    return (found[0], found[1], found[2])
+        rows.append(slice(start, start + length))
+    return (rows[0], rows[1], rows[2])

@@ -90,26 +90,26 @@ def shown(results: Results) -> tuple[tuple[str, str, str], ...]:
         (label, scan, axis) each; the median alone where there is only one.
     """
     methods = results.about.get("methods", {})
-    ours = [name for name in results.methods if methods.get(name, {}).get("role") != "baseline"]
-    method = ours[0] if ours else REFERENCE_METHOD
+    learned = [name for name in results.methods if methods.get(name, {}).get("role") != "baseline"]
+    method = learned[0] if learned else REFERENCE_METHOD
     gains = {
-        (row["scan_id"], row["axis"]): row["psnr_gain"] if ours else row["psnr"]
+        (row["scan_id"], row["axis"]): row["psnr_gain"] if learned else row["psnr"]
         for row in results.rows()
         if row["method"] == method
     }
     middle = median_low(gains.values())
-    found = {"worst": min(gains, key=lambda key: gains[key])}
-    found["median"] = next(key for key, gain in gains.items() if gain == middle)
-    if found["worst"] == found["median"]:
-        del found["worst"]
-    return tuple((label, scan, axis) for label, (scan, axis) in found.items())
+    chosen = {"worst": min(gains, key=lambda key: gains[key])}
+    chosen["median"] = next(key for key, gain in gains.items() if gain == middle)
+    if chosen["worst"] == chosen["median"]:
+        del chosen["worst"]
+    return tuple((label, scan, axis) for label, (scan, axis) in chosen.items())
 
 
 def _rivals(results: Results) -> set[str]:
     """The methods that the models are set against in words."""
     of = ReportData(results.to_dict())
-    found = (of.rival(method, of.primary) for method in of.learned)
-    return {rival.name for rival in found if rival is not None}
+    rivals = (of.rival(method, of.primary) for method in of.learned)
+    return {rival.name for rival in rivals if rival is not None}
 
 
 def _cases(evaluation: Evaluation, results: Results, progress: Progress | None) -> Sequence[Case]:

@@ -104,22 +104,22 @@ class Runner:
 
     def run(self, tasks: Tasks, unfinished: Unfinished, progress: Progress | None = None) -> Found:
         """Go through all tasks; nothing that fails ends the run but an interrupt."""
-        found = Found()
+        rows = Found()
         total = len(tasks.jobs)
         for done, job in enumerate(tasks.jobs):
-            kept = unfinished.load(job.name)
-            if kept is not None:
-                found.add(Found.from_dict(kept))
+            stored = unfinished.load(job.name)
+            if stored is not None:
+                rows.add(Found.from_dict(stored))
                 continue
             now = self._job(tasks, job, partial(progress or no_progress, done, total))
             if not now.failed:  # what failed is tried again by the next run
                 unfinished.keep(job.name, now.to_dict())
-            found.add(now)
+            rows.add(now)
         (progress or no_progress)(total, total, "done")
-        return found
+        return rows
 
     def _job(self, tasks: Tasks, job: Job, tell: Callable[[str], None]) -> Found:
-        found = Found()
+        rows = Found()
         tell(f"{job.where}: reading")
         try:
             task = tasks.open(job)
@@ -128,18 +128,18 @@ class Runner:
             text = str(error)
             text = text if text.startswith(job.where) else f"{job.where}: {text}; not scored"
             logger.warning("%s", text)
-            found.skipped.append(text)
-            return found
+            rows.skipped.append(text)
+            return rows
         except Exception as error:
-            found.failed.append(_failure(job, None, error))
-            return found
+            rows.failed.append(_failure(job, None, error))
+            return rows
         if task.notes:
-            found.notes.append({"scan_id": job.record.scan_id, "axis": job.label, **task.notes})
+            rows.notes.append({"scan_id": job.record.scan_id, "axis": job.label, **task.notes})
         segmenter = None
         if "downstream" in self.parts:
             segmenter = _segmenter(task, self.modality)
-        words = {} if segmenter is None else segmenter.conventions()
-        found.conventions.append({**scorer.conventions(), **words})
+        segmentation = {} if segmenter is None else segmenter.conventions()
+        rows.conventions.append({**scorer.conventions(), **segmentation})
         implanted = self._implant(task)
         if self.inputs is not None:
             write_input(task, task.lr, self.inputs)
@@ -148,18 +148,18 @@ class Runner:
         for method in self.methods:
             tell(f"{job.where}: {method.name}")
             try:
-                self._score(task, method, scorer, segmenter, implanted, found)
+                self._score(task, method, scorer, segmenter, implanted, rows)
             except Exception as error:
-                found.failed.append(_failure(job, method.name, error))
+                rows.failed.append(_failure(job, method.name, error))
         if self.look is not None:
             tell(f"{job.where}: disturbed")
             try:
-                found.disturbed += [
+                rows.disturbed += [
                     _disturbed(job, row) for row in self.look(task, scorer.reference)
                 ]
             except ValueError as error:
-                found.skipped.append(f"{job.where}: {error}; not disturbed")
-        return found
+                rows.skipped.append(f"{job.where}: {error}; not disturbed")
+        return rows
 
     def _score(
         self,

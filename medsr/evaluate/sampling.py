@@ -28,8 +28,8 @@ def ranges(kind: str, modality: Modality) -> dict[str, tuple[float, float]]:
     Returns:
         Such as ``{"thickness": (0.8, 1.2), "noise": (0.0, 0.03)}``, noise over the data range.
     """
-    known = {"thickness": THICKNESS, "noise": NOISE[modality]}
-    return {name: known[name] for name in DEGRADATIONS.find(kind).draws}
+    available = {"thickness": THICKNESS, "noise": NOISE[modality]}
+    return {name: available[name] for name in DEGRADATIONS.find(kind).draws}
 
 
 def build_drawn(

@@ -273,14 +273,14 @@ def seed_for(seed: int, job: Job) -> int:
 def inside(grid: Geometry, field: Geometry) -> BoolArray:
     """Which voxel centres of a grid lie within another's outer edges, (X, Y, Z)."""
     step = np.linalg.inv(field.affine) @ grid.affine
-    found = np.ones(grid.shape, dtype=bool)
+    covered = np.ones(grid.shape, dtype=bool)
     for axis in range(3):
         # The index along an axis of `field` is a sum of one term for each axis of `grid`.
         along = [step[axis, k] * np.arange(n) for k, n in enumerate(grid.shape)]
         index = along[0][:, None, None] + along[1][None, :, None] + along[2][None, None, :]
         index += step[axis, 3]
-        found &= (index >= -0.5) & (index <= field.shape[axis] - 0.5)
-    return found
+        covered &= (index >= -0.5) & (index <= field.shape[axis] - 0.5)
+    return covered
 
 
 def displacement_mm(moved: Volume, still: Volume) -> tuple[float, float, float]:

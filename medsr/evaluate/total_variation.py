@@ -117,8 +117,8 @@ def total_variation(
             weight,
             iterations,
         )
-        kept = _along(axis, part.first - part.start, part.last - part.start)
-        result[_along(axis, part.first, part.last)] = restored.numpy()[kept] * np.float32(span)
+        core = _along(axis, part.first - part.start, part.last - part.start)
+        result[_along(axis, part.first, part.last)] = restored.numpy()[core] * np.float32(span)
     return start.replace(data=result)
 
 

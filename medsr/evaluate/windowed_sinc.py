@@ -37,10 +37,10 @@ def lanczos(
     Source: Duchon 1979, "Lanczos filtering in one and two dimensions". The weights of a point are
     scaled to sum one (a windowed sinc's own are off by up to 0.1 %), so that constants survive.
     """
-    found = _along_axes(source, target)
-    if found is None:
+    matrices = _along_axes(source, target)
+    if matrices is None:
         return None
-    axes, steps, offsets = found
+    axes, steps, offsets = matrices
     result = np.asarray(data, dtype=np.float32)
     for axis in range(3):
         size = target.shape[axes.index(axis)]

@@ -150,16 +150,16 @@ def list_jobs(
         UnsupportedFormatError: There is no scan.
     """
     first, parts = parse_part(part)
-    found = find_scans(folder, leave_out=places.folders)
-    if not found:
+    scans_found = find_scans(folder, leave_out=places.folders)
+    if not scans_found:
         raise UnsupportedFormatError(f"{folder}: no scan in it; medsr reads {readable()}")
-    if found[0].name == ".":
+    if scans_found[0].name == ".":
         raise UsageError(
             f"{folder} holds DICOM slices itself and is one scan; give the folder above it"
         )
     format = options.output_format
-    names = output_names(found, format, in_bids=is_dataset(folder))
-    others = [scan.name for scan in found if (format or scan.format) != "dicom"]
+    names = output_names(scans_found, format, in_bids=is_dataset(folder))
+    others = [scan.name for scan in scans_found if (format or scan.format) != "dicom"]
     if options.dicom.deidentify and others:
         raise UsageError(
             f"only DICOM output is de-identified, and {others[0]} would be written in another "
@@ -167,9 +167,9 @@ def list_jobs(
         )
     jobs = [
         Job(scan.name, scan.path, _outputs(scan, name, places, options), name)
-        for scan, name in list(zip(found, names, strict=True))[first - 1 :: parts]
+        for scan, name in list(zip(scans_found, names, strict=True))[first - 1 :: parts]
     ]
-    _check_sources(found, jobs, places.report)
+    _check_sources(scans_found, jobs, places.report)
     return jobs
 
 

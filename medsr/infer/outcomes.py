@@ -205,8 +205,8 @@ class Journal:
 
     def _earlier(self) -> dict[str, dict[str, Any]]:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads((self.path or Path()).read_text(encoding="utf-8"))["scans"]
-            return {scan["name"]: scan for scan in known}
+            earlier_scans = json.loads((self.path or Path()).read_text(encoding="utf-8"))["scans"]
+            return {scan["name"]: scan for scan in earlier_scans}
         return {}
 
 

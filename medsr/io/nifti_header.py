@@ -266,20 +266,20 @@ def transforms_of(header: Any, shape: tuple[int, int, int], path: Path) -> dict[
     Raises:
         GeometryError: One of them is none.
     """
-    found: dict[str, Geometry] = {}
+    by_name: dict[str, Geometry] = {}
     if int(header["sform_code"]) > 0:
-        found["sform"] = _geometry(shape, header.get_sform(), path)
+        by_name["sform"] = _geometry(shape, header.get_sform(), path)
     if int(header["qform_code"]) > 0:
         if float(header["pixdim"][0]) not in (-1.0, 1.0):
             header = header.copy()
             header["pixdim"][0] = 1.0  # NIfTI-1 standard: any other qfac counts as 1
         try:
-            found["qform"] = _geometry(shape, header.get_qform(), path)
+            by_name["qform"] = _geometry(shape, header.get_qform(), path)
         except (HeaderDataError, ValueError) as error:
             raise GeometryError(
                 f"{path}: invalid qform ({brief(error)}); export it again"
             ) from error
-    return found
+    return by_name
 
 
 def _check_agreement(header: Any, sform: Geometry, qform: Geometry, path: Path) -> list[str]:

@@ -85,14 +85,14 @@ class Fields:
 
     def numbers(self, names: tuple[str, ...], count: int) -> list[float] | None:
         """The numbers of a field that has several names; by all that are there it is the same."""
-        found = {
+        fields = {
             name: self._parsed(name, self.texts[name].split(), count, float)
             for name in names
             if name in self.texts
         }
-        values = list(found.values())
+        values = list(fields.values())
         if any(other != values[0] for other in values[1:]):
-            raise GeometryError(f"{self.path}: {' and '.join(found)} disagree; keep the right one")
+            raise GeometryError(f"{self.path}: {' and '.join(fields)} disagree; keep the right one")
         return values[0] if values else None
 
     def vector(self, name: str, text: str, count: int = 3) -> list[float]:
@@ -147,8 +147,8 @@ class Fields:
         A folder that the header names is compared and never looked into, so that a header from
         elsewhere cannot have anything but its own folder touched.
         """
-        words = name.split()
-        if not words or words[0].upper() == "LIST" or "%" in name:
+        parts = name.split()
+        if not parts or parts[0].upper() == "LIST" or "%" in name:
             raise UnsupportedFormatError(
                 f"{self.path}: the voxels are spread over several files; convert it to one .nrrd "
                 "or .mha"

@@ -133,11 +133,11 @@ def measure(pool: TeacherPool, recipe: Recipe) -> dict[str, list[float]]:
         for domain, records in sorted(domains.items()):
             rows = []
             for scan in load_validation(recipe, records):
-                found = [
+                measured = [
                     foreground_errors(teacher, scan, degradations, recipe)
                     for teacher in _networks(pool)
                 ]
-                rows += [[error[0] for error in found if error is not None]]
+                rows += [[error[0] for error in measured if error is not None]]
             rows = [row for row in rows if row]
             if rows:
                 errors[domain] = [sum(column) / len(rows) for column in zip(*rows, strict=True)]

@@ -112,10 +112,10 @@ def plan_lesions(hr: Volume, modality: Modality, seed: int = 0) -> tuple[Lesion,
         for tissue, (mask, low, high) in tissues.items():
             places = _even_places(hr, data, mask, (low, high), diameter)
             for contrast, share, added in _contrasts(modality, tissue):
-                found = _free(hr, places, diameter, placed, generator)
-                if found is None:
+                free_place = _free(hr, places, diameter, placed, generator)
+                if free_place is None:
                     continue
-                centre, level = found
+                centre, level = free_place
                 native = added + share * level
                 placed.append(Lesion(centre, diameter, contrast, native, tissue))
     return tuple(placed)

@@ -81,7 +81,7 @@ def occupancy(
         UsageError: The sphere reaches beyond the grid.
     """
     radius = diameter_mm / 2
-    found = window(geometry, centre_mm, radius)
+    box = window(geometry, centre_mm, radius)
     centre = geometry.world_to_voxel(centre_mm)
     reach = radius * np.linalg.norm(np.linalg.inv(geometry.affine[:3, :3]), axis=1)
     if (centre - reach < -0.5).any() or (centre + reach > np.array(geometry.shape) - 0.5).any():
@@ -89,11 +89,11 @@ def occupancy(
     step = diameter_mm / _STEPS_PER_DIAMETER
     counts = [max(_FEWEST_STEPS, math.ceil(s / step)) for s in geometry.spacing]
     offsets = []
-    for part, middle, count in zip(found, centre, counts, strict=True):
+    for part, middle, count in zip(box, centre, counts, strict=True):
         points = np.arange((part.stop - part.start) * count) + 0.5
         offsets.append(points / count - 0.5 + part.start - middle)
     inside = distances_mm(geometry, offsets) <= radius
-    shape = [n for part, c in zip(found, counts, strict=True) for n in (part.stop - part.start, c)]
+    shape = [n for part, c in zip(box, counts, strict=True) for n in (part.stop - part.start, c)]
     share = inside.reshape(shape).mean(axis=(1, 3, 5))
     volume = math.pi / 6 * diameter_mm**3 / abs(np.linalg.det(geometry.affine[:3, :3]))
     for _ in range(_ROUNDS):
@@ -103,7 +103,7 @@ def occupancy(
         if share.max() <= 1.0:
             break
         share = np.minimum(share, 1.0)
-    return found, share
+    return box, share
 
 
 def insert(hr: Volume, lesions: Iterable[Lesion]) -> Volume:

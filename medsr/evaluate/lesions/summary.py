@@ -56,9 +56,9 @@ def summarise(
     import pandas as pd
 
     table = pd.DataFrame(list(rows))
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_method: dict[str, list[dict[str, Any]]] = {}
     if table.empty:
-        return found
+        return by_method
     kinds = ["method", "tissue", "contrast", "diameter_mm"]
     for (method, tissue, contrast, diameter), lines in table.groupby(kinds, sort=False):
         entry: dict[str, Any] = {
@@ -70,10 +70,10 @@ def summarise(
         }
         for measure in MEASURES:
             entry[measure] = _interval(_by_patient(lines, measure), resamples, seed)
-        found.setdefault(method, []).append(entry)
-    for entries in found.values():
+        by_method.setdefault(method, []).append(entry)
+    for entries in by_method.values():
         entries.sort(key=lambda e: (e["tissue"], _number(e["contrast"]), e["diameter_mm"]))
-    return found
+    return by_method
 
 
 def _by_patient(lines: pd.DataFrame, measure: str) -> list[float]:

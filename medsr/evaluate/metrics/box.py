@@ -69,8 +69,8 @@ def in_slabs(
     def slab(part: int) -> Array:
         start, stop = edges[part], edges[part + 1]
         low, high = max(start - margin, 0), min(stop + margin, planes)
-        found = function(*(array[low:high] for array in arrays))
-        return found[start - low : stop - low]
+        values = function(*(array[low:high] for array in arrays))
+        return values[start - low : stop - low]
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return np.concatenate(list(pool.map(slab, range(count))))

@@ -140,6 +140,6 @@ def describe(name: str, modality: Modality | None = None) -> MetricInfo:
         info = replace(info, unit="HU")
     if not region:
         return replace(info, name=name)
-    words = REGIONS.get(region, region)
-    label = f"{info.label}, {words.removeprefix('the ')}"
-    return replace(info, name=name, label=label, what=f"{info.what} In {words}.".strip())
+    region_label = REGIONS.get(region, region)
+    label = f"{info.label}, {region_label.removeprefix('the ')}"
+    return replace(info, name=name, label=label, what=f"{info.what} In {region_label}.".strip())

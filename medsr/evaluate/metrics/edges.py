@@ -123,14 +123,14 @@ class EdgeWidths:
         if sr.shape != self._shape:
             raise ValueError(f"shapes differ: restored {sr.shape}, truth {self._shape}")
         flat = sr.reshape(-1)
-        found = []
+        widths = []
         for sites in self._sites:
             if len(sites.sign) < LEAST_SITES:
-                found.append(float("nan"))
+                widths.append(float("nan"))
                 continue
             profiles = flat[sites.lines] * sites.sign[:, None]
-            found.append(float(np.median(sites.model.fit(profiles).sigma_mm)) * RISE)
-        return found[0], found[1], found[2]
+            widths.append(float(np.median(sites.model.fit(profiles).sigma_mm)) * RISE)
+        return widths[0], widths[1], widths[2]
 
 
 @dataclass(frozen=True)
@@ -178,18 +178,18 @@ class _StepModel:
         self, profiles: Float64Array
     ) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
         centred = profiles - (profiles @ self._share)[:, None]
-        found = centred @ self._steps
-        rows = np.arange(len(found))
-        best = found.argmax(axis=1)
+        fits = centred @ self._steps
+        rows = np.arange(len(fits))
+        best = fits.argmax(axis=1)
         shift, width = np.divmod(best, _WIDTHS)
-        gain = found.reshape(len(found), -1, _WIDTHS)
+        gain = fits.reshape(len(fits), -1, _WIDTHS)
         inner = np.clip(width, 1, _WIDTHS - 2)
         low, mid, high = (gain[rows, shift, inner + step] for step in (-1, 0, 1))
         bend = low - 2 * mid + high
         move = np.divide(0.5 * (low - high), bend, out=np.zeros_like(bend), where=bend < 0)
         move = np.where(inner == width, np.clip(move, -0.5, 0.5), 0.0)
         ratio = self.sigmas[1] / self.sigmas[0]
-        peak = found[rows, best]
+        peak = fits[rows, best]
         sigma = np.where(peak > 0, self.sigmas[width] * ratio**move, self.sigmas[-1])
         total = np.square(centred) @ self._share
         explained = np.divide(peak**2, total, out=np.zeros_like(total), where=total > 0)

@@ -44,8 +44,8 @@ def tissue_regions(hr: Float32Array, modality: Modality, mask: BoolArray) -> dic
         (X, Y, Z) masks by name; empty masks where the truth has no three classes.
     """
     if modality == "CT":
-        found = ct_compartments(hr)
-        return {"lung": found.lung, "soft": found.soft, "bone": found.bone}
+        compartments = ct_compartments(hr)
+        return {"lung": compartments.lung, "soft": compartments.soft, "bone": compartments.bone}
     try:
         low, high = mr_thresholds(hr[mask])
     except ValueError:

@@ -120,10 +120,10 @@ class ShellCorrelation:
             shells by 1, 2, 1 times their samples; empty along axes of fewer than 16 voxels.
         """
         spectrum = self._transform(sr)
-        found = []
+        resolutions = []
         for cone in self._cones:
             if not cone.where.size:
-                found.append((np.zeros(0), np.zeros(0)))
+                resolutions.append((np.zeros(0), np.zeros(0)))
                 continue
             mine = spectrum[cone.where]
             count = cone.frequency.size
@@ -136,8 +136,8 @@ class ShellCorrelation:
             enough = cone.samples >= LEAST_SAMPLES
             samples = cone.samples[enough]
             smooth = _smooth(raw[enough] * samples) / _smooth(samples)
-            found.append((cone.frequency[enough], smooth))
-        return found
+            resolutions.append((cone.frequency[enough], smooth))
+        return resolutions
 
     def _crossing(self, axis: int, frequency: Curve, correlation: Curve) -> float:
         if not frequency.size:

@@ -78,12 +78,12 @@ class Scorer:
         spacing = (x_mm, y_mm, z_mm)
         self._reference = _reference(hr, modality, mask)
 
-        found = regions.tissue_regions(
+        tissue = regions.tissue_regions(
             np.asarray(hr, dtype=np.float32), modality, self._reference.mask
         )
         if mask is not None:
-            found = {name: region & mask for name, region in found.items()}
-        everything = np.logical_or.reduce([self._reference.mask, *found.values()])
+            tissue = {name: region & mask for name, region in tissue.items()}
+        everything = np.logical_or.reduce([self._reference.mask, *tissue.values()])
         self._box = _at_least(
             bounding_box(everything, _MARGIN), everything.shape, basic.SSIM_WINDOW
         )
@@ -96,7 +96,7 @@ class Scorer:
         strong = edges.strong_edges(parts, self._mask)
         self._boxed = {"edges": strong}
         self._boxed |= {
-            name: np.ascontiguousarray(region[self._box]) for name, region in found.items()
+            name: np.ascontiguousarray(region[self._box]) for name, region in tissue.items()
         }
         self._places = {
             name: np.flatnonzero(region)
@@ -173,10 +173,10 @@ class Scorer:
 
     def conventions(self) -> dict[str, str | float]:
         """The conventions behind the numbers in words, for result files."""
-        words = basic.conventions(self._modality)
+        described = basic.conventions(self._modality)
         counts = self._widths.counts
         return {
-            **words,
+            **described,
             "ms_ssim": (
                 f"{self._scales.scales} scales (as many of five as keep 11 voxels in the box "
                 "around the body, weights rescaled to a sum of one), window and constants of "
@@ -211,8 +211,8 @@ class Scorer:
 
     def _ssim(self, native: npt.NDArray[Any]) -> float:
         similar = partial(basic.ssim_map, data_range=self._reference.data_range)
-        found = in_slabs(similar, native, self._native, margin=basic.SSIM_WINDOW // 2)
-        return float(np.mean(found[self._mask]))
+        local_ssim = in_slabs(similar, native, self._native, margin=basic.SSIM_WINDOW // 2)
+        return float(np.mean(local_ssim[self._mask]))
 
     def _one_by_one(
         self, native: npt.NDArray[Any], single: Float32Array

@@ -109,8 +109,8 @@ class MultiScaleSSIM:
             similar = (2 * covariance + self._c2) / (level.variance + spread + self._c2)
             if number == self.scales - 1:
                 similar *= (2 * both + self._c1) / (level.mean**2 + squares + self._c1)
-            found = float(np.mean(similar[level.mask], dtype=np.float64))
-            value *= max(found, 0.0) ** float(weight)
+            level_mean = float(np.mean(similar[level.mask], dtype=np.float64))
+            value *= max(level_mean, 0.0) ** float(weight)
             sr = halve(sr)
         return value
 

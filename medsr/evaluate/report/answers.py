@@ -42,8 +42,8 @@ class Answer:
 
 def answers(of: ReportData) -> list[Answer]:
     """What a reviewer asks, answered from whatever the data hold."""
-    found = [_for_whom(of), _lesions(of), _non_inferior(of), _misleading(of)]
-    return [answer for answer in found if answer is not None]
+    given = [_for_whom(of), _lesions(of), _non_inferior(of), _misleading(of)]
+    return [answer for answer in given if answer is not None]
 
 
 def share(part: float) -> str:
@@ -60,11 +60,12 @@ def _for_whom(of: ReportData) -> Answer | None:
         return None
     parts = []
     for method in (lead, *(m for m in of.learned if m != lead)):
-        found = against_rival(of, method, of.primary)
-        if found is not None:
+        comparison = against_rival(of, method, of.primary)
+        if comparison is not None:
             parts.append(
-                f"{method.title} against {found.against.title}: {amount(of, found)}, better in "
-                f"{found.better} of {found.patients}"
+                f"{method.title} against {comparison.against.title}: "
+                f"{amount(of, comparison)}, better in "
+                f"{comparison.better} of {comparison.patients}"
             )
     short = "Yes" if best == scored else "No" if not best else f"Not for {scored - best}"
     return Answer(
@@ -93,22 +94,22 @@ def _lesions(of: ReportData) -> Answer | None:
     mine = None if lead is None else kept(of, lead)
     if mine is None:
         return None
-    theirs = kept_best(of, mine)
-    words = (
+    best_rival = kept_best(of, mine)
+    sentence = (
         f"{mine.method.title} keeps {share(mine.contrast)} of the contrast of lesions "
         f"{mine.diameter_mm:g} mm across"
     )
     if mine.volume is not None:
-        words += f" and {share(mine.volume)} of their volume"
-    words += "."
-    if theirs is not None:
-        words += f" {_beside(of, mine, theirs)}"
-    tone = mine.tone(theirs)
+        sentence += f" and {share(mine.volume)} of their volume"
+    sentence += "."
+    if best_rival is not None:
+        sentence += f" {_beside(of, mine, best_rival)}"
+    tone = mine.tone(best_rival)
     if tone == "bad":
         lost = "About half of such a lesion is lost" if mine.contrast < 1 else "Much is added"
-        words += f" {lost}."
+        sentence += f" {lost}."
     question = "What happens to small lesions?"
-    return Answer(question, f"{share(mine.contrast)} kept", words, tone)
+    return Answer(question, f"{share(mine.contrast)} kept", sentence, tone)
 
 
 def _beside(of: ReportData, mine: Kept, theirs: Kept) -> str:
@@ -134,12 +135,12 @@ def _non_inferior(of: ReportData) -> Answer | None:
     sure = f" ({of.percent()} interval {bounds})" if bounds else ", without an interval"
     difference = with_unit(text(number(entry.get("difference")), 2, signed=True), info.unit)
     margin = with_unit(text(abs(float(entry["margin"])), 2), info.unit)
-    known = entry.get("non_inferior")
+    verdict = entry.get("non_inferior")
     return Answer(
         f"Is {entry['method']} non-inferior to {entry['against']}?",
-        "Not tested" if known is None else "Yes" if known else "Not shown",
+        "Not tested" if verdict is None else "Yes" if verdict else "Not shown",
         f"{difference} {info.label}{sure}; the margin set in advance is {margin}.",
-        "" if known is None else "good" if known else "bad",
+        "" if verdict is None else "good" if verdict else "bad",
     )
 
 

@@ -48,15 +48,15 @@ class Pen:
 def forest(pen: Pen, metric: str) -> Plot | None:
     """Plot the mean of one metric by method, with its interval; the best is written bold."""
     of, info = pen.of, pen.of.info(metric)
-    found = [(m, e) for m in of.methods if (e := of.estimate(m.name, metric)) is not None]
-    if not found:
+    estimates = [(m, e) for m in of.methods if (e := of.estimate(m.name, metric)) is not None]
+    if not estimates:
         return None
     digits, best = of.digits(metric), of.best(metric)
-    with canvas(ROW * len(found) + FOOT) as drawn:
+    with canvas(ROW * len(estimates) + FOOT) as drawn:
         axes = drawn.axes
-        for row, (method, estimate) in enumerate(found):
-            words = f"{method.title}: {_spoken(estimate, digits, info.unit)}"
-            dot(drawn, method, estimate, row, words)
+        for row, (method, estimate) in enumerate(estimates):
+            method_label = f"{method.title}: {_spoken(estimate, digits, info.unit)}"
+            dot(drawn, method, estimate, row, method_label)
             axes.annotate(
                 text(estimate.mean, digits),
                 (1.0, row),
@@ -67,13 +67,13 @@ def forest(pen: Pen, metric: str) -> Plot | None:
                 va="center",
                 fontweight="bold" if method.name == best else "normal",
             )
-        rows(drawn, [method.title for method, _ in found])
+        rows(drawn, [method.title for method, _ in estimates])
         if info.better == "zero":
             axes.axvline(0, color=placeholder("faint"), linewidth=1)
         axes.margins(x=0.08)
         few_ticks(drawn)
         axes.set_xlabel(info.unit)
-        spoken = "; ".join(f"{m.title} {_spoken(e, digits, info.unit)}" for m, e in found)
+        spoken = "; ".join(f"{m.title} {_spoken(e, digits, info.unit)}" for m, e in estimates)
         alt = f"{info.label} by method, mean over patients: {spoken}."
         return pen.finish(
             drawn, _capital(info.label), alt, key=f"forest-{metric}", note=info.direction
@@ -93,27 +93,27 @@ def grouped(
         strip: Words that the labels of the bands go without, because the title says them.
     """
     of = pen.of
-    known = [
+    by_metric = [
         (metric, [(m, e) for m in of.methods if (e := of.estimate(m.name, metric)) is not None])
         for metric in metrics
     ]
-    known = [(metric, found) for metric, found in known if found]
-    if not known:
+    by_metric = [(metric, found) for metric, found in by_metric if found]
+    if not by_metric:
         return None
     step, gap = 14.0, 12.0
-    height = sum(step * len(found) + gap for _, found in known)
-    info = of.info(known[0][0])
-    digits = decimals([e.mean for _, found in known for _, e in found])
+    height = sum(step * len(found) + gap for _, found in by_metric)
+    info = of.info(by_metric[0][0])
+    digits = decimals([e.mean for _, found in by_metric for _, e in found])
     spoken = []
     with canvas(height + FOOT) as drawn:
         axes, y, labels = drawn.axes, 0.0, []
-        for metric, found in known:
+        for metric, found in by_metric:
             name = _without(of.info(metric).label, strip)
             start = y
             for method, estimate in found:
-                words = f"{name}, {method.title}: {_spoken(estimate, digits, info.unit)}"
-                dot(drawn, method, estimate, y, words, size=7.5)
-                spoken.append(words)
+                method_label = f"{name}, {method.title}: {_spoken(estimate, digits, info.unit)}"
+                dot(drawn, method, estimate, y, method_label, size=7.5)
+                spoken.append(method_label)
                 y += step
             labels.append(((start + y - step) / 2, name))
             y += gap
@@ -121,7 +121,7 @@ def grouped(
         axes.set_yticks([place for place, _ in labels], [name for _, name in labels])
         axes.set_ylim(y - step / 2 - gap / 2, -step)
         axes.grid(visible=True, axis="x")
-        if any(of.info(metric).better == "zero" for metric, _ in known):
+        if any(of.info(metric).better == "zero" for metric, _ in by_metric):
             axes.axvline(0, color=placeholder("faint"), linewidth=1)
         axes.margins(x=0.06)
         few_ticks(drawn)

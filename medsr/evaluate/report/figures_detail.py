@@ -35,18 +35,18 @@ def paired(pen: Pen, metric: str, methods: Sequence[Method]) -> Plot | None:
     of, info = pen.of, pen.of.info(metric)
     reference = (of.rival(methods[0], metric) if methods else None) or of.method(of.reference)
     base = of.per_patient(reference.name, metric)
-    theirs = [(method, of.per_patient(method.name, metric)) for method in methods]
-    theirs = [(method, values) for method, values in theirs if values]
-    if not base or not theirs:
+    per_method = [(method, of.per_patient(method.name, metric)) for method in methods]
+    per_method = [(method, values) for method, values in per_method if values]
+    if not base or not per_method:
         return None
-    lead = theirs[0][1]
+    lead = per_method[0][1]
     order = sorted(base, key=lambda p: info.key(lead.get(p, base[p])) - info.key(base[p]))[::-1]
     digits = decimals([*base.values(), *lead.values()])
     with canvas(_row(order) * len(order) + FOOT) as drawn:
         axes = drawn.axes
         for row, patient in enumerate(order):
             start = base[patient]
-            reached = [start, *(values[patient] for _, values in theirs if patient in values)]
+            reached = [start, *(values[patient] for _, values in per_method if patient in values)]
             axes.plot(
                 (min(reached), max(reached)),
                 (row, row),
@@ -63,7 +63,7 @@ def paired(pen: Pen, metric: str, methods: Sequence[Method]) -> Plot | None:
                 zorder=4,
                 gid=drawn.tip(f"{patient}, {reference.title}: {text(start, digits)} {info.unit}"),
             )
-            for method, values in reversed(theirs):
+            for method, values in reversed(per_method):
                 if patient not in values:
                     continue
                 end = values[patient]
@@ -87,7 +87,8 @@ def paired(pen: Pen, metric: str, methods: Sequence[Method]) -> Plot | None:
         spoken = "; ".join(
             f"{p} {text(base[p], digits)} to {text(lead.get(p), digits)}" for p in order
         )
-        alt = f"{info.label} of every patient, {reference.title} to {theirs[0][0].title}: {spoken}."
+        first = per_method[0][0].title
+        alt = f"{info.label} of every patient, {reference.title} to {first}: {spoken}."
         title = f"{info.label[:1].upper()}{info.label[1:]}, patient by patient"
         note = f"from {reference.title} to each method; largest gain first; {info.direction}"
         return pen.finish(drawn, title, alt, key=f"paired-{metric}", note=note)
@@ -151,24 +152,26 @@ def gains(pen: Pen, metric: str, method: Method) -> Plot | None:
 def non_inferiority(pen: Pen) -> Plot | None:
     """Plot each difference with its interval against the margin set in advance."""
     of = pen.of
-    found = [e for e in of.statistics.get("non_inferiority") or [] if finite(e.get("difference"))]
-    if not found:
+    verdicts = [
+        e for e in of.statistics.get("non_inferiority") or [] if finite(e.get("difference"))
+    ]
+    if not verdicts:
         return None
-    info = of.info(found[0]["metric"])
+    info = of.info(verdicts[0]["metric"])
     sign = 1.0 if info.better == "higher" else -1.0
-    digits = max(2, decimals([e["difference"] for e in found]))
-    with canvas(34 * len(found) + FOOT + 24) as drawn:
+    digits = max(2, decimals([e["difference"] for e in verdicts]))
+    with canvas(34 * len(verdicts) + FOOT + 24) as drawn:
         axes, spoken = drawn.axes, []
-        margins = [sign * -abs(float(e["margin"])) for e in found]
-        for row, entry in enumerate(found):
+        margins = [sign * -abs(float(e["margin"])) for e in verdicts]
+        for row, entry in enumerate(verdicts):
             method = of.method(entry["method"])
             low, high = number(entry.get("low")), number(entry.get("high"))
-            words = (
+            spoken_label = (
                 f"{entry['method']} against {entry['against']}: "
                 f"{text(entry['difference'], digits, signed=True)} {info.unit}, "
                 f"{verdict(entry.get('non_inferior'))}"
             )
-            spoken.append(words)
+            spoken.append(spoken_label)
             if low is not None and high is not None:
                 axes.plot((low, high), (row, row), color=colour(method), linewidth=2.6, alpha=0.6)
             axes.plot(
@@ -178,16 +181,16 @@ def non_inferiority(pen: Pen) -> Plot | None:
                 markersize=9,
                 color=colour(method),
                 zorder=4,
-                gid=drawn.tip(words),
+                gid=drawn.tip(spoken_label),
             )
             axes.plot(
                 (margins[row],) * 2, (row - 0.5, row + 0.5), color=placeholder("bad"), linewidth=2
             )
         axes.axvline(0, color=placeholder("faint"), linewidth=1.2)
-        rows(drawn, [f"{e['method']} –\n{e['against']}" for e in found])
+        rows(drawn, [f"{e['method']} –\n{e['against']}" for e in verdicts])
         reach = max(
             abs(v)
-            for e, m in zip(found, margins, strict=True)
+            for e, m in zip(verdicts, margins, strict=True)
             for v in (e.get("low") or 0.0, e.get("high") or 0.0, e["difference"], m)
         )
         axes.set_xlim(-1.25 * reach, 1.25 * reach)
@@ -241,10 +244,10 @@ def lesions(pen: Pen, quantity: str, kind: Kind, *, key: str) -> Plot | None:
             width = 2.0 if method.learned else 1.3
             axes.plot(list(points), means, color=colour(method), linewidth=width)
             for diameter, kept in points.items():
-                words = f"{method.title}, {diameter:g} mm: {text(kept.mean, 0)} %"
+                label = f"{method.title}, {diameter:g} mm: {text(kept.mean, 0)} %"
                 if kept.bounds:
-                    words += f" ({interval(kept.bounds, 0)})"
-                spoken.append(words)
+                    label += f" ({interval(kept.bounds, 0)})"
+                spoken.append(label)
                 axes.plot(
                     diameter,
                     kept.mean,
@@ -252,7 +255,7 @@ def lesions(pen: Pen, quantity: str, kind: Kind, *, key: str) -> Plot | None:
                     markersize=8,
                     color=colour(method),
                     markeredgecolor=placeholder("card"),
-                    gid=drawn.tip(f"{words} of the {what} kept"),
+                    gid=drawn.tip(f"{label} of the {what} kept"),
                 )
         axes.set_xticks(sorted({d for _, points in lines for d in points}))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -260,8 +263,8 @@ def lesions(pen: Pen, quantity: str, kind: Kind, *, key: str) -> Plot | None:
         axes.set_xlabel("diameter (mm)")
         axes.set_ylabel("% of the true lesion")
         axes.grid(visible=True, axis="y")
-        words = " ".join(part for part in kind if part)
-        title = f"{what.capitalize()} kept{f': {words}' if words else ''}"
+        label = " ".join(part for part in kind if part)
+        title = f"{what.capitalize()} kept{f': {label}' if label else ''}"
         alt = f"{title}, percent of the truth against diameter. {'; '.join(spoken)}."
         return pen.finish(drawn, title, alt, key=key, note="100 % is the truth")
 
@@ -296,14 +299,16 @@ def _kept(of: ReportData, method: Method, quantity: str, kind: Kind) -> dict[flo
 
 def calibration(pen: Pen) -> Plot | None:
     """Plot how many errors lie within each multiple of sigma, against how many should."""
-    found: Mapping[str, Any] = pen.of.data.get("calibration") or {}
-    known = {n: of for n, of in found.items() if of.get("observed") and of.get("expected")}
-    if not known:
+    calibrations: Mapping[str, Any] = pen.of.data.get("calibration") or {}
+    calibrated = {
+        n: of for n, of in calibrations.items() if of.get("observed") and of.get("expected")
+    }
+    if not calibrated:
         return None
     with canvas(280) as drawn:
         axes, spoken = drawn.axes, []
         axes.plot((0, 100), (0, 100), color=placeholder("faint"), linewidth=1.2)
-        for name, of in known.items():
+        for name, of in calibrated.items():
             method = pen.of.method(name)
             expected = [100 * value for value in of["expected"]]
             observed = [100 * value for value in of["observed"]]

@@ -36,17 +36,17 @@ def title(of: ReportData) -> str:
         if best is None:
             return "Nothing to compare: one method was scored"
         return f"Without a model, {of.method(best).title} scores best"
-    found = against_rival(of, lead, of.primary)
-    if found is None:
+    comparison = against_rival(of, lead, of.primary)
+    if comparison is None:
         return f"{lead.title} was scored, but not beside another method"
-    rival = found.against.title
-    if found.patients == 1:
-        how = "better" if found.wins else "worse" if found.worse else "no better"
+    rival = comparison.against.title
+    if comparison.patients == 1:
+        how = "better" if comparison.wins else "worse" if comparison.worse else "no better"
         return f"{lead.title} is {how} than {rival} in the one patient scored"
-    if found.bounds is not None and not found.clear:
+    if comparison.bounds is not None and not comparison.clear:
         return f"No clear difference between {lead.title} and {rival}"
-    how, count = ("better", found.better) if found.wins else ("worse", found.worse)
-    return f"{lead.title} is {how} than {rival} in {count} of {found.patients} patients"
+    how, count = ("better", comparison.better) if comparison.wins else ("worse", comparison.worse)
+    return f"{lead.title} is {how} than {rival} in {count} of {comparison.patients} patients"
 
 
 def lede(of: ReportData) -> str:
@@ -54,33 +54,35 @@ def lede(of: ReportData) -> str:
     lead = of.lead
     if lead is None:
         return "No model was given; the figures compare the built-in baselines with each other."
-    found = against_rival(of, lead, of.primary)
-    if found is None:
+    comparison = against_rival(of, lead, of.primary)
+    if comparison is None:
         return ""
-    parts = [amount(of, found)]
+    parts = [amount(of, comparison)]
     finer = _resolution(of, lead)
     if finer is not None:
         way = "finer" if finer.wins else "coarser"
         what = "slices" if of.through_plane else "detail"
         words = f"{with_unit(text(abs(finer.difference), 2), 'mm')} {way} {what} "
         words += "by Fourier shell correlation"
-        if finer.against != found.against:
+        if finer.against != comparison.against:
             words += f" than {finer.against.title}"
         parts.append(words)
     sentence = " and ".join(parts)
-    over = "one patient" if found.patients == 1 else f"{found.patients} patients"
-    words = f"{sentence}, {'in' if found.patients == 1 else 'on average over'} {over}."
-    if found.patients == 1:
+    over = "one patient" if comparison.patients == 1 else f"{comparison.patients} patients"
+    words = f"{sentence}, {'in' if comparison.patients == 1 else 'on average over'} {over}."
+    if comparison.patients == 1:
         words += " One patient gives no interval and says nothing about others."
-    elif found.bounds is not None and not found.clear:
+    elif comparison.bounds is not None and not comparison.clear:
         words += (
-            f" The interval holds zero; {found.better} of {found.patients} patients are better, "
-            f"{found.worse} worse."
+            f" The interval holds zero; {comparison.better} of {comparison.patients} patients are "
+            f"better, {comparison.worse} worse."
         )
-    elif found.better and found.worse:
-        count, way = (found.worse, "worse") if found.wins else (found.better, "better")
+    elif comparison.better and comparison.worse:
+        count, way = (
+            (comparison.worse, "worse") if comparison.wins else (comparison.better, "better")
+        )
         words += f" {count} {'patient is' if count == 1 else 'patients are'} {way}."
-    return words + _against(of, lead, found)
+    return words + _against(of, lead, comparison)
 
 
 def key_figures(of: ReportData) -> list[Figure]:
@@ -90,48 +92,48 @@ def key_figures(of: ReportData) -> list[Figure]:
         return []
     figures = []
     for metric in dict.fromkeys((of.primary, "ssim")):
-        found = against_rival(of, lead, metric)
-        if found is not None:
-            figures.append(_figure(of, found))
+        comparison = against_rival(of, lead, metric)
+        if comparison is not None:
+            figures.append(_figure(of, comparison))
     finer = _resolution(of, lead)
     if finer is not None:
         figures.append(_sharper(of, finer))
-    found = against_rival(of, lead, of.primary)
-    if found is not None:
-        figures.append(_patients(found))
+    comparison = against_rival(of, lead, of.primary)
+    if comparison is not None:
+        figures.append(_patients(comparison))
     lesions = _lesions(of, lead)
     return [*figures, *([lesions] if lesions is not None else [])]
 
 
 def warnings(of: ReportData) -> list[str]:
     """What to keep in mind before believing any of it."""
-    found = [str(words) for words in of.data.get("warnings") or []]
+    warnings_given = [str(words) for words in of.data.get("warnings") or []]
     if of.patients == 1:
-        found.append("One patient only: no intervals, no tests, no claim about others.")
+        warnings_given.append("One patient only: no intervals, no tests, no claim about others.")
     elif 1 < of.patients < FEW_PATIENTS:
-        found.append(
+        warnings_given.append(
             f"Only {of.patients} patients: intervals are rough, and a test by flipping signs over "
             "so few cannot reach p < 0.05."
         )
     regions = of.data.get("regions") or []
     if len(regions) > 1 and 2 * int(regions[0]["patients"]) > of.patients:
-        found.append(
+        warnings_given.append(
             f"{regions[0]['patients']} of {of.patients} patients show the region "
             f"{regions[0]['region']}, so a mean over all is mostly theirs; see the regions apart."
         )
     failed = of.data.get("failed") or []
     if failed:
         scans = len({entry.get("scan_id") for entry in failed})
-        found.append(
+        warnings_given.append(
             f"{_count(scans, 'scan')} failed in part or whole and "
             f"{'is' if scans == 1 else 'are'} left out of the means; see the list below."
         )
     if (of.data.get("task") or {}).get("kind", "simulated") == "simulated":
-        found.append(
+        warnings_given.append(
             "Low resolution was simulated from sharp scans. Real thick slices differ in profile, "
             "noise and motion; the further they differ, the less these figures apply."
         )
-    return found
+    return warnings_given
 
 
 def _against(of: ReportData, lead: Method, found: Gain) -> str:
@@ -190,13 +192,15 @@ def _lesions(of: ReportData, lead: Method) -> Figure | None:
     mine = kept(of, lead)
     if mine is None:
         return None
-    theirs = kept_best(of, mine)
-    beside = "" if theirs is None else f"; {theirs.method.title} {share(theirs.contrast)}"
+    best_rival = kept_best(of, mine)
+    beside = (
+        "" if best_rival is None else f"; {best_rival.method.title} {share(best_rival.contrast)}"
+    )
     return Figure(
         share(mine.contrast),
         "of small lesions kept",
         f"contrast at {mine.diameter_mm:g} mm{beside}",
-        mine.tone(theirs),
+        mine.tone(best_rival),
     )
 
 

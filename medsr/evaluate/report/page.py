@@ -212,7 +212,7 @@ def render(data: Mapping[str, Any], cases: Sequence[Case], *, static: bool = Fal
 
 def _sections(pen: Pen, pictures: Sequence[CasePictures], compared: bool) -> list[Section]:
     of = pen.of
-    found = [
+    sections = [
         *_looking(pictures, static=pen.fixed),
         Section(
             "summary",
@@ -225,8 +225,8 @@ def _sections(pen: Pen, pictures: Sequence[CasePictures], compared: bool) -> lis
         *plotted(pen),
     ]
     if compared or of.statistics.get("non_inferiority"):
-        place = next((n for n, s in enumerate(found) if s.key == "sharpness"), len(found))
-        found.insert(
+        place = next((n for n, s in enumerate(sections) if s.key == "sharpness"), len(sections))
+        sections.insert(
             place,
             Section(
                 "comparisons",
@@ -236,10 +236,10 @@ def _sections(pen: Pen, pictures: Sequence[CasePictures], compared: bool) -> lis
                 "comparisons.html.j2",
             ),
         )
-    found.append(Section("scans", "Scans", "Every row", "", "scans.html.j2"))
+    sections.append(Section("scans", "Scans", "Every row", "", "scans.html.j2"))
     words = "What a reader needs to repeat these figures, or to doubt them."
-    found.append(Section("methods", "Methods", "How it was done", words, "methods.html.j2"))
-    return found
+    sections.append(Section("methods", "Methods", "How it was done", words, "methods.html.j2"))
+    return sections
 
 
 def _looking(pictures: Sequence[CasePictures], *, static: bool) -> list[Section]:

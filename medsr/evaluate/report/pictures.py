@@ -279,10 +279,10 @@ def _consistency(case: Case, centre: Sequence[float]) -> tuple[tuple[Picture, ..
     """Three planes of the consistency map, at a scale of their own."""
     if case.consistency is None:
         return (), 0.0
-    found = canonical(case.consistency)
-    size = np.abs(found.data.astype(np.float32))
+    residual = canonical(case.consistency)
+    size = np.abs(residual.data.astype(np.float32))
     high = max(float(np.percentile(size, 99.5)), 1e-6)
-    extent = found.geometry.extent_mm
+    extent = residual.geometry.extent_mm
     pictures = []
     for name in _PLANES:
         axis = _STANDING[name]

@@ -140,8 +140,8 @@ class ReportData:
             [*(row["method"] for row in self.rows), *(self.statistics.get("means") or {})]
         )
         names = [*(n for n in described if n in scored), *(n for n in scored if n not in described)]
-        found = [(name, described.get(name) or {}) for name in names]
-        found.sort(key=lambda entry: _role(*entry) != "baseline")
+        described_methods = [(name, described.get(name) or {}) for name in names]
+        described_methods.sort(key=lambda entry: _role(*entry) != "baseline")
         return tuple(
             Method(
                 name,
@@ -151,7 +151,7 @@ class ReportData:
                 n,
                 str(of.get("projects") or _plain(name)),
             )
-            for n, (name, of) in enumerate(found)
+            for n, (name, of) in enumerate(described_methods)
         )
 
     def method(self, name: str) -> Method:
@@ -201,8 +201,12 @@ class ReportData:
         info = self.info(metric)
         rivals = [m for m in self.rivals(method) if among is None or m.name in among]
         means = {other: self.estimate(other.name, metric) for other in rivals}
-        known = {other: estimate.mean for other, estimate in means.items() if estimate}
-        return max(known, key=lambda other: info.key(known[other])) if known else None
+        rival_means = {other: estimate.mean for other, estimate in means.items() if estimate}
+        return (
+            max(rival_means, key=lambda other: info.key(rival_means[other]))
+            if rival_means
+            else None
+        )
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -274,8 +278,12 @@ class ReportData:
         info = self.info(metric)
         contenders = [m for m in self.methods if m.name != _BLOCKS]
         means = {m.name: self.estimate(m.name, metric) for m in contenders}
-        known = {name: estimate.mean for name, estimate in means.items() if estimate}
-        return max(known, key=lambda name: info.key(known[name])) if len(known) > 1 else None
+        method_means = {name: estimate.mean for name, estimate in means.items() if estimate}
+        return (
+            max(method_means, key=lambda name: info.key(method_means[name]))
+            if len(method_means) > 1
+            else None
+        )
 
     def digits(self, metric: str) -> int:
         """Decimals that show the differences between methods to about three figures."""
@@ -316,9 +324,9 @@ def finite(value: object) -> bool:
 
 def decimals(values: Iterable[float]) -> int:
     """Decimals that show the spread of values to about three figures."""
-    known = [value for value in values if math.isfinite(value)]
-    spread = (max(known) - min(known)) if known else 0.0
-    size = spread or max((abs(value) for value in known), default=0.0) / 10
+    finite_values = [value for value in values if math.isfinite(value)]
+    spread = (max(finite_values) - min(finite_values)) if finite_values else 0.0
+    size = spread or max((abs(value) for value in finite_values), default=0.0) / 10
     return 2 if size <= 0 else min(4, max(0, 2 - math.floor(math.log10(size) + 1e-9)))
 
 

@@ -36,12 +36,12 @@ def by_region(of: ReportData) -> Table | None:
 def region_rival(of: ReportData, method: Method, means: Means, metric: str) -> Method | None:
     """The rival with the best mean in one region."""
     info = of.info(metric)
-    known = {
+    best_rivals = {
         rival: value
         for rival in of.rivals(method)
         if (value := _mean(means, rival.name, metric)) is not None
     }
-    return max(known, key=lambda rival: info.key(known[rival])) if known else None
+    return max(best_rivals, key=lambda rival: info.key(best_rivals[rival])) if best_rivals else None
 
 
 def compared(entry: Mapping[str, Any], method: str, against: str) -> Mapping[str, Any] | None:
@@ -60,22 +60,22 @@ def _line(of: ReportData, lead: Method, entry: Mapping[str, Any]) -> Line:
         Cell(str(entry["patients"]), str(entry["scans"])),
         Cell(text(_mean(means, lead.name, metric), 2)),
     ]
-    found = None if rival is None else compared(entry, lead.name, rival.name)
-    if rival is None or found is None:
+    comparison = None if rival is None else compared(entry, lead.name, rival.name)
+    if rival is None or comparison is None:
         return Line(None, (*cells, *(Cell("\N{EN DASH}") for _ in range(3))))
-    low, high = number(found.get("low")), number(found.get("high"))
+    low, high = number(comparison.get("low")), number(comparison.get("high"))
     bounds = None if low is None or high is None else (low, high)
-    won = found["better"] == found["patients"]
+    won = comparison["better"] == comparison["patients"]
     return Line(
         None,
         (
             *cells,
             Cell(f"{rival.title} {text(_mean(means, rival.name, metric), 2)}"),
             Cell(
-                text(found["difference"], 2, signed=True),
+                text(comparison["difference"], 2, signed=True),
                 interval(bounds, 2, signed=True) or "no interval",
             ),
-            Cell(f"{found['better']} / {found['worse']}", tone="good" if won else ""),
+            Cell(f"{comparison['better']} / {comparison['worse']}", tone="good" if won else ""),
         ),
     )
 

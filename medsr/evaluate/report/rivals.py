@@ -102,18 +102,18 @@ class Kept:
 def gain(of: ReportData, method: Method, against: Method, metric: str) -> Gain | None:
     """Compare two methods; from the statistics, or from patients' means where there are none."""
     info = of.info(metric)
-    found = of.comparison(method.name, against.name, metric)
-    if found is not None and finite(found.get("difference")):
+    paired = of.comparison(method.name, against.name, metric)
+    if paired is not None and finite(paired.get("difference")):
         return Gain(
             info,
             method,
             against,
-            float(found["difference"]),
-            number(found.get("low")),
-            number(found.get("high")),
-            int(found.get("patients") or of.patients),
-            int(found.get("better") or 0),
-            int(found.get("worse") or 0),
+            float(paired["difference"]),
+            number(paired.get("low")),
+            number(paired.get("high")),
+            int(paired.get("patients") or of.patients),
+            int(paired.get("better") or 0),
+            int(paired.get("worse") or 0),
         )
     one, other = of.per_patient(method.name, metric), of.per_patient(against.name, metric)
     both = [patient for patient in one if patient in other]
@@ -148,11 +148,11 @@ def kept(of: ReportData, method: Method) -> Kept | None:
     """What a method keeps of the smallest lesions; None where no lesion was put in."""
     summary: Mapping[str, Any] = (of.data.get("lesions") or {}).get("summary") or {}
     entries = summary.get(method.name) or []
-    known = [e for e in entries if finite((e.get("contrast_kept") or {}).get("mean"))]
-    if not known:
+    with_contrast = [e for e in entries if finite((e.get("contrast_kept") or {}).get("mean"))]
+    if not with_contrast:
         return None
-    smallest = min(float(e["diameter_mm"]) for e in known)
-    group = [e for e in known if float(e["diameter_mm"]) == smallest]
+    smallest = min(float(e["diameter_mm"]) for e in with_contrast)
+    group = [e for e in with_contrast if float(e["diameter_mm"]) == smallest]
     volumes = [
         float(e["volume_kept"]["mean"])
         for e in group
@@ -169,9 +169,9 @@ def kept(of: ReportData, method: Method) -> Kept | None:
 
 def kept_best(of: ReportData, mine: Kept) -> Kept | None:
     """The rival that keeps most of lesions of the same size."""
-    found = [kept(of, other) for other in of.rivals(mine.method)]
-    known = [k for k in found if k is not None and k.diameter_mm == mine.diameter_mm]
-    return min(known, key=lambda k: k.loss) if known else None
+    candidates = [kept(of, other) for other in of.rivals(mine.method)]
+    same_size = [k for k in candidates if k is not None and k.diameter_mm == mine.diameter_mm]
+    return min(same_size, key=lambda k: k.loss) if same_size else None
 
 
 def kept_difference(of: ReportData, mine: Kept, theirs: Kept) -> tuple[float, float] | None:

@@ -52,7 +52,7 @@ def plotted(pen: Pen) -> list[Section]:
     if of.patients == 1:
         over = "One patient"
     through = ", z being the direction across the slices" if of.through_plane else ""
-    found = [
+    with_plots = [
         _section(
             "quality",
             "Quality",
@@ -110,7 +110,7 @@ def plotted(pen: Pen) -> list[Section]:
     judged = tuple(m for m in of.methods if m.learned or m.name in rivals)
     return [
         replace(section, methods=judged if section.key == "patients" else of.methods)
-        for section in found
+        for section in with_plots
         if section.plots
     ]
 
@@ -177,5 +177,5 @@ def _common(of: ReportData, names: Sequence[str]) -> str:
 
 
 def _section(key: str, name: str, title: str, intro: str, plots: Iterable[Plot | None]) -> Section:
-    found = tuple(plot for plot in plots if plot is not None)
-    return Section(key, name, title, intro, "plots.html.j2", found)
+    drawn = tuple(plot for plot in plots if plot is not None)
+    return Section(key, name, title, intro, "plots.html.j2", drawn)

@@ -135,8 +135,8 @@ def other_comparisons(of: ReportData) -> Table | None:
 
 
 def _compared(of: ReportData) -> list[Mapping[str, Any]]:
-    found = of.statistics.get("comparisons") or []
-    return [entry for entry in found if finite(entry.get("difference"))]
+    entries = of.statistics.get("comparisons") or []
+    return [entry for entry in entries if finite(entry.get("difference"))]
 
 
 def _columns(of: ReportData, entries: Sequence[Mapping[str, Any]]) -> tuple[Heading, ...]:
@@ -176,11 +176,11 @@ def _line(of: ReportData, entry: Mapping[str, Any]) -> Line:
 
 def margins(of: ReportData) -> Table | None:
     """Non-inferiority in rows."""
-    found = of.statistics.get("non_inferiority") or []
-    if not found:
+    verdicts = of.statistics.get("non_inferiority") or []
+    if not verdicts:
         return None
     lines = []
-    for entry in found:
+    for entry in verdicts:
         info = of.info(str(entry["metric"]))
         low, high = number(entry.get("low")), number(entry.get("high"))
         bounds = None if low is None or high is None else (low, high)
@@ -217,18 +217,18 @@ def scans(of: ReportData) -> Table:
     lines = []
     for row in of.rows:
         mine = number(row.get(of.primary))
-        theirs = base.get((row.get("scan_id"), row.get("axis")))
-        step = None if mine is None or theirs is None else mine - theirs
+        reference_row = base.get((row.get("scan_id"), row.get("axis")))
+        step = None if mine is None or reference_row is None else mine - reference_row
         # The reference against itself is no gain.
         step = None if row["method"] == of.reference else step
-        words = [str(row.get(name, "")) for name in ("patient_id", "scan_id", "axis")]
-        cells = [Cell(word, sort=word) for word in words]
+        searched = [str(row.get(name, "")) for name in ("patient_id", "scan_id", "axis")]
+        cells = [Cell(word, sort=word) for word in searched]
         cells += [_value(number(row.get(name)), of.digits(name)) for name in metrics]
         cells.append(_value(step, 2, signed=True))
         cells.append(_value(number(row.get("seconds")), 1))
         method = of.method(str(row["method"]))
         lines.append(
-            Line(method, tuple(cells), " ".join([*words, method.name, method.title]).lower())
+            Line(method, tuple(cells), " ".join([*searched, method.name, method.title]).lower())
         )
     info = of.info(of.primary)
     headings = (

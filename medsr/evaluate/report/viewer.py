@@ -74,19 +74,19 @@ def find_library() -> Library | None:
     """
     for carrier in _CARRIERS:
         try:
-            found = distribution(carrier)
+            histogram = distribution(carrier)
         except PackageNotFoundError:
             continue
-        for file in found.files or ():
+        for file in histogram.files or ():
             if not _LIBRARY.search(file.as_posix()):
                 continue
-            path = found.locate_file(file)
+            path = histogram.locate_file(file)
             try:
                 source = path.read_bytes()  # type: ignore[attr-defined]
             except OSError:
                 continue
             packed = base64.b64encode(gzip.compress(source, 9, mtime=0)).decode("ascii")
-            return Library(packed, f"{carrier} {found.version}")
+            return Library(packed, f"{carrier} {histogram.version}")
     logger.warning(
         "report: no installed package carries NiiVue, so the page has no interactive viewer; "
         "pip install 'medsr[report]'"
@@ -148,15 +148,15 @@ def _store(number: int, case: Case, drawn: CasePictures, of: ReportData, budget:
 
 def _chosen(case: Case, of: ReportData) -> list[Method]:
     """The best rival and what is judged; other baselines would only take room."""
-    known = [method for method in of.methods if method.name in case.results]
-    chosen = [method for method in known if method.learned or method.name == _rival(case, of)]
-    return (chosen or known)[:_MOST_RESULTS]
+    restored = [method for method in of.methods if method.name in case.results]
+    chosen = [method for method in restored if method.learned or method.name == _rival(case, of)]
+    return (chosen or restored)[:_MOST_RESULTS]
 
 
 def _rival(case: Case, of: ReportData) -> str:
     """What the method that the report is about is set against, of what the case holds."""
-    found = None if of.lead is None else of.rival(of.lead, of.primary, case.results)
-    return of.reference if found is None else found.name
+    best_rival = None if of.lead is None else of.rival(of.lead, of.primary, case.results)
+    return of.reference if best_rival is None else best_rival.name
 
 
 def _place(shown: Sequence[Method], name: str) -> int:

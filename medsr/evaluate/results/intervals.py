@@ -58,7 +58,7 @@ def bootstrap_interval(
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            found = stats.bootstrap(
+            ends = stats.bootstrap(
                 (sample,),
                 np.mean,
                 confidence_level=confidence,
@@ -66,9 +66,9 @@ def bootstrap_interval(
                 method=method,
                 random_state=np.random.default_rng(seed),
             ).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
+        if math.isfinite(ends.low) and math.isfinite(ends.high):
             break
-    return float(found.low), float(found.high)
+    return float(ends.low), float(ends.high)
 
 
 def t_interval(
@@ -176,8 +176,8 @@ def _multipletests() -> Callable[..., Any]:
         raise MissingExtraError(
             "statistics need statsmodels; install it with: pip install 'medsr[report]'"
         ) from error
-    found: Callable[..., Any] = multipletests
-    return found
+    function: Callable[..., Any] = multipletests
+    return function
 
 
 def _equal(sample: npt.NDArray[np.float64]) -> bool:

@@ -130,11 +130,11 @@ def scores(table: pd.DataFrame) -> dict[tuple[str, str], Scores]:
 
     A metric that a row does not name at all was not asked for and is not counted as dropped.
     """
-    found = {}
+    by_method = {}
     for key, lines in table.groupby(["method", "metric"], sort=False):
         finite = lines[np.isfinite(lines["value"])]
-        found[key] = Scores(mean_by(finite, *PLACE), len(lines) - len(finite))
-    return found
+        by_method[key] = Scores(mean_by(finite, *PLACE), len(lines) - len(finite))
+    return by_method
 
 
 def over_patients(by_place: Mapping[Place, float]) -> dict[str, float]:

@@ -53,8 +53,8 @@ def by_region(
     """
     table = tidy(cases)
     placed = table[table["region"] != ""].groupby("region", sort=False)
-    found = [_describe(str(name), lines, roles, primary, bootstrap) for name, lines in placed]
-    return sorted(found, key=lambda entry: (-entry["patients"], entry["region"]))
+    regions = [_describe(str(name), lines, roles, primary, bootstrap) for name, lines in placed]
+    return sorted(regions, key=lambda entry: (-entry["patients"], entry["region"]))
 
 
 def _describe(

@@ -200,7 +200,7 @@ class _Analysis:
     def non_inferiority(self) -> list[dict[str, Any]]:
         """Every student against every teacher by the primary metric."""
         better = describe(self.primary).better
-        found = []
+        verdicts = []
         for pair in self.pairs():
             gaps = self._gaps(pair, self.primary, better) if pair.family == "teacher" else []
             if not gaps:
@@ -208,7 +208,7 @@ class _Analysis:
             ends = cautious_interval(gaps, **self.bootstrap)
             # The end towards which the student is worse.
             worst = None if ends is None else min(_gain(end, better) for end in ends)
-            found.append(
+            verdicts.append(
                 {
                     "method": pair.method,
                     "against": pair.against,
@@ -221,20 +221,20 @@ class _Analysis:
                     "non_inferior": None if worst is None else worst > -self.margin,
                 }
             )
-        return found
+        return verdicts
 
     def per_patient(self) -> dict[str, dict[str, dict[str, float]]]:
         """Every patient's number by method and metric."""
-        found: dict[str, dict[str, dict[str, float]]] = {method: {} for method in self.roles}
+        by_method: dict[str, dict[str, dict[str, float]]] = {method: {} for method in self.roles}
         for (method, metric), its in self.table.items():
             for patient, value in over_patients(its.by_place).items():
-                found[method].setdefault(patient, {})[metric] = value
-        return found
+                by_method[method].setdefault(patient, {})[metric] = value
+        return by_method
 
     def worst(self) -> list[dict[str, Any]]:
         """Of every model and other tool the rows that gain least over the reference."""
         better = describe(self.primary).better
-        found = []
+        worst_rows = []
         for pair in self.pairs():
             if pair.family != "reference":
                 continue
@@ -243,7 +243,7 @@ class _Analysis:
             gaps = differences(ours, theirs, better)
             for place in sorted(gaps, key=lambda one: _gain(gaps[one], better))[:WORST_ROWS]:
                 patient, scan, axis = place
-                found.append(
+                worst_rows.append(
                     {
                         "method": pair.method,
                         "metric": self.primary,
@@ -254,7 +254,7 @@ class _Analysis:
                         "gain": _gain(gaps[place], better),
                     }
                 )
-        return found
+        return worst_rows
 
     def settings(self) -> dict[str, Any]:
         """What was done, in words."""

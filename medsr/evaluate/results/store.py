@@ -118,8 +118,8 @@ class Unfinished:
             return
         make_folder(folder)
         text = json.dumps(finite(settings), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        kept = self._folder / _SETTINGS
-        if self._folder.exists() and _read(kept) != json.loads(text):
+        settings_file = self._folder / _SETTINGS
+        if self._folder.exists() and _read(settings_file) != json.loads(text):
             if not overwrite:
                 raise OutputExistsError(
                     f"{self._folder} holds part of an evaluation with other settings; finish that "
@@ -127,14 +127,14 @@ class Unfinished:
                 )
             shutil.rmtree(self._folder)
         make_folder(self._folder)
-        with atomic_file(kept, overwrite=True) as temporary:
+        with atomic_file(settings_file, overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def load(self, name: str) -> dict[str, Any] | None:
         """What was kept under a name, or None."""
         file = self._file(name)
-        found = None if file is None else _read(file)
-        return found if isinstance(found, dict) else None
+        stored = None if file is None else _read(file)
+        return stored if isinstance(stored, dict) else None
 
     def keep(self, name: str, found: Mapping[str, Any]) -> None:
         """Keep plain data under a name; numbers survive to the last digit, NaN included."""
@@ -153,10 +153,10 @@ class Unfinished:
         if self._folder is None:
             return False
         note = self._folder / _WRITING
-        known = note.is_file()
+        is_ours = note.is_file()
         with atomic_file(note, overwrite=True) as temporary:
             temporary.write_text("", encoding="utf-8")
-        return known
+        return is_ours
 
     def clear(self) -> None:
         """Remove it all, once the results are written."""

@@ -172,11 +172,11 @@ class Results:
             Per method and input: rows, PSNR and SSIM, and ``psnr_loss``, what the disturbance cost
             against the same part given clean (dB by row, as mean, least and most).
         """
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+        by_input: dict[str, dict[str, dict[str, Any]]] = {}
         losses = self._losses()
         for row in self.disturbed:
-            found.setdefault(row.method, {}).setdefault(row.input, {})
-        for method, inputs in found.items():
+            by_input.setdefault(row.method, {}).setdefault(row.input, {})
+        for method, inputs in by_input.items():
             for name, summary in inputs.items():
                 chosen = [
                     number
@@ -194,7 +194,7 @@ class Results:
                         "min": min(lost),
                         "max": max(lost),
                     }
-        return found
+        return by_input
 
     def _losses(self) -> list[float]:
         """What each disturbed row lost against its clean one, dB."""

@@ -88,8 +88,8 @@ class Projection:
             "factor": [round(n / m, 6) for n, m in zip(fine, coarse, strict=True)],
             "parameters": asdict(params) if is_params else {},
         }
-        found = degradation.operators(fine, coarse, params)
-        matrices = [None if d is None else np.asarray(d.numpy(), np.float64) for d in found]
+        by_axis = degradation.operators(fine, coarse, params)
+        matrices = [None if d is None else np.asarray(d.numpy(), np.float64) for d in by_axis]
         self._matrices = matrices
         self._down = [None if d is None else d.astype(np.float32) for d in matrices]
 
