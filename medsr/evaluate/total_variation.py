@@ -40,7 +40,7 @@ Adjoint = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class _Part:
-    """A slab of the scan along one axis: what is restored (``start``…) and what is kept."""
+    """A chunk of the scan along one axis: what is restored (``start``…) and what is kept."""
 
     start: int
     stop: int

@@ -1,6 +1,6 @@
 """CT or MR? What the values of a scan and its name tell, and what they leave in doubt.
 
-:class:`Tally` counts values, of a whole scan or slab by slab; :func:`judge` says what they look
+:class:`Tally` counts values, of a whole scan or chunk by chunk; :func:`judge` says what they look
 like. A wrong model is worse than a question, so there are three answers: CT, MR, and in doubt. The
 rule is explained in ``docs/explanation/intensities.md``.
 """

@@ -1,6 +1,6 @@
 """Working on the part of a volume that counts, on all cores, with unchanged numbers.
 
-The box around a mask, and local filters cut into slabs. No metric is defined here.
+The box around a mask, and local filters cut into chunks. No metric is defined here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WORKERS = min(4, os.cpu_count() or 1)
 """Threads that filters and Fourier transforms may take."""
 
 SLAB_VOXELS = 4_000_000
-"""In a slab at most, so that a filter's temporary arrays stay small."""
+"""In a chunk at most, so that a filter's temporary arrays stay small."""
 
 
 def bounding_box(mask: BoolArray, margin: int) -> Box:
@@ -43,18 +43,18 @@ def bounding_box(mask: BoolArray, margin: int) -> Box:
     return slices[0], slices[1], slices[2]
 
 
-def in_slabs(
+def in_chunks(
     function: Callable[..., Array], *arrays: Array, margin: int, shortest: int = 32
 ) -> Array:
-    """Apply a local filter to slabs along the first axis, several at a time.
+    """Apply a local filter to chunks along the first axis, several at a time.
 
     Args:
         function: Takes as many arrays as there are and returns one of the same shape, of which a
             voxel depends on voxels at most ``margin`` away; it mirrors or repeats at the ends, and
             spends its time outside the interpreter's lock.
         arrays: (X, Y, Z), all of one shape.
-        margin: Voxels by which slabs overlap on each side.
-        shortest: Planes below which no slab is cut.
+        margin: Voxels by which chunks overlap on each side.
+        shortest: Planes below which no chunk is cut.
 
     Returns:
         What ``function`` returns for the whole arrays, to the last digit.
@@ -66,11 +66,11 @@ def in_slabs(
         return function(*arrays)
     edges = [round(planes * part / count) for part in range(count + 1)]
 
-    def slab(part: int) -> Array:
+    def chunk(part: int) -> Array:
         start, stop = edges[part], edges[part + 1]
         low, high = max(start - margin, 0), min(stop + margin, planes)
         values = function(*(array[low:high] for array in arrays))
         return values[start - low : stop - low]
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        return np.concatenate(list(pool.map(slab, range(count))))
+        return np.concatenate(list(pool.map(chunk, range(count))))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medsr.evaluate.metrics import basic, edges, regions, resolution, structure
-from medsr.evaluate.metrics.box import Box, bounding_box, in_slabs
+from medsr.evaluate.metrics.box import Box, bounding_box, in_chunks
 from medsr.hu import AIR_HU
 from medsr.types import BoolArray, Float32Array
 
@@ -211,7 +211,7 @@ class Scorer:
 
     def _ssim(self, native: npt.NDArray[Any]) -> float:
         similar = partial(basic.ssim_map, data_range=self._reference.data_range)
-        local_ssim = in_slabs(similar, native, self._native, margin=basic.SSIM_WINDOW // 2)
+        local_ssim = in_chunks(similar, native, self._native, margin=basic.SSIM_WINDOW // 2)
         return float(np.mean(local_ssim[self._mask]))
 
     def _one_by_one(

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from medsr.evaluate.metrics.basic import SSIM_SIGMA, SSIM_WINDOW
-from medsr.evaluate.metrics.box import in_slabs
+from medsr.evaluate.metrics.box import in_chunks
 from medsr.types import BoolArray, Float32Array
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -150,7 +150,7 @@ class HighFrequencyError:
         return self._of(sr - self._hr) / self._norm if self._norm > 0 else float("nan")
 
     def _of(self, volume: Float32Array) -> float:
-        response = in_slabs(_laplacian, volume, margin=HFEN_RADIUS)
+        response = in_chunks(_laplacian, volume, margin=HFEN_RADIUS)
         return float(np.sqrt(np.sum(np.square(response[self._mask]), dtype=np.float64)))
 
 
@@ -169,4 +169,4 @@ def _gaussian(volume: Float32Array) -> Float32Array:
 
 
 def _window(volume: Float32Array) -> Float32Array:
-    return in_slabs(_gaussian, volume, margin=_RADIUS)
+    return in_chunks(_gaussian, volume, margin=_RADIUS)

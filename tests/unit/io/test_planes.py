@@ -77,7 +77,7 @@ def test_normalisation_is_that_of_the_whole(seed: int, dtype: str, percentile: f
 
 
 @pytest.mark.parametrize("fill", [-1000, -2048])
-def test_hounsfield_units_are_seen_in_slabs_too(rng: np.random.Generator, fill: int) -> None:
+def test_hounsfield_units_are_seen_in_chunks_too(rng: np.random.Generator, fill: int) -> None:
     data = np.full((12, 12, 9), fill, np.int16)
     data[3:9, 3:9] = rng.integers(-900, 300, (6, 6, 9))
     volume = Volume(data, Geometry(data.shape, np.eye(4)))

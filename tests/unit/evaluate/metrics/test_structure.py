@@ -126,7 +126,7 @@ def test_slabs_change_no_digit(
     def blur(volume: Float32Array) -> Float32Array:
         return np.asarray(ndimage.gaussian_filter(volume, 1.5, radius=5))
 
-    found = box.in_slabs(blur, hr, margin=5, shortest=8)
+    found = box.in_chunks(blur, hr, margin=5, shortest=8)
     np.testing.assert_array_equal(found, blur(hr))
 
 
@@ -139,7 +139,7 @@ def test_slabs_stay_small_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         return volume
 
     volume = np.arange(64 * 10 * 10, dtype=np.float32).reshape(64, 10, 10)
-    np.testing.assert_array_equal(box.in_slabs(look, volume, margin=1, shortest=4), volume)
+    np.testing.assert_array_equal(box.in_chunks(look, volume, margin=1, shortest=4), volume)
     assert max(sizes) <= 13
 
 
