@@ -341,16 +341,17 @@ class SRNetwork(nn.Module):
         """Map ``(B, in_channels, …)`` to ``(B, out_channels, …)``."""
         raise NotImplementedError(f"{type(self).__name__} must implement residual()")
 
-    def forward(self, lr: Tensor) -> Tensor:
+    def forward(self, lr: Tensor, *told: Tensor) -> Tensor:
         """Enlarge a scan.
 
         Args:
             lr: Normalised low-resolution scan ``(B, 1, X, Y, Z)``, any size from 1.
+            *told: What else :meth:`residual` takes; most networks take nothing.
 
         Returns:
             ``(B, 1, X·sx, Y·sy, Z·sz)`` in float32, also under autocast.
         """
-        return self._restore(lr)[0]
+        return self._restore(lr, *told)[0]
 
     def distribution(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """Enlarge a scan and say how sure that is.
@@ -369,13 +370,13 @@ class SRNetwork(nn.Module):
         mean, parameters = self._restore(lr)
         return mean, readout.sigma(parameters)
 
-    def _restore(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+    def _restore(self, lr: Tensor, *told: Tensor) -> tuple[Tensor, Tensor]:
         """Return the restored scan, and what the head says of each of its voxels."""
         padded = pad_to_multiple(lr, self.multiple_of)
         folded = voxel_unshuffle(padded, self.fold)
         if folded.device.type == "cpu":
             folded = folded.contiguous(memory_format=torch.channels_last_3d)
-        detail = self.residual(folded)
+        detail = self.residual(folded, *told)
         fine = tuple(f * s for f, s in zip(self.fold, self.scale, strict=True))
         detail = voxel_shuffle(detail, (fine[0], fine[1], fine[2]))
         x, y, z = (n * s for n, s in zip(lr.shape[2:], self.scale, strict=True))

@@ -10,6 +10,7 @@ import torch
 
 from medsr import zoo
 from medsr._version import __version__
+from medsr.degrade.slices import Slices
 from medsr.errors import ModelError
 from medsr.intensity import Intensity
 from medsr.model import ModelSpec, SpacingRange, SRModel
@@ -18,6 +19,7 @@ from medsr.networks.dam import DAM3D
 from medsr.patients import TrainingPatients
 from medsr.recipe import Recipe
 from medsr.train.cohort import Cohort
+from medsr.train.source import simulations
 
 PAIR_FOLDER = "pair"
 
@@ -37,11 +39,10 @@ def save_model(network: SRNetwork, recipe: Recipe, cohort: Cohort, folder: Path)
         folder: Model folder.
     """
     factor = recipe.degradation.factor
-    spacings = [
-        [s * f for s, f in zip(scan.spacing_mm, factor, strict=True)] for scan in cohort.train
+    in_plane = [
+        s * f for scan in cohort.train for s, f in zip(scan.spacing_mm[:2], factor, strict=False)
     ]
-    in_plane = [s for spacing in spacings for s in spacing[:2]]
-    through = [spacing[2] for spacing in spacings]
+    through = [scan.spacing_mm[2] * f for scan in cohort.train for f in _distances(recipe)]
     if not cohort.train:
         # Without scans of its own a model knows of spacings what its teachers know.
         for name in (recipe.teacher, *recipe.teachers):
@@ -165,6 +166,14 @@ def _of_student(pair: DAM3D, spec: ModelSpec) -> ModelSpec:
         multiple_of=student.multiple_of,
         parameters=sum(p.numel() for p in student.parameters()),
     )
+
+
+def _distances(recipe: Recipe) -> tuple[float, ...]:
+    """Fine voxels from slice to slice: the factor, or the least and the most of any kind."""
+    own = simulations(recipe)[recipe.data.modalities[0]]
+    if isinstance(own, Slices) and recipe.network.name == "KnotPlain3D":
+        return own.ratio
+    return (float(recipe.degradation.factor[2]),)
 
 
 def _degradation(recipe: Recipe) -> dict[str, Any]:

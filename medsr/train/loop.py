@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medsr.batch import Batch
+from medsr.degrade import Degradation
+from medsr.degrade.slices import Slices
 from medsr.distill.pool import TeacherPool
 from medsr.errors import Interrupted, MedsrError, MissingExtraError, OutputNotWritableError
 from medsr.infer.engine.device import resolve_device, resolve_precision
 from medsr.io.atomic import atomic_file
+from medsr.networks import SRNetwork
+from medsr.networks.knots import KnotPlain3D
 from medsr.recipe import Recipe, read_recipe
 from medsr.train.assistants import MODEL_FOLDER as MODEL_FOLDER
 from medsr.train.assistants import Stage, check_stages, stages
@@ -35,6 +39,7 @@ from medsr.train.state import TrainState
 from medsr.train.stop import StopRequest
 from medsr.train.teachers import weigh_teachers
 from medsr.train.validate import validate
+from medsr.train.validate_slices import validate_slices
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -250,7 +255,7 @@ def fit(
             # Merging a network draws initial weights; the training's random state stays untouched.
             with torch.random.fork_rng(devices=[]):
                 network = outcome(state.averaged(), recipe)
-                scores = validate(network, cohort.validation, degradations, recipe)
+                scores = _scores(network, cohort, degradations, recipe)
             log.write(state.step, scores)
             logger.info("step %d: %s", state.step, scores)
 
@@ -281,6 +286,16 @@ def fit(
             clock += time.perf_counter() - before
 
 
+def _scores(
+    network: SRNetwork, cohort: Cohort, degradations: dict[str, Degradation[Any]], recipe: Recipe
+) -> dict[str, float]:
+    """Validate by what the network is for."""
+    slices = {name: own for name, own in degradations.items() if isinstance(own, Slices)}
+    if isinstance(network, KnotPlain3D) and slices:
+        return validate_slices(network, cohort.validation, slices, recipe)
+    return validate(network, cohort.validation, degradations, recipe)
+
+
 def take_step(
     fabric: Fabric, recipe: Recipe, module: Any, batch: Batch, state: TrainState
 ) -> dict[str, float]:
@@ -292,7 +307,9 @@ def take_step(
     batch = batch.to(fabric.device)
     progress = state.step / recipe.loop.steps
     compare = (state.step + 1) % recipe.loop.log_every == 0
-    losses: dict[str, torch.Tensor] = module(batch.lr, batch.hr, batch.domains, progress, compare)
+    losses: dict[str, torch.Tensor] = module(
+        batch.lr, batch.hr, batch.domains, progress, compare, batch.condition, batch.sampling
+    )
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     fabric.backward(torch.stack(list(losses.values())).sum())
     norm = state.optimiser.clip(recipe.optimiser.clip_norm)

@@ -19,6 +19,7 @@ from medsr.networks.adapters import add_adapters
 from medsr.networks.dam import DAM3D
 from medsr.networks.grow import grow
 from medsr.networks.heads import READOUT, with_head
+from medsr.networks.knots import KnotPlain3D, knots_from
 from medsr.networks.repplain import RepPlain3D
 from medsr.recipe import Recipe, Weight, at_key
 from medsr.train.teachers import load_named, load_teacher
@@ -83,6 +84,8 @@ class Objective(nn.Module):
         domains: tuple[str, ...] = (),
         progress: float = 0.0,
         compare: bool = False,
+        condition: Tensor | None = None,
+        sampling: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return every weighted loss by name, float32 scalars whose sum is to be minimised.
 
@@ -95,6 +98,8 @@ class Objective(nn.Module):
             domains: What each patch shows, see :class:`medsr.batch.Batch`.
             progress: Share of the run that is over, from 0 to 1.
             compare: Also compare the losses' gradients and keep the :attr:`cosines`.
+            condition: See :class:`medsr.batch.Batch`.
+            sampling: See :class:`medsr.batch.Batch`.
 
         Raises:
             RecipeError: A loss or term cannot do with patches of this size.
@@ -103,7 +108,7 @@ class Objective(nn.Module):
         values: dict[str, Tensor] = {}
         adversaries: dict[str, Tensor] = {}
         if self.distiller is None:
-            sr = self.student(lr)
+            sr = self.student(lr) if condition is None else self.student(lr, condition)
         else:
             terms = [name for name in self.distiller.terms if f"distill_{name}" in active]
             with _on_patches("terms"):
@@ -111,6 +116,8 @@ class Objective(nn.Module):
             sr = result.output
             values = {f"distill_{name}": loss for name, loss in result.losses.items()}
             adversaries = {f"adversary_{name}": v for name, v in result.adversaries.items()}
+        if sampling is not None:
+            sr = sr @ sampling.T
         with _on_patches("losses"):
             truth = {name: loss(sr, hr) for name, loss in self.losses.items() if name in active}
         weighed: dict[str, Tensor] = self.weights(truth | values, progress)
@@ -235,6 +242,8 @@ def warm_start(network: SRNetwork, start: str) -> None:
             module = with_head(module, network.head_options)
         except ValueError as error:
             raise CheckpointError(f"network.start: {error}; choose another start") from error
+    if isinstance(network, KnotPlain3D) and not isinstance(module, KnotPlain3D):
+        module = knots_from(cast("RepPlain3D", module), network.scale[2])
     plain = isinstance(module, RepPlain3D) and isinstance(network, RepPlain3D)
     if plain and _size(module) != _size(network):
         try:

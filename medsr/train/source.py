@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 from medsr.batch import Batch
 from medsr.data.patches import PatchStream
+from medsr.data.slices import SliceStream
 from medsr.data.synthetic import SyntheticStream
 from medsr.degrade import Degradation, build_degradation
+from medsr.degrade.slices import Slices
 from medsr.recipe import Recipe, at_key
 from medsr.train.cohort import Cohort
 
@@ -65,4 +67,7 @@ def open_stream(recipe: Recipe, cohort: Cohort, rank: int) -> Stream:
         return SyntheticStream(
             degradations, recipe.patches, recipe.data.synthetic, recipe.seed, rank
         )
+    slices = degradations[recipe.data.modalities[0]]
+    if isinstance(slices, Slices) and recipe.network.name == "KnotPlain3D":
+        return SliceStream(cohort.train, slices, recipe.patches, recipe.seed, rank)
     return PatchStream(cohort.train, degradations, recipe.patches, recipe.seed, rank)

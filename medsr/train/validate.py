@@ -41,7 +41,7 @@ def validate(
         errors = foreground_errors(network, scan, degradation, recipe)
         if errors is None:
             continue
-        ours, plain = (_psnr(error) for error in errors)
+        ours, plain = (psnr(error) for error in errors)
         scores.append(ours)
         gains.append(ours - plain)
     if not scores:
@@ -55,8 +55,8 @@ def validate(
 def holds_body(scan: PreparedScan, recipe: Recipe) -> bool:
     """Whether the part of a scan that is validated on holds any voxel of the body."""
     factor = recipe.degradation.factor
-    centre = _centre(scan.sample["image"], recipe.data.validation_size, factor)
-    return bool((centre > scan.body_threshold).any())
+    middle = centre(scan.sample["image"], recipe.data.validation_size, factor)
+    return bool((middle > scan.body_threshold).any())
 
 
 def foreground_errors(
@@ -78,7 +78,7 @@ def foreground_errors(
         None where the centre holds no body.
     """
     own = for_domain(degradation, scan.domain)
-    hr = _centre(scan.sample["image"], recipe.data.validation_size, own.factor)
+    hr = centre(scan.sample["image"], recipe.data.validation_size, own.factor)
     body = hr > scan.body_threshold
     if not body.any():
         return None
@@ -86,19 +86,20 @@ def foreground_errors(
     with torch.inference_mode():
         sr = TiledInferer(precision=recipe.loop.precision)(lr[None], network)[0].float().cpu()
         plain = functional.interpolate(lr[None], size=hr.shape[1:], mode="trilinear")[0]
-    return _squared(sr, hr, body), _squared(plain, hr, body)
+    return squared_error(sr, hr, body), squared_error(plain, hr, body)
 
 
-def _squared(sr: torch.Tensor, hr: torch.Tensor, body: torch.Tensor) -> float:
+def squared_error(sr: torch.Tensor, hr: torch.Tensor, body: torch.Tensor) -> float:
+    """Mean squared error in the body."""
     return float(((sr - hr)[body] ** 2).mean())
 
 
-def _psnr(error: float) -> float:
+def psnr(error: float) -> float:
     """PSNR in dB, data range 1."""
     return -10 * math.log10(max(error, 1e-20))
 
 
-def _centre(image: torch.Tensor, size: Sequence[int], factor: Sequence[int]) -> torch.Tensor:
+def centre(image: torch.Tensor, size: Sequence[int], factor: Sequence[int]) -> torch.Tensor:
     """Return the centre of ``(1, X, Y, Z)``, cut to multiples of the factor."""
     cut = [slice(None)]
     for n, wanted, f in zip(image.shape[1:], size, factor, strict=True):
