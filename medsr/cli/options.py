@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache, wraps
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -230,13 +230,10 @@ def takes_upscale_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
-    """Parameters with their annotations read, but for ``options``, whose class is not loaded."""
+    """Parameters with their annotations read; the class of options is not loaded for that."""
+    hints = get_type_hints(function, localns={"UpscaleOptions": Any}, include_extras=True)
     for parameter in signature(function).parameters.values():
-        if parameter.name == "options":
-            yield parameter
-        else:
-            hint = eval(parameter.annotation, vars(sys.modules[function.__module__]))
-            yield parameter.replace(annotation=hint)
+        yield parameter.replace(annotation=hints[parameter.name])
 
 
 def allowed(

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from medsr.batch import Batch
+from medsr.distill.self_ensemble import Transform, transforms_for
 from medsr.distill.taps import Activations, FeatureTaps
 from medsr.distill.term import Term
-from medsr.distill.views import View, views_for
 from medsr.errors import UsageError
 
 _PROBE_SIZE = 4  # voxels along each axis of the scan that tells the taps' channels
@@ -99,12 +99,12 @@ class Distiller(nn.Module):
             self.terms[self._unused_name(term.name)] = term
         # A tuple hides the teacher from nn.Module's registry of children.
         self._teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
-        self._views = views_for(getattr(student, "scale", (1, 2, 3)))
+        self._transforms = transforms_for(getattr(student, "scale", (1, 2, 3)))
         for term in terms:
-            if term.teacher_views > len(self._views):
+            if term.teacher_views > len(self._transforms):
                 raise UsageError(
                     f"distillation term {term.name!r}: {term.teacher_views} views of the scan; "
-                    f"networks of this scale have {len(self._views)}"
+                    f"networks of this scale have {len(self._transforms)}"
                 )
         for term in terms:
             term.bind(student, teacher)
@@ -185,23 +185,23 @@ class Distiller(nn.Module):
     def _ask_teacher(
         self, batch: Batch, counts: set[int], student: Activations
     ) -> dict[int, Activations]:
-        """Ask the teacher once per view; return its activations by the number of views."""
+        """Ask the teacher once per transform; return its activations by how many there were."""
         if self.teacher is None or self._teacher_taps is None:
             return dict.fromkeys(counts, student.detached())
         # no_grad and not inference_mode: the targets are saved for the student's backward pass.
         teacher = self.teacher.eval()
         extra = (batch.domains,) if getattr(teacher, "wants_domains", False) else ()
 
-        def ask(view: View) -> Tensor:
-            return view.undo(teacher(view.apply(batch.lr), *extra))
+        def ask(transform: Transform) -> Tensor:
+            return transform.undo(teacher(transform.apply(batch.lr), *extra))
 
         with self._teacher_taps.record() as features:
-            first = ask(self._views[0])
+            first = ask(self._transforms[0])
         answers = {1: Activations(first, features)}
         total, squares = torch.zeros_like(first), torch.zeros_like(first)
-        for count, view in enumerate(self._views[1 : max(counts)], start=2):
+        for count, transform in enumerate(self._transforms[1 : max(counts)], start=2):
             # Differences to the first answer: squares of the answers would cancel.
-            difference = ask(view) - first
+            difference = ask(transform) - first
             total, squares = total + difference, squares + difference.square()
             if count in counts:
                 mean = total / count

@@ -19,10 +19,10 @@ class Term(nn.Module):
 
     Attributes:
         name: Under which the loss is logged.
-        teacher_views: About how many views of the scan the teacher is asked (see
-            :mod:`medsr.distill.views`); from 2 on the term receives the mean of the un-flipped
-            answers as the teacher's output, and their standard deviation. Features are those of the
-            scan itself.
+        teacher_views: Size of the teacher's self-ensemble (:mod:`medsr.distill.self_ensemble`):
+            about how many flipped and transposed copies of the scan it is asked. From 2 on the
+            term receives the mean of the un-flipped answers as the teacher's output, and their
+            standard deviation. Features are those of the scan itself.
         needs_teacher: False lets the term work without a teacher; it then receives the student's
             own detached activations in the teacher's place.
         adversary: A network that learns against the student by :meth:`adversary_loss`, with an

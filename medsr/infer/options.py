@@ -136,8 +136,17 @@ class UpscaleOptions:
     def of(
         cls, options: UpscaleOptions | None = None, **changes: Unpack[UpscaleKeywords]
     ) -> UpscaleOptions:
-        """Return options with some of them changed; the defaults where none are given."""
-        options = options or cls()
+        """Return options with some of them changed; the defaults where none are given.
+
+        Raises:
+            UsageError: ``options`` are none, or one is outside its range.
+        """
+        if options is None:
+            options = cls()
+        elif not isinstance(options, cls):
+            raise UsageError(
+                f"options is {options!r}; give medsr.UpscaleOptions(…), or keywords such as model="
+            )
         return dataclasses.replace(options, **changes) if changes else options
 
     def replace(self, **changes: Unpack[UpscaleKeywords]) -> UpscaleOptions:

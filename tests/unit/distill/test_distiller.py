@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medsr.batch import Batch
 from medsr.distill import Activations, Distiller, Tap, Term, build_term
-from medsr.distill.views import View, views_for
+from medsr.distill.self_ensemble import Transform, transforms_for
 from medsr.errors import UsageError
 from medsr.networks import RepPlain3D, ResNet3D
 
@@ -189,9 +189,9 @@ def test_no_feature_outlives_a_step() -> None:
 
 @pytest.mark.parametrize("scale", [(1, 1, 2), (2, 2, 2), (1, 2, 3)], ids=str)
 def test_views_are_all_symmetries_of_the_scale(scale: tuple[int, int, int]) -> None:
-    views = views_for(scale)
+    views = transforms_for(scale)
     assert len(views) == len(set(views)) == {(1, 1, 2): 16, (2, 2, 2): 48, (1, 2, 3): 8}[scale]
-    assert views[0] == View()
+    assert views[0] == Transform()
     volume = torch.rand(2, 1, 5, 4, 3)
     # A mapping that keeps its meaning under a view: enlarging by repetition.
     fine = volume
