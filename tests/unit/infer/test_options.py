@@ -51,7 +51,7 @@ def test_options_cannot_be_changed_but_copied_with_changes() -> None:
         modality="mr", backend="auto"
     )
     assert UpscaleOptions.of() == UpscaleOptions()
-    with pytest.raises(MedsrError, match="options is 'mr-z4'; give medsr.UpscaleOptions"):
+    with pytest.raises(MedsrError, match=r"options is 'mr-z4'; give medsr\.UpscaleOptions"):
         Upscaler("mr-z4")  # type: ignore[arg-type]
     assert options.replace(uncertainty="map.nii").uncertain
 
