@@ -29,7 +29,12 @@ def results() -> dict[str, object]:
 
 def test_students_are_those_of_the_recipes() -> None:
     recipes = [read_recipe(path) for path in (ROOT / "configs" / "students").glob("[!_]*.yaml")]
-    written = [(recipe.network.name, recipe.network.options) for recipe in recipes]
+    # KnotPlain3D runs as RepPlain3D.
+    written = [
+        (recipe.network.name, recipe.network.options)
+        for recipe in recipes
+        if recipe.network.name != "KnotPlain3D"
+    ]
     assert {name for name, _ in written} == set(benchmark.STUDENTS)
     for name, options in benchmark.STUDENTS.items():
         assert (name, dict(options)) in written
