@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medsr.cli.options import hush, write
+from medsr.cli.options import suppress_info, write
 from medsr.cli.train import Device, Out, Overrides, Quiet, Resume
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def adapt_command(
     result is an ordinary model. It is compared with the model it came from on scans of patients
     that were not learnt from.
     """
-    hush(quiet)
+    suppress_info(quiet)
     from medsr.train.adapt import adapt
 
     adapted = adapt(

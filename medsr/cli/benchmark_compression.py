@@ -11,9 +11,9 @@ from medsr.cli.options import (
     Device,
     Precision,
     PrecisionOption,
-    hush,
     parse_shape,
     progress_bar,
+    suppress_info,
     write,
 )
 from medsr.errors import UsageError
@@ -70,7 +70,7 @@ def compression_command(
 
     Ctrl-C keeps finished rows; the same command goes on.
     """
-    hush(quiet)
+    suppress_info(quiet)
     volume = parse_shape(shape)
     if overrides and recipe is None:
         raise UsageError("KEY=VALUE changes a recipe; name one with --recipe")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medsr.cli.options import Device, hush, progress_bar, write
+from medsr.cli.options import Device, progress_bar, suppress_info, write
 
 
 def distillation_command(
@@ -45,7 +45,7 @@ def distillation_command(
     All arms of a seed start from the same weights and see the same batches. Ctrl-C keeps finished
     arms; the same command goes on.
     """
-    hush(quiet)
+    suppress_info(quiet)
 
     from medsr.io.atomic import check_output
 

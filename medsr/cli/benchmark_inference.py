@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medsr.cli.options import Device, hush, parse_shape, progress_bar
+from medsr.cli.options import Device, parse_shape, progress_bar, suppress_info
 from medsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def inference_command(
 
     All arms run in turn in one process, with the same weights on the same volume.
     """
-    hush(quiet)
+    suppress_info(quiet)
     volume = parse_shape(shape)
     if difference and cohort is None:
         raise UsageError("--difference scores scans; name their manifest with --cohort")

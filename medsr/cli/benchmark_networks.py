@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from medsr.cli.options import Device, hush, parse_shape, parse_whole_scale, progress_bar, write
+from medsr.cli.options import (
+    Device,
+    parse_shape,
+    parse_whole_scale,
+    progress_bar,
+    suppress_info,
+    write,
+)
 
 
 def networks_command(
@@ -32,7 +39,7 @@ def networks_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no table.")] = False,
 ) -> None:
     """Time student networks of equal size side by side; parameters do not tell their speed."""
-    hush(quiet)
+    suppress_info(quiet)
     volume, factors = parse_shape(shape), parse_whole_scale(scale)
 
     from medsr.io.atomic import atomic_file, check_output

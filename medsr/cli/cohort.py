@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from medsr.cli.options import hush, messages, progress_bar, write
+from medsr.cli.options import messages, progress_bar, suppress_info, write
 from medsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def split_command(
 
     Patients go to splits by a fixed hash, stratified by modality, contrast and site.
     """
-    hush(quiet)
+    suppress_info(quiet)
     if keep_splits and (fractions or extend or seed is not None):
         raise UsageError("--keep-splits splits nothing; leave --fractions, --seed, --extend out")
 
@@ -125,7 +125,7 @@ def check_command(
     Leaves with 55 where locked scans have changed, 56 where one acquisition stands in two splits,
     and 54 where a model learnt from the patients.
     """
-    hush(quiet)
+    suppress_info(quiet)
 
     from medsr.data.cohort import is_lock, read_cohort
     from medsr.data.leaks import check_leaks

@@ -13,8 +13,8 @@ from medsr.cli.options import (
     MODALITY_NAMES,
     ModalityName,
     ModalityOption,
-    hush,
     parse_whole_scale,
+    suppress_info,
     write,
 )
 from medsr.errors import UsageError
@@ -67,7 +67,7 @@ def degrade_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No summary.")] = False,
 ) -> None:
     """Simulate a low-resolution scan; its grid covers the same space."""
-    hush(quiet)
+    suppress_info(quiet)
     factor = parse_whole_scale(scale)
 
     from medsr.io import check_output, check_writable, load, output_format, save

@@ -18,9 +18,9 @@ from medsr.cli.options import (
     ModalityOption,
     Precision,
     PrecisionOption,
-    hush,
     parse_whole_scale,
     progress_bar,
+    suppress_info,
     write,
 )
 from medsr.errors import ScansFailedError, UsageError
@@ -113,7 +113,7 @@ def evaluate_command(
     Every scan is degraded, restored by every method and compared with the truth. For 1,1,N every
     sharp axis of a scan serves as slice axis in turn. A run that was stopped goes on where it was.
     """
-    hush(quiet)
+    suppress_info(quiet)
     if pdf and not report:
         raise UsageError("--pdf prints the report; leave out --no-report")
 

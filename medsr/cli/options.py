@@ -414,7 +414,7 @@ def set_up_logging(*, debug: bool) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def hush(quiet: bool) -> None:
+def suppress_info(quiet: bool) -> None:
     """Keep back what is merely informative, where ``--quiet`` asks for it; warnings stay."""
     root = logging.getLogger("medsr")
     if quiet and root.level == logging.INFO:

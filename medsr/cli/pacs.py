@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medsr.cli.options import hush, progress_bar, takes_upscale_options, write, write_json
+from medsr.cli.options import progress_bar, suppress_info, takes_upscale_options, write, write_json
 from medsr.errors import MedsrError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def upscale_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Fetch a series from an archive, upscale it, and bring the result to an archive."""
-    hush(quiet)
+    suppress_info(quiet)
     from medsr.pacs import Settings
 
     settings = Settings(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medsr.cli.options import hush, write
+from medsr.cli.options import suppress_info, write
 from medsr.cli.prune import refuse_existing
 
 
@@ -23,7 +23,7 @@ def quantise_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No summary.")] = False,
 ) -> None:
     """Quantise a model to int8 for processors, with ranges seen on a cohort's training scans."""
-    hush(quiet)
+    suppress_info(quiet)
     refuse_existing(output, overwrite=overwrite)
 
     from medsr.compress import calibration_patches, quantise

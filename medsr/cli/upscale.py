@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medsr.cli.options import hush, progress_bar, takes_upscale_options
+from medsr.cli.options import progress_bar, suppress_info, takes_upscale_options
 from medsr.cli.upscale_folder import follow_folder, is_for_folders, show_folder
 from medsr.io.formats import BUILT_IN
 
@@ -82,7 +82,7 @@ def upscale_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:
     """Bring a scan to a finer grid over the same space, in the same format and units."""
-    hush(quiet)
+    suppress_info(quiet)
     options = options.replace(format=format, overwrite=overwrite, uncertainty=uncertainty)
     places = [output, *filter(None, (preview, uncertainty))]
     if is_for_folders(scan, places, series=series, part=part, resume=resume):

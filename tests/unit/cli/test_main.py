@@ -13,7 +13,7 @@ import pytest
 
 from medsr import __version__
 from medsr.cli.main import main
-from medsr.cli.options import hush, set_up_logging
+from medsr.cli.options import set_up_logging, suppress_info
 from medsr.errors import MedsrError, SliceSpacingError
 
 COMMANDS = ("upscale", "inspect", "models", "degrade", "evaluate", "train", "distill")
@@ -161,7 +161,7 @@ def test_quiet_keeps_information_back_and_warnings_not(
     logger = logging.getLogger("medsr.io")
     for quiet in (False, True):
         set_up_logging(debug=False)
-        hush(quiet)
+        suppress_info(quiet)
         logger.info("stored as int16")
         logger.warning("2 voxels saturated")
     lines = capsys.readouterr().err.splitlines()
