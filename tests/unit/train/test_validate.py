@@ -14,7 +14,7 @@ from medsr.degrade import SliceProfile
 from medsr.networks import RepPlain3D
 from medsr.recipe import Recipe
 from medsr.train.cohort import _spread
-from medsr.train.validate import _centre, validate
+from medsr.train.validate import centre, validate
 
 
 def scan(value: float = 1.0) -> PreparedScan:
@@ -43,7 +43,7 @@ def test_scans_without_body_are_left_out(make_recipe: Callable[..., Recipe]) -> 
 
 def test_the_centre_is_cut_to_multiples_of_the_factor() -> None:
     image = torch.arange(13.0 * 12 * 11).reshape(1, 13, 12, 11)
-    assert torch.equal(_centre(image, (5, 100, 9), (1, 1, 2)), image[:, 4:9, :, 1:9])
+    assert torch.equal(centre(image, (5, 100, 9), (1, 1, 2)), image[:, 4:9, :, 1:9])
 
 
 def test_scans_are_picked_evenly() -> None:
